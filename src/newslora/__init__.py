@@ -1,0 +1,40 @@
+"""newslora: fine-tune a pretrained text encoder with LoRA into a news classifier, and know how good it is.
+
+Everything public is imported on first use, so `import newslora` costs nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from newslora.config import Recipe, load_recipe
+    from newslora.errors import NewsloraError
+    from newslora.estimator import NewsClassifier
+    from newslora.pipeline import resume, train
+    from newslora.predict.classifier import Classifier, Prediction
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Classifier": "newslora.predict.classifier",
+    "NewsClassifier": "newslora.estimator",
+    "NewsloraError": "newslora.errors",
+    "Prediction": "newslora.predict.classifier",
+    "Recipe": "newslora.config",
+    "load_recipe": "newslora.config",
+    "resume": "newslora.pipeline",
+    "train": "newslora.pipeline",
+}
+
+__all__ = ["Classifier", "NewsClassifier", "NewsloraError", "Prediction", "Recipe", "load_recipe", "resume", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _HOME:
+        raise AttributeError(f"module 'newslora' has no attribute '{name}'")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])
