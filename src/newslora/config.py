@@ -1,0 +1,264 @@
+"""All settings: the one owner of every default.
+
+The defaults *are* the reference recipe (RoBERTa-base on AG News); a recipe file states only what it changes. The
+command line, `newslora settings` and docs/settings.md derive from the descriptions below.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from newslora.errors import SettingsError, near
+
+Words = tuple[Annotated[str, Field(min_length=1)], ...]
+
+
+class Section(BaseModel):
+    """Frozen, typed, and closed to names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+class DataSettings(Section):
+    """Where rows come from and how they become tokens."""
+
+    source: str = Field(
+        "fancyzhx/ag_news",
+        description="Training rows: a file (CSV, JSON lines, Parquet; .gz and .zst too), a folder, a hub name, or "
+        "'corpus' for the bundled one. A split is named after a colon, as in 'fancyzhx/ag_news:train'.",
+    )
+    validation: str | None = Field(
+        None, description="Rows that choose the epoch; unset: the source's own validation split, else cut from train."
+    )
+    test: str | None = Field(
+        None, description="Rows touched once, at the end; unset: the source's own test split, if it has one."
+    )
+    train_rows: int | None = Field(
+        None,
+        ge=2,
+        description="Training rows used, drawn by label share after validation rows are cut; unset: all (rows).",
+    )
+    validation_rows: int = Field(
+        640, ge=1, description="Rows cut from train, by label share, when no validation rows are given (rows)."
+    )
+    text_columns: Words | None = Field(
+        None, description="Columns joined with a space into the text; unset: found by name (title, description, ...)."
+    )
+    label_column: str | None = Field(None, description="Column of the label; unset: found by name (label, class, ...).")
+    label_names: Words | None = Field(
+        None,
+        description="Names for data that numbers its labels, in order of number; labels that are words name themselves.",
+    )
+    header: bool | None = Field(None, description="Whether a CSV file has a header row; unset: found by its names.")
+    max_quarantine_share: float = Field(
+        0.01, ge=0, le=1, description="Share of unusable rows above which the run stops (0 to 1)."
+    )
+    max_length: int = Field(512, ge=8, description="Tokens kept of a text; the rest is cut (tokens).")
+    workers: int = Field(4, ge=0, le=64, description="Processes that prepare training batches (0: none).")
+
+
+class ModelSettings(Section):
+    """Which pretrained encoder is adapted."""
+
+    backbone: str = Field(
+        "roberta-base", description="Bundled name ('minilm'), local folder, or hub name of the pretrained encoder."
+    )
+    revision: str | None = Field(None, description="Commit, tag or branch of a hub backbone; unset: its default.")
+
+
+class LoraSettings(Section):
+    """The low-rank adapter (Hu et al. 2021, arXiv:2106.09685), as PEFT implements it."""
+
+    rank: int = Field(4, ge=1, le=1024, description="Rank r of the update BA.")
+    alpha: float = Field(16, gt=0, description="Scale numerator: the update is multiplied by alpha / rank.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout on the input of the low-rank path (probability).")
+    targets: Literal["query-value", "all-linear"] = Field(
+        "query-value", description="Which projections of the encoder are adapted."
+    )
+
+
+class TrainSettings(Section):
+    """Optimisation, evaluation rhythm and numerics."""
+
+    epochs: int = Field(5, ge=1, description="Passes over the training rows (epochs).")
+    batch_size: int = Field(16, ge=1, description="Rows a forward pass (rows).")
+    accumulation_steps: int = Field(1, ge=1, description="Forward passes an optimiser step (passes).")
+    group_by_length: bool = Field(
+        False, description="Form batches of rows of like length: less padding, the same rows, another order."
+    )
+    evaluation_batch_size: int = Field(16, ge=1, description="Rows a forward pass in evaluation (rows).")
+    learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate.")
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field(
+        "cosine", description="Learning-rate schedule after warm-up (transformers' names)."
+    )
+    warmup_steps: int = Field(500, ge=0, description="Optimiser steps of linear warm-up (steps).")
+    weight_decay: float = Field(
+        0.01, ge=0, description="AdamW weight decay; biases and norms are left out, as in the stock Trainer."
+    )
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW decay of the gradient's running mean.")
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="AdamW decay of the squared gradient's running mean.")
+    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW term added to the denominator.")
+    max_gradient_norm: float = Field(1.0, ge=0, description="Gradient clipping by global norm (0: none).")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="Mixed precision; auto: bf16 where the chip multiplies it fast, else fp16 on a GPU, else fp32.",
+    )
+    gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
+    log_every_steps: int = Field(100, ge=1, description="Optimiser steps between lines of metrics.jsonl (steps).")
+    save_every_steps: int | None = Field(
+        None, ge=1, description="Optimiser steps between extra checkpoints; unset: at each epoch's end only (steps)."
+    )
+    best_metric: Literal["accuracy", "macro_f1", "loss"] = Field(
+        "accuracy", description="Validation metric that chooses the kept epoch; the earlier epoch wins a tie."
+    )
+    early_stopping_epochs: int | None = Field(
+        None, ge=1, description="Stop after this many epochs without a better one; unset: never (epochs)."
+    )
+    seed: int = Field(42, ge=0, lt=2**32, description="Fixes split, initial weights, row order and dropout.")
+
+
+class Recipe(Section):
+    """Everything a run is made of."""
+
+    name: str = Field("seed", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Used in the run folder's name.")
+    description: str = Field("", description="One line on what the recipe is for.")
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    lora: LoraSettings = LoraSettings()
+    train: TrainSettings = TrainSettings()
+
+    @field_validator("description")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        return " ".join(value.split())
+
+    @model_validator(mode="after")
+    def _validation_is_not_test(self) -> "Recipe":
+        if self.data.test is not None and self.data.test in (self.data.source, self.data.validation):
+            raise ValueError(
+                f"data.test is '{self.data.test}', the same rows as data.source or data.validation: a test on rows "
+                "that trained or chose the model says nothing. Name other rows, or leave data.test out"
+            )
+        return self
+
+
+def setting_fields() -> Iterator[tuple[str, Any]]:
+    """Every setting as ('section.name', pydantic FieldInfo), in order."""
+    for name, field in Recipe.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            for key, inner in section.model_fields.items():
+                yield f"{name}.{key}", inner
+        else:
+            yield name, field
+
+
+def bundled_recipes() -> dict[str, str]:
+    """Name -> TOML text of the recipes inside the package."""
+    folder = resources.files("newslora") / "recipes"
+    return {
+        item.name.removesuffix(".toml"): item.read_text(encoding="utf-8")
+        for item in sorted(folder.iterdir(), key=lambda item: item.name)
+        if item.name.endswith(".toml")
+    }
+
+
+def load_recipe(recipe: str | Path = "seed", changes: Mapping[str, Any] | None = None) -> Recipe:
+    """A bundled recipe's name or a TOML file's path -> Recipe, with dotted-key changes laid over it.
+
+    Raises:
+        SettingsError: no such recipe, no valid TOML, an unknown setting, or a value outside its range.
+    """
+    values = _read_toml(recipe)
+    for key, value in (changes or {}).items():
+        _lay_over(values, key, value)
+    return make_recipe(values)
+
+
+def make_recipe(values: Mapping[str, Any]) -> Recipe:
+    """Nested values -> Recipe; validation errors become sentences."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentence(item) for item in error.errors())) from None
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """`'train.epochs=3'` -> `('train.epochs', 3)`; the value is TOML, and a bare word counts as a string."""
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise SettingsError(f"--set got '{text}', not key=value. Example: --set train.epochs=3")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The resolved recipe as TOML, each setting under its description; unset settings appear as comments."""
+    lines: list[str] = []
+    section = ""
+    for key, field in setting_fields():
+        head, _, name = key.rpartition(".")
+        if head != section:
+            lines += ["", f"[{head}]"]
+            section = head
+        owner = getattr(recipe, head) if head else recipe
+        value = getattr(owner, name)
+        lines.append(f"# {field.description}")
+        lines.append(f"# {name} is unset" if value is None else f"{name} = {_toml_value(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: bool | float | str | tuple[str, ...]) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'
+
+
+def _read_toml(recipe: str | Path) -> dict[str, Any]:
+    bundled = bundled_recipes()
+    if str(recipe) in bundled:
+        return tomllib.loads(bundled[str(recipe)])
+    path = Path(recipe)
+    if not path.is_file():
+        raise SettingsError(
+            f"There is no recipe '{recipe}': neither a bundled one ({', '.join(bundled)}) nor a TOML file "
+            f"of that path.{near(str(recipe), bundled)}"
+        )
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The recipe {path} is not valid TOML: {error}.") from None
+
+
+def _lay_over(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set one dotted key; a `None` removes it, so the default stands again."""
+    known = [name for name, _ in setting_fields()]
+    if key not in known:
+        raise SettingsError(f"There is no setting '{key}'.{near(key, known)} `newslora settings` lists them all.")
+    head, _, name = key.rpartition(".")
+    owner = values.setdefault(head, {}) if head else values
+    if value is None:
+        owner.pop(name, None)
+    else:
+        owner[name] = value
+
+
+def _sentence(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"There is no setting '{key}'.{near(key, [name for name, _ in setting_fields()])}"
+    if not key:
+        return str(item["msg"]).removeprefix("Value error, ") + "."
+    text = str(item["msg"]).removeprefix("Value error, ")
+    return f"{key} is {item['input']!r}: {text[:1].lower()}{text[1:]}."

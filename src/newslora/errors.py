@@ -1,0 +1,74 @@
+"""The exception tree. Every message names the value, what was allowed, and the way out.
+
+Each class also inherits the builtin a caller would catch without knowing newslora, and carries the exit code of the
+command line (listed in the README).
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class NewsloraError(Exception):
+    """Base of every error a user can act on; anything else that escapes is a bug of ours."""
+
+    exit_code = 1
+
+
+class SettingsError(NewsloraError, ValueError):
+    """A recipe, flag or argument has a value that cannot be used."""
+
+    exit_code = 2
+
+
+class DataError(NewsloraError, ValueError):
+    """Rows cannot be found, read or used."""
+
+    exit_code = 3
+
+
+class BackboneError(NewsloraError, ValueError):
+    """A pretrained encoder cannot be found, read or adapted."""
+
+    exit_code = 4
+
+
+class RunError(NewsloraError, RuntimeError):
+    """A run folder is missing, taken, incomplete or damaged, or training cannot go on."""
+
+    exit_code = 5
+
+
+class MissingExtraError(NewsloraError, ImportError):
+    """An optional dependency is not installed."""
+
+    exit_code = 6
+
+    def __init__(self, purpose: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs the optional extra '{extra}': pip install 'newslora[{extra}]'.")
+
+
+class NetworkError(NewsloraError, ConnectionError):
+    """A hub name was asked for and the hub cannot be reached."""
+
+    exit_code = 7
+
+
+class StorageError(NewsloraError, OSError):
+    """The disk refuses: full, read-only or failing."""
+
+    exit_code = 8
+
+
+class InterruptedRun(NewsloraError):
+    """Training was stopped by a signal after saving its state; not a failure."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number  # the shell's own convention
+
+
+def near(value: str, allowed: Iterable[str]) -> str:
+    """A sentence offering the allowed words close to `value`, or nothing when none is close."""
+    by_folded = {word.casefold(): word for word in allowed}
+    close = difflib.get_close_matches(value.casefold(), by_folded, n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(repr(by_folded[word]) for word in close)}?" if close else ""

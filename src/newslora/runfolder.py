@@ -1,0 +1,149 @@
+"""A run is a folder that explains itself. This module owns its layout, its lock and its manifest (written last).
+
+recipe.toml        the resolved recipe             adapter/       stock PEFT folder, with tokenizer and labels
+data.json          sources, hashes, label names    evaluation/    one JSON and one CSV of predictions per split
+quarantine.jsonl   rows set aside, with reasons    figures/       SVG and PNG
+metrics.jsonl      one line per logged step        report.html    everything above, for a reader
+checkpoints/       what resuming needs             manifest.json  last: the run is whole
+tensorboard/       the same metrics as event files
+"""
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from newslora import files
+from newslora.config import Recipe, load_recipe, to_toml
+from newslora.errors import RunError, near
+
+FORMAT = 1
+
+
+class RunFolder:
+    """Paths and small files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe_file = path / "recipe.toml"
+        self.data_file = path / "data.json"
+        self.quarantine_file = path / "quarantine.jsonl"
+        self.metrics_file = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.tensorboard = path / "tensorboard"
+        self.adapter = path / "adapter"
+        self.evaluation = path / "evaluation"
+        self.figures = path / "figures"
+        self.report_file = path / "report.html"
+        self.manifest_file = path / "manifest.json"
+
+    @classmethod
+    def create(cls, path: Path | None, recipe: Recipe) -> "RunFolder":
+        """A new run folder holding the resolved recipe; without a path, runs/DATE-NAME.
+
+        Raises:
+            RunError: the folder exists and is not empty.
+            StorageError: it cannot be written.
+        """
+        if path is None:
+            path = _free_name(Path("runs"), f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe.name}")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            hint = f"continue it with `newslora train --resume {path}`, " if (path / "recipe.toml").exists() else ""
+            raise RunError(
+                f"The run folder {path} exists and is not empty: {hint}name another with --output, or remove it."
+            )
+        run = cls(path)
+        files.write_text(run.recipe_file, to_toml(recipe))
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """An existing run folder, whole or not.
+
+        Raises:
+            RunError: nothing there, or not a run folder.
+        """
+        if not path.exists():
+            beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise RunError(f"There is no run folder '{path}'.{near(path.name, beside)} `newslora train` makes one.")
+        run = cls(path)
+        if not run.recipe_file.is_file():
+            raise RunError(
+                f"{path} is not a run folder: it has no recipe.toml. Name a folder that `newslora train` made."
+            )
+        return run
+
+    @property
+    def complete(self) -> bool:
+        return self.manifest_file.is_file()
+
+    def recipe(self) -> Recipe:
+        return load_recipe(self.recipe_file)
+
+    def data(self) -> dict[str, Any]:
+        """What data.json holds: sources, hashes, counts and label names."""
+        return self._read(self.data_file)
+
+    def manifest(self) -> dict[str, Any]:
+        return self._read(self.manifest_file)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line torn by a kill is left out."""
+        lines = self.metrics_file.read_bytes().split(b"\n") if self.metrics_file.exists() else []
+        return [json.loads(line) for line in lines[:-1]]
+
+    def adapter_folder(self) -> Path:
+        """The trained adapter.
+
+        Raises:
+            RunError: the run has none yet.
+        """
+        if not (self.adapter / "newslora.json").is_file():
+            raise RunError(f"The run {self.path} has no adapter yet. Finish it: `newslora train --resume {self.path}`.")
+        return self.adapter
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held while a process writes the run; the system frees it when that process dies, however it dies.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"Another process is training in {self.path}. Wait for it, stop it, or name another folder with --output."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            value = files.read_json(path)
+        except FileNotFoundError:
+            raise RunError(
+                f"The run {self.path} has no {path.name}: it did not finish. Go on with `newslora train --resume {self.path}`."
+            ) from None
+        except ValueError as error:
+            raise RunError(f"{path} is damaged ({error}). Train the run again, or restore the file.") from None
+        if not isinstance(value, dict):
+            raise RunError(f"{path} is damaged: not a JSON object. Train the run again, or restore the file.")
+        return value
+
+
+def _free_name(folder: Path, name: str) -> Path:
+    """`folder/name`, numbered when two runs start in the same second."""
+    taken = {item.name for item in folder.iterdir()} if folder.is_dir() else set()
+    if name not in taken:
+        return folder / name
+    used = [int(match[1]) for item in taken if (match := re.fullmatch(re.escape(name) + r"-(\d+)", item))]
+    return folder / f"{name}-{max(used, default=1) + 1}"

@@ -1,0 +1,147 @@
+"""The machine: device, precision, seed and the record of where a run happened. Nothing here runs at import."""
+
+import contextlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from newslora.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGES = ("newslora", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "scikit-learn", "scipy")
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """What the forward pass computes in; parameters and optimiser state stay fp32."""
+
+    name: str  # "fp32", "bf16" or "fp16"
+    reason: str  # why this one, for the screen and the manifest
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        import torch
+
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
+
+    @contextlib.contextmanager
+    def autocast(self, device: "torch.device") -> Iterator[None]:
+        """torch's mixed precision on `device`; does nothing for fp32."""
+        import torch
+
+        with torch.autocast(device.type, dtype=self.dtype, enabled=self.name != "fp32"):
+            yield
+
+
+def pick_device(name: str | None = None) -> "torch.device":
+    """The named device, else the first CUDA one, else the CPU.
+
+    Raises:
+        SettingsError: the named device does not exist here.
+    """
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SettingsError(f"There is no device '{name}'. Allowed: 'cpu', 'cuda', 'cuda:0', ...") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(f"Device '{name}' was asked for, but this torch sees no CUDA device. Use 'cpu'.")
+    return device
+
+
+def resolve_precision(setting: str, device: "torch.device") -> Precision:
+    """`train.precision` -> what this device will compute in.
+
+    Raises:
+        SettingsError: fp16 on a CPU, which has no loss scaling here and no speed to gain.
+    """
+    import torch
+
+    if setting == "fp16" and device.type == "cpu":
+        raise SettingsError("train.precision is 'fp16' but the device is a CPU. Use 'auto', 'bf16' or 'fp32'.")
+    if setting != "auto":
+        return Precision(setting, "asked for")
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Precision("bf16", "the GPU multiplies bf16")
+        return Precision("fp16", "the GPU has no bf16")
+    capabilities = torch.cpu.get_capabilities()
+    if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"):
+        return Precision("bf16", "the CPU multiplies bf16 (AVX512-BF16 or AMX)")
+    return Precision("fp32", "the CPU has no fast bf16")
+
+
+def seed_everything(*parts: int) -> None:
+    """Seed torch's generators from a tuple such as (seed, step), so a draw depends on those numbers alone.
+
+    Reseeding at each step is what makes resuming exact: no generator state has to be stored or can be forgotten.
+    """
+    import numpy as np
+    import torch
+
+    torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]))
+
+
+def cache_folder() -> Path:
+    """Where tokenised rows are kept: $NEWSLORA_CACHE, else the user's cache folder."""
+    if chosen := os.environ.get("NEWSLORA_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "newslora"
+
+
+def environment_record(device: "torch.device", precision: Precision) -> dict[str, Any]:
+    """Hardware, versions and code state, as stored with every result."""
+    import torch
+
+    return {
+        "device": str(device),
+        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "cpu": _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "precision": precision.name,
+        "precision_reason": precision.reason,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of a source checkout, with '+changes' when the tree differs from it; None once installed."""
+    here = Path(__file__).resolve().parent
+    if not (here.parent.parent / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        changes = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
