@@ -1,0 +1,1 @@
+"""Sources -> labelled articles -> tokens -> batches."""

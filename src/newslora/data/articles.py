@@ -1,0 +1,222 @@
+"""Raw rows -> articles with label ids; rows that cannot be used go to quarantine with a reason."""
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from newslora import files
+from newslora.config import DataSettings
+from newslora.data.columns import find_label_column, find_text_columns
+from newslora.data.sources import RawRow, Source, Table, open_table
+from newslora.errors import DataError
+
+PEEK = 100  # rows looked at to tell a headerless file's label column
+
+
+@dataclass(frozen=True, slots=True)
+class Article:
+    """One usable row."""
+
+    row: int  # 1-based row of its source
+    text: str
+    label: int  # label id, or -1 where labels were not asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """One row set aside."""
+
+    source: str
+    row: int
+    reason: str
+    excerpt: str  # the row's first characters, enough to find it
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """Label names in id order, and every way the data may write them."""
+
+    names: tuple[str, ...]
+    base: int | None  # the number the data gives the first label, where it numbers them
+    spellings: dict[str, int] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def find(self, value: Any) -> int | None:
+        """A label as the data writes it (name, number) -> id; None when unknown."""
+        key = label_key(value)
+        found = self.spellings.get(key)
+        return found if found is not None else self.spellings.get(key.casefold())
+
+
+@dataclass(frozen=True, slots=True)
+class ArticleSet:
+    """The usable and unusable rows of one split."""
+
+    source: Source
+    split: str | None
+    sha256: str
+    text_columns: tuple[str, ...]
+    label_column: str | None
+    articles: list[Article]
+    quarantined: list[Quarantined]
+
+    @property
+    def described(self) -> str:
+        return self.source.text if self.split in (None, self.source.split) else f"{self.source.text}:{self.split}"
+
+    def record(self) -> dict[str, Any]:
+        """What data.json says of this split."""
+        return {
+            "source": self.described,
+            "sha256": self.sha256,
+            "text_columns": list(self.text_columns),
+            "label_column": self.label_column,
+            "rows": len(self.articles),
+            "quarantined": len(self.quarantined),
+        }
+
+
+def read_articles(
+    source: Source, split: str | None, settings: DataSettings, labels: LabelSet | None
+) -> tuple[ArticleSet, LabelSet]:
+    """Read one split; with `labels` None (the training rows), learn the label set from it first.
+
+    Raises:
+        DataError: nothing readable, or columns that cannot be found.
+    """
+    table = open_table(source, split, settings.header)
+    where = f"'{source.text}'"
+    first = list(itertools.islice(table.rows, PEEK))
+    shown = [[str(value) for value in row.fields.values()] for row in first if row.problem is None]
+    label = find_label_column(table.columns, settings.label_column, table.has_header, shown, where)
+    columns = find_text_columns(table.columns, settings.text_columns, table.has_header, label, where)
+    articles: list[Article] = []
+    quarantined: list[Quarantined] = []
+    if labels is None:
+        kept = list(itertools.chain(first, table.rows))
+        labels = learn_labels((row.fields.get(label) for row in kept if row.problem is None), table, settings, where)
+        rows: Iterable[RawRow] = kept
+    else:
+        rows = itertools.chain(first, table.rows)
+    for row in rows:
+        text, reason = usable_text(row, columns)
+        found = labels.find(row.fields.get(label)) if reason is None else None
+        if reason is None and found is None:
+            reason = _label_reason(row.fields.get(label), labels)
+        if reason is None and found is not None:
+            articles.append(Article(row.number, text, found))
+        else:
+            quarantined.append(Quarantined(source.text, row.number, reason or "", excerpt(row)))
+    if not articles and not quarantined:
+        raise DataError(f"The source {where} holds no rows. A data file has at least one row of text and label.")
+    return ArticleSet(source, split, table.sha256, columns, label, articles, quarantined), labels
+
+
+def usable_text(row: RawRow, columns: Sequence[str]) -> tuple[str, str | None]:
+    """The row's text (non-empty columns joined with a space) and, if it cannot be used, why."""
+    if row.problem is not None:
+        return "", row.problem
+    parts = [str(value).strip() for name in columns if (value := row.fields.get(name)) is not None]
+    text = " ".join(part for part in parts if part)
+    if not text:
+        return "", "empty text"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "", "broken encoding: not valid UTF-8"
+    return text, None
+
+
+def excerpt(row: RawRow) -> str:
+    """The row's first 200 characters as JSON that any tool can read, damage made visible."""
+    shown = json.dumps(row.fields, ensure_ascii=False, default=str)[:200]
+    return shown.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def label_key(value: Any) -> str:
+    """One spelling for 3, 3.0, '3' and ' 3 '."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value).strip()
+
+
+def learn_labels(values: Iterable[Any], table: Table, settings: DataSettings, where: str) -> LabelSet:
+    """The label set of the training rows.
+
+    Words name themselves, in alphabetical order unless `data.label_names` (or the data set) gives the same words in
+    another. Numbers start at 0 or 1 and take their names from there; without names they name themselves.
+
+    Raises:
+        DataError: fewer than two labels, or numbers that the given names cannot name.
+    """
+    found = {key for value in values if (key := label_key(value))}
+    if len(found) < 2:
+        seen = f"only '{next(iter(found))}'" if found else "none"
+        raise DataError(f"Training needs at least two labels; {where} has {seen}. Check data.label_column.")
+    given = settings.label_names or table.label_names
+    if not all(key.isdecimal() for key in found):
+        names = tuple(given) if given and found <= set(given) else tuple(sorted(found))
+        return make_label_set(names)
+    numbers = sorted(int(key) for key in found)
+    if not given:
+        return make_label_set(tuple(str(number) for number in numbers))
+    base = 1 if numbers[0] >= 1 and numbers[-1] == len(given) else 0
+    if not base <= numbers[0] <= numbers[-1] < base + len(given):
+        raise DataError(
+            f"data.label_names names {len(given)} labels ({', '.join(given)}), but {where} numbers its labels "
+            f"{numbers[0]} to {numbers[-1]}. Give {len(numbers)} names in order, or --set 'data.label_names=[]'."
+        )
+    return make_label_set(tuple(given), base)
+
+
+def make_label_set(names: tuple[str, ...], base: int | None = None) -> LabelSet:
+    """Names in id order; `base` is the number the data gives the first one, if it numbers them."""
+    spellings = {name.casefold(): index for index, name in enumerate(names)}
+    spellings |= {name: index for index, name in enumerate(names)}
+    if base is not None:
+        spellings |= {str(index + base): index for index in range(len(names))}
+    return LabelSet(names, base, spellings)
+
+
+def write_quarantine(path: Path, sets: Iterable[ArticleSet]) -> None:
+    """All rows set aside, one JSON object a line: source, row, reason, excerpt."""
+    lines = (
+        json.dumps(
+            {"source": bad.source, "row": bad.row, "reason": bad.reason, "excerpt": bad.excerpt}, ensure_ascii=False
+        )
+        for one in sets
+        for bad in one.quarantined
+    )
+    files.write_text(path, "".join(line + "\n" for line in lines))
+
+
+def check_quarantine(one: ArticleSet, limit: float, kept_in: Path | None) -> None:
+    """Stop when more than `limit` (a share) of the rows cannot be used, or none can.
+
+    Raises:
+        DataError: with the commonest reasons and where to read all of them.
+    """
+    bad, total = len(one.quarantined), len(one.articles) + len(one.quarantined)
+    if not bad or (bad / total <= limit and one.articles):
+        return
+    reasons = Counter(item.reason for item in one.quarantined).most_common(3)
+    listed = "; ".join(f"{reason} ({count:,} rows)" for reason, count in reasons)
+    where = f" All of them with row numbers: {kept_in}." if kept_in else ""
+    raise DataError(
+        f"{bad:,} of {total:,} rows of '{one.described}' cannot be used ({bad / total:.1%}; "
+        f"data.max_quarantine_share allows {limit:.1%}): {listed}.{where} Repair the rows, or raise the limit with --set."
+    )
+
+
+def _label_reason(value: Any, labels: LabelSet) -> str:
+    key = label_key(value)
+    if not key:
+        return "no label"
+    shown = ", ".join(labels.names[:10]) + (" ..." if len(labels) > 10 else "")
+    return f"unknown label '{key[:60]}': not among the training labels ({shown})"

@@ -1,0 +1,116 @@
+"""Rows -> batches: which rows in which order, and how they become tensors.
+
+The order is a pure function of (seed, epoch), so a resumed run needs no sampler state.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newslora.data.tokens import TokenTable
+
+if TYPE_CHECKING:
+    import torch
+
+STRETCH = 50  # batches sorted together when grouping by length: enough to pad little, few enough to stay random
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B rows padded to the longest of them."""
+
+    input_ids: "torch.Tensor"  # (B, L) int64
+    attention_mask: "torch.Tensor"  # (B, L) int64, 1 on tokens
+    labels: "torch.Tensor"  # (B,) int64; -1 where unknown
+
+    def to(self, device: "torch.device") -> "Batch":
+        return Batch(*(t.to(device, non_blocking=True) for t in (self.input_ids, self.attention_mask, self.labels)))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pin_memory(self) -> "Batch":
+        return Batch(self.input_ids.pin_memory(), self.attention_mask.pin_memory(), self.labels.pin_memory())
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Tokens and labels of one split; what a loader worker needs, and nothing more."""
+
+    tokens: TokenTable
+    labels: NDArray[np.int64]  # (R,)
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        """Row numbers -> Batch."""
+        import torch
+
+        lengths = self.tokens.lengths[list(rows)]
+        ids = np.full((len(rows), int(lengths.max())), self.pad_id, dtype=np.int64)
+        for place, row in enumerate(rows):
+            ids[place, : lengths[place]] = self.tokens[row]
+        mask = (np.arange(ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)
+        return Batch(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(self.labels[list(rows)]))
+
+
+def epoch_batches(
+    lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int, by_length: bool = False
+) -> list[list[int]]:
+    """Every row exactly once, shuffled; one batch may be smaller.
+
+    Args:
+        lengths: (R,) tokens of each row.
+        batch_size: rows a batch.
+        seed, epoch: decide the order.
+        by_length: form batches of like lengths, which pads less: shuffled rows are sorted within stretches of
+            `STRETCH` batches, and the batches are shuffled again. The stock Trainer's `group_by_length` does the like.
+    """
+    generator = np.random.default_rng((seed, epoch))
+    order = generator.permutation(len(lengths))
+    if by_length:
+        stretches = np.split(order, range(STRETCH * batch_size, len(order), STRETCH * batch_size))
+        order = np.concatenate([part[np.argsort(-lengths[part], kind="stable")] for part in stretches])
+    batches = [chunk.tolist() for chunk in np.split(order, range(batch_size, len(order), batch_size))]
+    return [batches[place] for place in generator.permutation(len(batches))] if by_length else batches
+
+
+def sorted_batches(lengths: NDArray[np.int64], batch_size: int) -> list[list[int]]:
+    """Every row exactly once, longest first, so that a batch holds little padding and memory peaks at once.
+
+    Args:
+        lengths: (R,) tokens of each row.
+        batch_size: rows a batch.
+    """
+    if len(lengths) == 0:
+        return []
+    order = np.argsort(-lengths, kind="stable")
+    return [chunk.tolist() for chunk in np.split(order, range(batch_size, len(order), batch_size))]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan as a map-style data set: item i is batch i. At module level, so that workers can be given it."""
+
+    rows: Rows
+    plan: list[list[int]]
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.rows.batch(self.plan[index])
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+
+def load_batches(rows: Rows, plan: list[list[int]], workers: int, pin: bool) -> Iterator[Batch]:
+    """The plan's batches in its order, prepared ahead by `workers` processes (0: here and now)."""
+    from torch.utils.data import DataLoader
+
+    # a map-style data set needs no base class; torch's annotation says otherwise
+    settings: dict[str, Any] = {"dataset": Planned(rows, plan), "batch_size": None, "num_workers": workers}
+    return iter(DataLoader(pin_memory=pin, **settings))

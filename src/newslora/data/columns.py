@@ -1,0 +1,90 @@
+"""Which columns hold the text and the label, found by name or by shape."""
+
+from collections.abc import Sequence
+
+from newslora.errors import DataError, near
+
+TITLES = ("title", "headline")
+BODIES = ("description", "text", "body", "content", "summary", "abstract", "article", "sentence", "news", "review")
+LABELS = ("label", "labels", "class", "class index", "category", "section", "topic", "target", "class name")
+ERRORS_NAME_AT_MOST = 20
+
+
+def is_header(cells: Sequence[str]) -> bool:
+    """Whether a CSV file's first line names columns: at least one cell is a name this module knows."""
+    return any(_folded(cell) in (*TITLES, *BODIES, *LABELS) for cell in cells)
+
+
+def find_text_columns(
+    columns: Sequence[str], wanted: Sequence[str] | None, has_header: bool, label: str | None, where: str
+) -> tuple[str, ...]:
+    """The columns to join into the text.
+
+    Args:
+        columns: all columns, in file order.
+        wanted: the user's choice, if any.
+        has_header: whether the columns carry names rather than numbers.
+        label: the label column, which is never text.
+        where: the source, for the error.
+
+    Raises:
+        DataError: a wanted column is missing, or none can be found.
+    """
+    if wanted:
+        for name in wanted:
+            _require(name, columns, "data.text_columns", where)
+        return tuple(wanted)
+    if not has_header:
+        return tuple(name for name in columns if name != label)
+    title, body = _first(columns, TITLES), _first(columns, BODIES)
+    found = tuple(name for name in (title, body) if name is not None and name != label)
+    if not found:
+        raise DataError(
+            f"No text column found in {where}: its columns are {_listed(columns)}. Name them, for example "
+            f"--set 'data.text_columns=[\"{columns[0]}\"]'."
+        )
+    return found
+
+
+def find_label_column(
+    columns: Sequence[str], wanted: str | None, has_header: bool, first_rows: Sequence[Sequence[str]], where: str
+) -> str:
+    """The label column: the wanted one, else by name, else (no header) the one with the shortest cells.
+
+    Raises:
+        DataError: the wanted column is missing, or none can be found.
+    """
+    if wanted:
+        return _require(wanted, columns, "data.label_column", where)
+    if has_header:
+        found = _first(columns, LABELS)
+        if found is None:
+            raise DataError(
+                f"No label column found in {where}: its columns are {_listed(columns)}. Name it, for example "
+                f"--set data.label_column={columns[-1]}."
+            )
+        return found
+    if len(columns) < 2:
+        raise DataError(f"{where} has one column; training needs a text and a label in each row.")
+    lengths = [sum(len(row[place]) for row in first_rows if place < len(row)) for place in range(len(columns))]
+    return columns[lengths.index(min(lengths))]
+
+
+def _first(columns: Sequence[str], known: Sequence[str]) -> str | None:
+    by_folded = {_folded(name): name for name in reversed(columns)}
+    return next((by_folded[name] for name in known if name in by_folded), None)
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold().replace("_", " ")
+
+
+def _require(name: str, columns: Sequence[str], setting: str, where: str) -> str:
+    if name not in columns:
+        raise DataError(f"{setting} names '{name}', but {where} has {_listed(columns)}.{near(name, columns)}")
+    return name
+
+
+def _listed(columns: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in columns[:ERRORS_NAME_AT_MOST])
+    return shown + (" ..." if len(columns) > ERRORS_NAME_AT_MOST else "")

@@ -1,0 +1,110 @@
+"""A recipe's data settings -> the train, validation and test articles of a run."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from newslora.config import DataSettings
+from newslora.data.articles import ArticleSet, LabelSet, check_quarantine, read_articles, write_quarantine
+from newslora.data.sources import Source, parse_source, split_for
+from newslora.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The rows of a run. `validation` chooses the epoch, `test` is touched once, at the end."""
+
+    labels: LabelSet
+    train: ArticleSet
+    validation: ArticleSet
+    test: ArticleSet | None
+    validation_is_cut_from_train: bool
+
+    def present(self) -> dict[str, ArticleSet]:
+        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: one for name, one in found.items() if one is not None}
+
+    def record(self) -> dict[str, Any]:
+        """data.json: enough to know, and to check on resuming, which rows these were."""
+        return {
+            "labels": list(self.labels.names),
+            "label_base": self.labels.base,
+            "validation_is_cut_from_train": self.validation_is_cut_from_train,
+            "splits": {name: one.record() for name, one in self.present().items()},
+        }
+
+
+def load_splits(settings: DataSettings, seed: int, quarantine_file: Path | None = None) -> Splits:
+    """Read everything `settings` names.
+
+    Args:
+        settings: the recipe's data section.
+        seed: decides which rows are cut from train for validation.
+        quarantine_file: where rows set aside are written, before any error about them is raised.
+
+    Raises:
+        DataError: sources that cannot be read, too many unusable rows, or too few rows to split.
+    """
+    source = parse_source(settings.source)
+    train, labels = read_articles(source, split_for(source, "train"), settings, None)
+    validation = _role(source, settings.validation, "validation", settings, labels)
+    test = _role(source, settings.test, "test", settings, labels)
+    sets = [one for one in (train, validation, test) if one is not None]
+    if quarantine_file is not None:
+        write_quarantine(quarantine_file, sets)
+    for one in sets:
+        check_quarantine(one, settings.max_quarantine_share, quarantine_file)
+    cut = validation is None
+    if validation is None:
+        train, validation = cut_validation(train, settings.validation_rows, seed)
+    if settings.train_rows is not None and settings.train_rows < len(train.articles):
+        kept = draw_by_share(train, settings.train_rows, seed)
+        train = replace(train, articles=[train.articles[index] for index in kept])
+    return Splits(labels, train, validation, test, cut)
+
+
+def cut_validation(train: ArticleSet, rows: int, seed: int) -> tuple[ArticleSet, ArticleSet]:
+    """Move `rows` rows out of train, by label share where every label has two rows, else at random.
+
+    Raises:
+        DataError: fewer training rows than that leaves.
+    """
+    labels = {article.label for article in train.articles}
+    total = len(train.articles)
+    if total - rows < len(labels):
+        raise DataError(
+            f"data.validation_rows is {rows:,}, but '{train.described}' has {total:,} usable rows in all. "
+            f"Set it to some {max(1, total // 10):,} (--set data.validation_rows={max(1, total // 10)}), "
+            "or give validation rows of their own with --validation."
+        )
+    moved = draw_by_share(train, rows, seed)
+    kept = sorted(set(range(total)) - set(moved))
+    return (
+        replace(train, articles=[train.articles[index] for index in kept]),
+        replace(train, articles=[train.articles[index] for index in moved], quarantined=[]),
+    )
+
+
+def draw_by_share(articles: ArticleSet, rows: int, seed: int) -> list[int]:
+    """`rows` places drawn by label share (at random where a label has a single row), in the source's order."""
+    from sklearn.model_selection import train_test_split
+
+    labels = np.array([article.label for article in articles.articles])
+    counts = np.bincount(labels)
+    counts = counts[counts > 0]
+    by_share = counts.min() > 1 and len(counts) <= rows <= len(labels) - len(counts)
+    _, drawn = train_test_split(
+        np.arange(len(labels)), test_size=rows, random_state=seed, stratify=labels if by_share else None
+    )
+    return sorted(drawn.tolist())
+
+
+def _role(main: Source, named: str | None, role: str, settings: DataSettings, labels: LabelSet) -> ArticleSet | None:
+    """The rows of `role`: the named source, else the main source's own split of that name, else none."""
+    if named is not None:
+        source = parse_source(named)
+        return read_articles(source, split_for(source, role), settings, labels)[0]
+    split = split_for(replace(main, split=None), role) if main.kind != "file" else None
+    return read_articles(main, split, settings, labels)[0] if split is not None else None
