@@ -1,0 +1,1 @@
+"""Backbone + LoRA -> classifier -> logits; the adapter on disk."""

@@ -1,0 +1,153 @@
+"""Backbone + LoRA + head = classifier: the stock transformers and PEFT modules, put together and counted."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from newslora.config import LoraSettings
+from newslora.errors import BackboneError
+from newslora.model.backbones import Backbone
+from newslora.model.families import Family, family_of
+from newslora.runtime import seed_everything
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PretrainedConfig, PreTrainedModel
+
+HEAD_SEED = 1  # second part of the seed of freshly initialised modules
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Parameters of a classifier."""
+
+    lora: int
+    head: int
+    total: int  # frozen ones included; the head's frozen original, which PEFT keeps beside the trained copy, is not
+
+    @property
+    def trainable(self) -> int:
+        return self.lora + self.head
+
+
+def build_classifier(backbone: Backbone, label_names: Sequence[str], lora: LoraSettings, seed: int) -> "PeftModel":
+    """Load pretrained weights, add head and LoRA; only LoRA and head train.
+
+    Args:
+        backbone: from `resolve_backbone`.
+        label_names: in id order, stored in the configuration.
+        lora: rank, scale, dropout and targets.
+        seed: fixes the freshly initialised weights.
+
+    Raises:
+        BackboneError, NetworkError: the backbone cannot be had or is of no supported family.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    config = with_labels(backbone.config(), label_names)
+    family = family_of(config.model_type)
+    seed_everything(seed, HEAD_SEED)
+    with _quiet_transformers():
+        model, report = backbone.load(
+            AutoModelForSequenceClassification.from_pretrained, config=config, output_loading_info=True
+        )
+    fresh = {name.rpartition(".")[0] for name in report["missing_keys"]}
+    extra = sorted(name for name in fresh if not any(part in family.head for part in name.split(".")))
+    if extra:
+        raise BackboneError(
+            f"The weights of '{backbone.name}' lack {len(extra)} modules of the encoder ({', '.join(extra[:3])}): they are "
+            "not those of a whole pretrained encoder. Use a checkpoint saved with its encoder."
+        )
+    # PEFT writes this name into the adapter; a path into this machine's site-packages would help nobody
+    model.name_or_path = model.config.name_or_path = backbone.hub_name
+    return _add_lora(model, lora_config(family, lora, backbone.hub_name))
+
+
+def empty_classifier(config: "PretrainedConfig", label_names: Sequence[str], lora: LoraSettings) -> "PeftModel":
+    """The same classifier on torch's meta device: shapes and counts, no weights, no memory."""
+    import torch
+
+    with torch.device("meta"):
+        return random_classifier(config, label_names, lora)
+
+
+def random_classifier(config: "PretrainedConfig", label_names: Sequence[str], lora: LoraSettings) -> "PeftModel":
+    """The same classifier with random weights: for timing and tests, where pretrained ones make no difference."""
+    from transformers import AutoModelForSequenceClassification
+
+    config = with_labels(config, label_names)
+    model = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
+    return _add_lora(model, lora_config(family_of(config.model_type), lora, None))
+
+
+def _add_lora(model: "PreTrainedModel", config: "LoraConfig") -> "PeftModel":
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        # PEFT 0.21 asks transformers by an older name; nothing a user of newslora can change
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        return get_peft_model(model, config)
+
+
+def with_labels(config: "PretrainedConfig", label_names: Sequence[str]) -> "PretrainedConfig":
+    """The configuration with `id2label` and `label2id` of these labels."""
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: index for index, name in enumerate(label_names)}
+    return config
+
+
+def lora_config(family: Family, lora: LoraSettings, base_model: str | None) -> "LoraConfig":
+    """Our settings as PEFT's configuration."""
+    from peft import LoraConfig, TaskType
+
+    return LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT annotates int and takes any number
+        lora_dropout=lora.dropout,
+        target_modules=list(family.targets(lora.targets)),
+        modules_to_save=list(family.head),
+        base_model_name_or_path=base_model,
+    )
+
+
+def trainable_parameters(model: "PeftModel") -> Iterator[tuple[str, Any]]:
+    """(name, parameter) of everything that trains, in the model's order."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def count_parameters(model: "PeftModel") -> Counts:
+    """LoRA, head and total parameters."""
+    trainable = dict(trainable_parameters(model))
+    lora = sum(p.numel() for name, p in trainable.items() if "lora_" in name)
+    head = sum(p.numel() for name, p in trainable.items() if "lora_" not in name)
+    total = sum(p.numel() for name, p in model.named_parameters() if ".original_module." not in name)
+    return Counts(lora, head, total)
+
+
+def length_limit(config: "PretrainedConfig", wanted: int) -> int:
+    """Tokens a row may have: the wanted number, or the encoder's own limit if that is less."""
+    family = family_of(config.model_type)
+    positions = getattr(config, "max_position_embeddings", None)
+    if not family.positions_limit_length or not positions:
+        return wanted
+    return min(wanted, int(positions) - family.first_position)
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Silence the notice that the head is new: it is meant to be, and what else is missing is checked."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
