@@ -1,0 +1,41 @@
+"""metrics.jsonl and TensorBoard files: the same numbers, one line a logged step."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from newslora import files
+
+
+class MetricsLog:
+    """Appends lines; on resuming, lines later than the checkpoint are dropped, for their steps will come again."""
+
+    def __init__(self, path: Path, tensorboard: Path, resume_step: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        kept = [line for line in _lines(path) if line["step"] <= resume_step] if resume_step else []
+        files.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._stream = path.open("a", encoding="utf-8")
+        # purge_step tells TensorBoard the same: points of the dropped steps are hidden
+        self._board = SummaryWriter(str(tensorboard), purge_step=resume_step + 1 if resume_step else None)
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        """One line {"kind", "step", "time", ...}; numbers go to TensorBoard as kind/name."""
+        with files.disk_errors(Path(self._stream.name)):
+            self._stream.write(json.dumps({"kind": kind, "step": step, "time": round(time.time(), 3), **values}) + "\n")
+            self._stream.flush()
+        for name, value in values.items():
+            if isinstance(value, (int, float)):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        self._stream.close()
+        self._board.close()
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    whole = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline was torn by a kill
+    return [json.loads(line) for line in whole]

@@ -1,0 +1,196 @@
+"""The training loop: step, log, evaluate, save, stop; read from `fit` downwards.
+
+A step's dropout depends on (seed, step) alone and an epoch's order on (seed, epoch) alone, so a run that stops anywhere
+and continues from a checkpoint does exactly what an unbroken one does.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from newslora.config import TrainSettings
+from newslora.data.batches import Batch, Rows, epoch_batches, load_batches
+from newslora.errors import InterruptedRun, RunError
+from newslora.metrics import quick_metrics, softmax
+from newslora.model.inference import predict_logits
+from newslora.runfolder import RunFolder
+from newslora.runtime import Precision
+from newslora.training.checkpoint import LoopState, load_newest, load_parameters, save_checkpoint
+from newslora.training.log import MetricsLog
+from newslora.training.signals import StopRequest, stop_on_signal
+from newslora.training.step import Stepper
+from newslora.training.watch import Watcher
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+ORDER_SEED = 2  # second part of the seed of row order
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """What training leaves behind besides the parameters of the best epoch, which are in the model."""
+
+    best_epoch: int
+    steps: int
+    seconds: float
+    history: list[dict[str, Any]]
+
+
+def steps_per_epoch(rows: int, settings: TrainSettings) -> int:
+    """Optimiser steps of one epoch; the last may hold fewer rows."""
+    return math.ceil(math.ceil(rows / settings.batch_size) / settings.accumulation_steps)
+
+
+def fit(
+    model: "PeftModel",
+    train: Rows,
+    validation: Rows,
+    settings: TrainSettings,
+    precision: Precision,
+    run: RunFolder,
+    workers: int,
+    watcher: Watcher,
+) -> FitResult:
+    """Train from the newest whole checkpoint in `run` (or from the start) to the end, and load the best epoch.
+
+    Raises:
+        InterruptedRun: a signal came; the state is saved.
+        RunError: a loss that is not finite, or a best epoch that was lost.
+        StorageError: the disk refuses.
+    """
+    loop = _Loop(model, train, validation, settings, precision, run, workers, watcher)
+    try:
+        with stop_on_signal() as request:
+            loop.run_to_end(request)
+    finally:
+        loop.log.close()
+        watcher.stop()
+    state = loop.state
+    if state.best_epoch is None or state.best_step is None:
+        raise RunError("No epoch was evaluated, so there is none to keep. Set train.epochs to 1 or more.")
+    if state.best_step != state.step and not load_parameters(run.checkpoints, state.best_step, model):
+        raise RunError(
+            f"The checkpoint of the best epoch ({state.best_epoch}) in {run.checkpoints} is damaged; it cannot be restored. "
+            "Train the run again in a new folder."
+        )
+    return FitResult(state.best_epoch, state.step, state.seconds, state.history)
+
+
+class _Loop:
+    def __init__(
+        self,
+        model: "PeftModel",
+        train: Rows,
+        validation: Rows,
+        settings: TrainSettings,
+        precision: Precision,
+        run: RunFolder,
+        workers: int,
+        watcher: Watcher,
+    ) -> None:
+        self.model, self.train_rows, self.validation_rows = model, train, validation
+        self.settings, self.precision, self.run, self.workers, self.watcher = settings, precision, run, workers, watcher
+        self.epoch_steps = steps_per_epoch(len(train), settings)
+        self.total_steps = self.epoch_steps * settings.epochs
+        self.stepper = Stepper(model, settings, precision, self.total_steps)
+        if settings.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        loaded, damaged = load_newest(run.checkpoints, model, self.stepper.optimizer)
+        for path in damaged:
+            watcher.note(f"The checkpoint {path} is damaged and was passed over.")
+        self.state = loaded or LoopState()
+        if self.state.step:
+            self.stepper.continue_at(self.state.step, self.state.scaler)
+        self.log = MetricsLog(run.metrics_file, run.tensorboard, self.state.step)
+        self.began = time.monotonic() - self.state.seconds
+
+    def run_to_end(self, request: StopRequest) -> None:
+        state, settings = self.state, self.settings
+        self.watcher.start(self.total_steps, state.step)
+        while state.epoch < settings.epochs and not self._stopped_early():
+            for micro_batches in self._steps_left():
+                loss = self.stepper(micro_batches, state.step)
+                state.step += 1
+                self._log_step(loss, sum(len(batch) for batch in micro_batches))
+                if request.signal_number is not None:
+                    self._save_and_stop(request.signal_number)
+                if settings.save_every_steps and state.step % settings.save_every_steps == 0:
+                    self._save()
+            self._finish_epoch()
+            self._save()
+            if request.signal_number is not None and state.epoch < settings.epochs:
+                self._save_and_stop(request.signal_number)
+
+    def _steps_left(self) -> Iterator[list[Batch]]:
+        """The micro-batches of each optimiser step of this epoch that is not done yet."""
+        s, state = self.settings, self.state
+        lengths = self.train_rows.tokens.lengths
+        plan = epoch_batches(lengths, s.batch_size, _mixed(s.seed, ORDER_SEED), state.epoch, s.group_by_length)
+        done = (state.step - state.epoch * self.epoch_steps) * s.accumulation_steps
+        batches = load_batches(self.train_rows, plan[done:], self.workers, pin=self.stepper.device.type == "cuda")
+        held: list[Batch] = []
+        for place, batch in enumerate(batches, done + 1):
+            held.append(batch)
+            if len(held) == s.accumulation_steps or place == len(plan):
+                yield held
+                held = []
+
+    def _log_step(self, loss_sum: float, rows: int) -> None:
+        state = self.state
+        state.loss_sum, state.loss_rows = state.loss_sum + loss_sum, state.loss_rows + rows
+        state.logged_sum, state.logged_rows = state.logged_sum + loss_sum, state.logged_rows + rows
+        state.seconds = time.monotonic() - self.began
+        self.watcher.step(rows, loss_sum / rows)
+        if state.step % self.settings.log_every_steps == 0:
+            self.log.write(
+                "train", state.step, epoch=state.step / self.epoch_steps, loss=state.logged_sum / state.logged_rows,
+                learning_rate=self.stepper.learning_rate, seconds=round(state.seconds, 3),
+            )  # fmt: skip
+            state.logged_sum, state.logged_rows = 0.0, 0
+
+    def _finish_epoch(self) -> None:
+        """Evaluate, remember the best, and close the epoch."""
+        state = self.state
+        logits = predict_logits(self.model, self.validation_rows, self.settings.evaluation_batch_size, self.precision)
+        metrics = quick_metrics(np.asarray(self.validation_rows.labels), softmax(logits))
+        value = -metrics["loss"] if self.settings.best_metric == "loss" else metrics[self.settings.best_metric]
+        state.epoch += 1
+        if state.best_value is None or value > state.best_value:
+            state.best_value, state.best_step, state.best_epoch, state.stale_epochs = value, state.step, state.epoch, 0
+        else:
+            state.stale_epochs += 1
+        state.seconds = time.monotonic() - self.began
+        entry = {"epoch": state.epoch, "train_loss": state.loss_sum / state.loss_rows}
+        entry |= {f"validation_{name}": number for name, number in metrics.items()}
+        state.history.append(entry)
+        state.loss_sum, state.loss_rows = 0.0, 0
+        self.log.write(
+            "epoch", state.step, **entry, best=state.best_epoch == state.epoch, seconds=round(state.seconds, 3)
+        )
+        self.watcher.epoch(entry | {"best": state.best_epoch == state.epoch})
+
+    def _stopped_early(self) -> bool:
+        limit = self.settings.early_stopping_epochs
+        return limit is not None and self.state.stale_epochs >= limit
+
+    def _save_and_stop(self, signal_number: int) -> None:
+        self._save()
+        raise InterruptedRun(
+            f"Stopped after step {self.state.step:,} of {self.total_steps:,}; the state is saved. "
+            f"Continue with: newslora train --resume {self.run.path}",
+            signal_number,
+        )
+
+    def _save(self) -> None:
+        self.state.scaler = self.stepper.scaler.state_dict() or None
+        save_checkpoint(self.run.checkpoints, self.state, self.model, self.stepper.optimizer)
+
+
+def _mixed(seed: int, purpose: int) -> int:
+    """One seed per purpose out of the run's seed."""
+    return int(np.random.SeedSequence((seed, purpose)).generate_state(1)[0])

@@ -1,0 +1,36 @@
+"""AdamW and the learning-rate schedule, torch's and transformers' own."""
+
+from typing import TYPE_CHECKING
+
+from newslora.config import TrainSettings
+from newslora.model.classifier import trainable_parameters
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from torch.optim.lr_scheduler import LRScheduler
+
+
+def make_optimizer(model: "PeftModel", settings: TrainSettings) -> "torch.optim.AdamW":
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) over the trainable parameters.
+
+    Matrices decay; biases and norms (one dimension) do not, as in the stock Trainer.
+    """
+    import torch
+
+    parameters = [parameter for _, parameter in trainable_parameters(model)]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=settings.learning_rate, betas=(settings.adam_beta1, settings.adam_beta2), eps=settings.adam_epsilon
+    )
+
+
+def make_scheduler(optimizer: "torch.optim.Optimizer", settings: TrainSettings, total_steps: int) -> "LRScheduler":
+    """The named schedule of transformers over `total_steps` optimiser steps, warm-up included."""
+    from transformers import get_scheduler
+
+    scheduler: LRScheduler = get_scheduler(settings.schedule, optimizer, settings.warmup_steps, total_steps)
+    return scheduler

@@ -1,0 +1,86 @@
+"""One optimiser step: forward, backward, clip, update."""
+
+import math
+from typing import TYPE_CHECKING
+
+from newslora.config import TrainSettings
+from newslora.data.batches import Batch
+from newslora.errors import RunError
+from newslora.model.classifier import trainable_parameters
+from newslora.runtime import Precision, seed_everything
+from newslora.training.optimizer import make_optimizer, make_scheduler
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+DROPOUT_SEED = 3  # second part of the seed of each step's dropout; others: the head's in model, the order's in loop
+
+
+class Stepper:
+    """The model with its optimiser, schedule and loss scale."""
+
+    def __init__(self, model: "PeftModel", settings: TrainSettings, precision: Precision, total_steps: int) -> None:
+        import torch
+
+        self.model, self.settings, self.precision = model, settings, precision
+        self.device = next(model.parameters()).device
+        self.parameters = [parameter for _, parameter in trainable_parameters(model)]
+        self.optimizer = make_optimizer(model, settings)
+        self.scheduler = make_scheduler(self.optimizer, settings, total_steps)
+        # scales fp16 losses so that small gradients survive; does nothing in bf16 and fp32
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.name == "fp16")
+
+    def __call__(self, micro_batches: list[Batch], step: int) -> float:
+        """Take optimiser step number `step` (from 0) over these micro-batches; returns the loss summed over rows.
+
+        The loss is a mean over all rows of the step, however they fall into micro-batches. Dropout depends on
+        (seed, step, micro-batch) alone.
+
+        Raises:
+            RunError: a loss that is not finite; nothing is applied.
+        """
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        self.model.train()
+        rows = sum(len(batch) for batch in micro_batches)
+        loss_sum = 0.0
+        for place, host_batch in enumerate(micro_batches):
+            seed_everything(self.settings.seed, DROPOUT_SEED, step, place)
+            batch = host_batch.to(self.device)
+            with self.precision.autocast(self.device):
+                logits = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+            loss = cross_entropy(logits.float(), batch.labels, reduction="sum") / rows
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            loss_sum += loss.item() * rows  # waits for the device: a broken loss must not reach the optimiser
+        if not math.isfinite(loss_sum):
+            raise RunError(
+                f"The loss became {loss_sum} at step {step + 1:,}; the step is not applied. Try a lower "
+                "train.learning_rate, more train.warmup_steps, or train.precision=fp32."
+            )
+        self.scaler.unscale_(self.optimizer)
+        if self.settings.max_gradient_norm:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_gradient_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss_sum
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the step to come."""
+        return float(self.scheduler.get_last_lr()[0])
+
+    def continue_at(self, step: int, scaler_state: dict[str, float] | None) -> None:
+        """Set the schedule to `step` steps done: it is a function of the step, so there is nothing else to restore."""
+        rates = [
+            base * rate(step)
+            for base, rate in zip(self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)  # type: ignore[attr-defined]
+        ]
+        self.scheduler.last_epoch = step
+        self.scheduler._last_lr = rates
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        if scaler_state:
+            self.scaler.load_state_dict(scaler_state)
