@@ -1,0 +1,143 @@
+"""What a person sees: progress while training, tables afterwards."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from newslora.config import Recipe
+    from newslora.plan import Plan
+
+
+class ProgressWatcher:
+    """A bar with loss, accuracy, samples a second and time left; one line an epoch above it."""
+
+    def __init__(self, console: "Console") -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = console
+        self._bar = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("loss {task.fields[loss]}  accuracy {task.fields[accuracy]}  {task.fields[rate]} samples/s"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=console,
+            transient=True,
+        )
+        self._task: Any = None
+        self._loss = 0.0
+        self._clock = _Clock()
+
+    def start(self, total_steps: int, done_steps: int) -> None:
+        if done_steps:
+            self.note(f"Continuing after step {done_steps:,} of {total_steps:,}")
+        self._task = self._bar.add_task("", total=total_steps, completed=done_steps, loss="-", accuracy="-", rate="-")
+        self._bar.start()
+
+    def step(self, rows: int, loss: float) -> None:
+        self._loss = loss if self._loss == 0 else 0.95 * self._loss + 0.05 * loss  # smoothed over some 20 steps
+        rate = self._clock.rate(rows)
+        self._bar.update(self._task, advance=1, loss=f"{self._loss:.3f}", rate=f"{rate:,.0f}" if rate else "-")
+
+    def epoch(self, entry: dict[str, Any]) -> None:
+        accuracy = f"{entry['validation_accuracy']:.2%}"
+        self._bar.update(self._task, accuracy=accuracy)
+        kept = "  [green]best so far[/]" if entry["best"] else ""
+        self.console.print(
+            f"epoch {entry['epoch']}: training loss {entry['train_loss']:.4f}, validation loss "
+            f"{entry['validation_loss']:.4f}, accuracy {accuracy}, macro F1 {entry['validation_macro_f1']:.2%}{kept}",
+            highlight=False,
+        )
+        self._clock = _Clock()  # evaluation is no training time
+
+    def note(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False)
+
+    def stop(self) -> None:
+        self._bar.stop()
+
+
+class _Clock:
+    """Rows a second since it was made, the first call not counted."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self._rows = 0
+
+    def rate(self, rows: int) -> float:
+        import time
+
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now
+            return 0.0
+        self._rows += rows
+        return self._rows / (now - self._began)
+
+
+def evaluation_tables(result: dict[str, Any]) -> "list[Table]":
+    """An evaluation as tables: the whole, per class, and the confusion matrix."""
+    from rich.table import Table
+
+    whole = Table(title=f"{result['name']}: {result['rows']:,} rows of {result['source']}", title_justify="left")
+    for heading in ("metric", "value", "95 % interval"):
+        whole.add_column(heading, justify="left" if heading == "metric" else "right")
+    whole.add_row("accuracy", *_rate(result["accuracy"]))
+    whole.add_row("macro F1", *_rate(result["macro_f1"]))
+    whole.add_row("loss", f"{result['loss']:.4f}", "")
+    per_class = Table(title="per class", title_justify="left")
+    for heading in ("label", "precision", "recall", "F1", "rows"):
+        per_class.add_column(heading, justify="left" if heading == "label" else "right")
+    for name, row in result["per_class"].items():
+        cells = ["  ".join(_rate(row[key])) for key in ("precision", "recall", "f1")]
+        per_class.add_row(_plain(name), *cells, f"{row['rows']:,}")
+    confusion = Table(title="confusion (rows: true, columns: predicted)", title_justify="left")
+    confusion.add_column("")
+    for name in result["labels"]:
+        confusion.add_column(_plain(name), justify="right")
+    for name, counts in zip(result["labels"], result["confusion"], strict=True):
+        confusion.add_row(_plain(name), *(f"{count:,}" for count in counts))
+    return [whole, per_class, confusion]
+
+
+def plan_table(recipe: "Recipe", plan: "Plan") -> "Table":
+    """A dry run's answer."""
+    from rich.table import Table
+
+    table = Table(title=f"{recipe.name}: what would be done", title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    if plan.counts is not None:
+        c = plan.counts
+        table.add_row("trainable parameters", f"{c.trainable:,} of {c.total:,} ({c.trainable / c.total:.2%})")
+        table.add_row("", f"{c.lora:,} LoRA + {c.head:,} head")
+    rows = f"{plan.train_rows:,} train" + (f", {plan.validation_rows:,} validation" if plan.validation_rows else "")
+    table.add_row("rows", rows)
+    table.add_row("steps", f"{plan.steps:,} ({recipe.train.epochs} epochs, batch {recipe.train.batch_size})")
+    table.add_row("tokens", "unknown" if plan.tokens is None else f"{plan.tokens:,} (padding not counted)")
+    table.add_row("precision", f"{plan.precision.name} ({plan.precision.reason})")
+    table.add_row("estimated time", "unknown" if plan.seconds is None else duration(plan.seconds))
+    return table
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit a person would say."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _rate(rate: dict[str, Any]) -> tuple[str, str]:
+    low, high = rate["interval"]
+    return f"{rate['value']:.2%}", f"{low:.2%} to {high:.2%}"
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,1 @@
+"""How good a run is, with intervals."""

@@ -1,0 +1,194 @@
+"""A recipe from start to finish: rows, tokens, classifier, training, evaluation, report; a run folder at the end."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from newslora import files
+from newslora.config import Recipe, load_recipe
+from newslora.data.articles import ArticleSet
+from newslora.data.batches import Rows
+from newslora.data.splits import Splits, load_splits
+from newslora.data.tokens import tokenize, tokenizer_sha256
+from newslora.errors import RunError
+from newslora.evaluation.evaluate import evaluate_articles
+from newslora.model.adapter import AdapterCard, save_adapter
+from newslora.model.backbones import Backbone, resolve_backbone
+from newslora.model.classifier import build_classifier, count_parameters, length_limit
+from newslora.model.describe import describe_classifier
+from newslora.predict.classifier import Classifier
+from newslora.report.report import write_report
+from newslora.runfolder import FORMAT, RunFolder
+from newslora.runtime import Precision, cache_folder, environment_record, pick_device, resolve_precision
+from newslora.training.loop import FitResult, fit
+from newslora.training.watch import Silent, Watcher
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything training needs."""
+
+    recipe: Recipe
+    splits: Splits
+    backbone: Backbone
+    tokenizer: "PreTrainedTokenizerBase"
+    max_length: int
+    rows: dict[str, Rows]  # by split
+
+
+def train(
+    recipe: str | Path | Recipe = "seed",
+    *,
+    output: str | Path | None = None,
+    watcher: Watcher | None = None,
+    device: str | None = None,
+    **changes: Any,
+) -> RunFolder:
+    """Train a recipe and return its finished run folder.
+
+    Args:
+        recipe: a bundled recipe's name, a TOML path, or a Recipe.
+        output: the run folder to make; None: runs/DATE-NAME.
+        watcher: who looks on; None: nobody.
+        device: 'cpu', 'cuda', ...; None picks.
+        **changes: settings, with two underscores for the dot: `train__epochs=1`.
+
+    Raises:
+        NewsloraError: one of its kinds; see newslora.errors.
+    """
+    if isinstance(recipe, Recipe):
+        resolved = recipe
+    else:
+        resolved = load_recipe(recipe, {key.replace("__", "."): value for key, value in changes.items()})
+    run = RunFolder.create(Path(output) if output is not None else None, resolved)
+    return _train_in(run, watcher or Silent(), device)
+
+
+def resume(run: str | Path, *, watcher: Watcher | None = None, device: str | None = None) -> RunFolder:
+    """Continue a run that was stopped, to the bytes an unbroken run would have given (same machine and threads).
+
+    A finished run is returned as it is.
+
+    Raises:
+        RunError: no run there, or its data has changed since it began.
+    """
+    folder = RunFolder.open(Path(run))
+    return folder if folder.complete else _train_in(folder, watcher or Silent(), device)
+
+
+def _train_in(run: RunFolder, watcher: Watcher, device: str | None) -> RunFolder:
+    with run.lock():
+        target = pick_device(device)
+        recipe = run.recipe()
+        precision = resolve_precision(recipe.train.precision, target)
+        prepared = prepare(recipe, run.quarantine_file)
+        _check_same_data(run, prepared)
+        for name, one in prepared.splits.present().items():
+            aside = f", {len(one.quarantined):,} set aside in {run.quarantine_file}" if one.quarantined else ""
+            watcher.note(f"{name}: {len(one.articles):,} rows of {one.described}{aside}")
+        model = build_classifier(prepared.backbone, prepared.splits.labels.names, recipe.lora, recipe.train.seed).to(
+            target
+        )
+        counts = count_parameters(model)
+        watcher.note(
+            f"{recipe.model.backbone}: {counts.trainable:,} trainable parameters of {counts.total:,} "
+            f"({counts.lora:,} LoRA, {counts.head:,} head); {precision.name} on {target} ({precision.reason})"
+        )
+        result = fit(
+            model, prepared.rows["train"], prepared.rows["validation"], recipe.train, precision, run,
+            recipe.data.workers, watcher,
+        )  # fmt: skip
+        _finish(run, prepared, model, result, precision, target, watcher)
+    return run
+
+
+def prepare(recipe: Recipe, quarantine_file: Path | None = None) -> Prepared:
+    """Read and tokenise all rows, and find the backbone; touches no weights.
+
+    Raises:
+        DataError, BackboneError, NetworkError, MissingExtraError: what cannot be had or used.
+    """
+    backbone = resolve_backbone(recipe.model.backbone, recipe.model.revision)
+    max_length = length_limit(backbone.config(), recipe.data.max_length)
+    tokenizer = backbone.tokenizer()
+    splits = load_splits(recipe.data, recipe.train.seed, quarantine_file)
+    rows = {name: _rows(one, tokenizer, max_length) for name, one in splits.present().items()}
+    return Prepared(recipe, splits, backbone, tokenizer, max_length, rows)
+
+
+def _rows(one: ArticleSet, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Rows:
+    tokens = tokenize(tokenizer, [article.text for article in one.articles], max_length, cache_folder())
+    labels = np.array([article.label for article in one.articles], dtype=np.int64)
+    return Rows(tokens, labels, int(tokenizer.pad_token_id))
+
+
+def _check_same_data(run: RunFolder, prepared: Prepared) -> None:
+    """Write data.json, or on resuming see that it would be the same."""
+    record = prepared.splits.record() | {
+        "max_length": prepared.max_length,
+        "tokenizer_sha256": tokenizer_sha256(prepared.tokenizer),
+        "tokens": {name: int(rows.tokens.offsets[-1]) for name, rows in prepared.rows.items()},
+    }
+    if run.data_file.exists() and run.checkpoints.exists() and run.data() != record:
+        changed = [key for key in record if run.data().get(key) != record[key]]
+        raise RunError(
+            f"The data of {run.path} has changed since the run began ({', '.join(changed)}), so it cannot continue to the "
+            "same result. Restore the files, or train anew in another folder."
+        )
+    files.write_json(run.data_file, record)
+
+
+def _finish(
+    run: RunFolder,
+    prepared: Prepared,
+    model: "PeftModel",
+    result: FitResult,
+    precision: Precision,
+    device: "torch.device",
+    watcher: Watcher,
+) -> None:
+    """Adapter, evaluation, report, and last the manifest."""
+    recipe, backbone = prepared.recipe, prepared.backbone
+    card = AdapterCard(
+        backbone=_portable_name(backbone),
+        backbone_kind=backbone.kind,
+        backbone_revision=backbone.revision,
+        backbone_sha256=backbone.weights_sha256(),
+        labels=prepared.splits.labels.names,
+        max_length=prepared.max_length,
+        text_columns=prepared.splits.train.text_columns,
+        lora=recipe.lora.model_dump(),
+    )
+    version = save_adapter(model, prepared.tokenizer, card, run.adapter)
+    classifier = Classifier.load(run.path, device=str(device))  # what was saved is what is scored
+    for name in ("validation", "test"):
+        one = prepared.splits.present().get(name)
+        if one is not None:
+            watcher.note(f"Evaluating {len(one.articles):,} {name} rows")
+            evaluate_articles(classifier, one, name, run.evaluation, chose_the_epoch=name == "validation")
+    manifest = {
+        "format": FORMAT,
+        "recipe": recipe.name,
+        "adapter_sha256": version,
+        "backbone": asdict(backbone) | {"sha256": card.backbone_sha256},
+        "model": describe_classifier(model),
+        "training": {"steps": result.steps, "seconds": round(result.seconds, 3), "best_epoch": result.best_epoch},
+        "seed": recipe.train.seed,
+        "environment": environment_record(device, precision),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    write_report(run, manifest)
+    files.write_json(run.manifest_file, manifest)
+
+
+def _portable_name(backbone: Backbone) -> str:
+    """A folder by its absolute path, so the run works from anywhere; other names as written."""
+    return str(Path(backbone.location).resolve()) if backbone.kind == "folder" else backbone.name
