@@ -28,14 +28,19 @@ class DataSettings(Section):
 
     source: str = Field(
         "fancyzhx/ag_news",
+        min_length=1,  # an empty path would be the current folder
         description="Training rows: a file (CSV, JSON lines, Parquet; .gz and .zst too), a folder, a hub name, or "
         "'corpus' for the bundled one. A split is named after a colon, as in 'fancyzhx/ag_news:train'.",
     )
     validation: str | None = Field(
-        None, description="Rows that choose the epoch; unset: the source's own validation split, else cut from train."
+        None,
+        min_length=1,
+        description="Rows that choose the epoch; unset: the source's own validation split, else cut from train.",
     )
     test: str | None = Field(
-        None, description="Rows touched once, at the end; unset: the source's own test split, if it has one."
+        None,
+        min_length=1,
+        description="Rows touched once, at the end; unset: the source's own test split, if it has one.",
     )
     train_rows: int | None = Field(
         None,
@@ -58,7 +63,9 @@ class DataSettings(Section):
         0.01, ge=0, le=1, description="Share of unusable rows above which the run stops (0 to 1)."
     )
     max_length: int = Field(512, ge=8, description="Tokens kept of a text; the rest is cut (tokens).")
-    workers: int = Field(4, ge=0, le=64, description="Processes that prepare training batches (0: none).")
+    workers: int = Field(
+        4, ge=0, le=64, description="Processes that prepare training batches, at most one a core (0: none)."
+    )
 
 
 class ModelSettings(Section):
@@ -113,7 +120,8 @@ class TrainSettings(Section):
         None, ge=1, description="Optimiser steps between extra checkpoints; unset: at each epoch's end only (steps)."
     )
     best_metric: Literal["accuracy", "macro_f1", "loss"] = Field(
-        "accuracy", description="Validation metric that chooses the kept epoch; the earlier epoch wins a tie."
+        "accuracy",
+        description="Validation metric that chooses the kept epoch; the lower loss, then the earlier epoch, wins a tie.",
     )
     early_stopping_epochs: int | None = Field(
         None, ge=1, description="Stop after this many epochs without a better one; unset: never (epochs)."
@@ -188,14 +196,20 @@ def make_recipe(values: Mapping[str, Any]) -> Recipe:
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """`'train.epochs=3'` -> `('train.epochs', 3)`; the value is TOML, and a bare word counts as a string."""
+    """`'train.epochs=3'` -> `('train.epochs', 3)`; the value is TOML, and a bare word counts as a string.
+
+    Where the setting is text, so does a bare number or date: `data.label_column=1`, `name=2026-01-31`.
+    """
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
         raise SettingsError(f"--set got '{text}', not key=value. Example: --set train.epochs=3")
+    key, value = key.strip(), value.strip()
     try:
-        return key.strip(), tomllib.loads(f"value = {value.strip()}")["value"]
+        parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
+        return key, value
+    texts = [name for name, field in setting_fields() if field.annotation in (str, str | None)]
+    return key, value if key in texts and not isinstance(parsed, str) else parsed
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -243,21 +257,33 @@ def _read_toml(recipe: str | Path) -> dict[str, Any]:
 
 def _lay_over(values: dict[str, Any], key: str, value: Any) -> None:
     """Set one dotted key; a `None` removes it, so the default stands again."""
-    known = [name for name, _ in setting_fields()]
-    if key not in known:
-        raise SettingsError(f"There is no setting '{key}'.{near(key, known)} `newslora settings` lists them all.")
+    if key not in _known():
+        raise SettingsError(f"There is no setting '{key}'.{_near_setting(key)} `newslora settings` lists them all.")
     head, _, name = key.rpartition(".")
     owner = values.setdefault(head, {}) if head else values
+    if not isinstance(owner, dict):
+        raise SettingsError(f"The recipe gives {head} as {owner!r}, where a table [{head}] belongs.")
     if value is None:
         owner.pop(name, None)
     else:
         owner[name] = value
 
 
+def _known() -> list[str]:
+    return [name for name, _ in setting_fields()]
+
+
+def _near_setting(key: str) -> str:
+    """Offers settings and sections spelled alike, else those called so in some section ('seed' -> 'train.seed')."""
+    alike = near(key, [*_known(), *Recipe.model_fields])
+    called = [repr(name) for name in _known() if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    return f" Did you mean {' or '.join(called)}?" if called and not alike else alike
+
+
 def _sentence(item: Any) -> str:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        return f"There is no setting '{key}'.{near(key, [name for name, _ in setting_fields()])}"
+        return f"There is no setting '{key}'.{_near_setting(key)}"
     if not key:
         return str(item["msg"]).removeprefix("Value error, ") + "."
     text = str(item["msg"]).removeprefix("Value error, ")

@@ -50,6 +50,7 @@ def train(
     output: str | Path | None = None,
     watcher: Watcher | None = None,
     device: str | None = None,
+    report: bool = True,
     **changes: Any,
 ) -> RunFolder:
     """Train a recipe and return its finished run folder.
@@ -59,6 +60,7 @@ def train(
         output: the run folder to make; None: runs/DATE-NAME.
         watcher: who looks on; None: nobody.
         device: 'cpu', 'cuda', ...; None picks.
+        report: whether to draw the figures and write report.html at the end; `newslora report` does so later.
         **changes: settings, with two underscores for the dot: `train__epochs=1`.
 
     Raises:
@@ -69,10 +71,12 @@ def train(
     else:
         resolved = load_recipe(recipe, {key.replace("__", "."): value for key, value in changes.items()})
     run = RunFolder.create(Path(output) if output is not None else None, resolved)
-    return _train_in(run, watcher or Silent(), device)
+    return _train_in(run, watcher or Silent(), device, report)
 
 
-def resume(run: str | Path, *, watcher: Watcher | None = None, device: str | None = None) -> RunFolder:
+def resume(
+    run: str | Path, *, watcher: Watcher | None = None, device: str | None = None, report: bool = True
+) -> RunFolder:
     """Continue a run that was stopped, to the bytes an unbroken run would have given (same machine and threads).
 
     A finished run is returned as it is.
@@ -81,10 +85,10 @@ def resume(run: str | Path, *, watcher: Watcher | None = None, device: str | Non
         RunError: no run there, or its data has changed since it began.
     """
     folder = RunFolder.open(Path(run))
-    return folder if folder.complete else _train_in(folder, watcher or Silent(), device)
+    return folder if folder.complete else _train_in(folder, watcher or Silent(), device, report)
 
 
-def _train_in(run: RunFolder, watcher: Watcher, device: str | None) -> RunFolder:
+def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool) -> RunFolder:
     with run.lock():
         target = pick_device(device)
         recipe = run.recipe()
@@ -106,7 +110,10 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None) -> RunFolder
             model, prepared.rows["train"], prepared.rows["validation"], recipe.train, precision, run,
             recipe.data.workers, watcher,
         )  # fmt: skip
-        _finish(run, prepared, model, result, precision, target, watcher)
+        manifest = _finish(run, prepared, model, result, precision, target, watcher)
+        if report:
+            write_report(run, manifest)
+        files.write_json(run.manifest_file, manifest)
     return run
 
 
@@ -154,8 +161,8 @@ def _finish(
     precision: Precision,
     device: "torch.device",
     watcher: Watcher,
-) -> None:
-    """Adapter, evaluation, report, and last the manifest."""
+) -> dict[str, Any]:
+    """Save the adapter, evaluate it, and return the manifest, which is for the caller to write last."""
     recipe, backbone = prepared.recipe, prepared.backbone
     card = AdapterCard(
         backbone=_portable_name(backbone),
@@ -174,7 +181,7 @@ def _finish(
         if one is not None:
             watcher.note(f"Evaluating {len(one.articles):,} {name} rows")
             evaluate_articles(classifier, one, name, run.evaluation, chose_the_epoch=name == "validation")
-    manifest = {
+    return {
         "format": FORMAT,
         "recipe": recipe.name,
         "adapter_sha256": version,
@@ -185,8 +192,6 @@ def _finish(
         "environment": environment_record(device, precision),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    write_report(run, manifest)
-    files.write_json(run.manifest_file, manifest)
 
 
 def _portable_name(backbone: Backbone) -> str:

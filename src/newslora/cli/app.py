@@ -130,7 +130,7 @@ def evaluate(run: Path, /, *, data: str | None = None) -> None:
 @app.command
 def predict(
     run: Path,
-    source: str,
+    source: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
@@ -208,7 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        app(arguments, exit_on_error=False, print_error=False, console=None)
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except NewsloraError as error:
         _complain(str(error))
         return error.exit_code

@@ -51,14 +51,20 @@ def build_classifier(backbone: Backbone, label_names: Sequence[str], lora: LoraS
     seed_everything(seed, HEAD_SEED)
     with _quiet_transformers():
         model, report = backbone.load(
-            AutoModelForSequenceClassification.from_pretrained, config=config, output_loading_info=True
+            AutoModelForSequenceClassification.from_pretrained,
+            config=config,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # a head of other labels is replaced; what else does not fit is found below
+            output_loading_info=True,
         )
-    fresh = {name.rpartition(".")[0] for name in report["missing_keys"]}
+    fresh = {
+        name.rpartition(".")[0] for name in (*report["missing_keys"], *(key[0] for key in report["mismatched_keys"]))
+    }
     extra = sorted(name for name in fresh if not any(part in family.head for part in name.split(".")))
     if extra:
         raise BackboneError(
-            f"The weights of '{backbone.name}' lack {len(extra)} modules of the encoder ({', '.join(extra[:3])}): they are "
-            "not those of a whole pretrained encoder. Use a checkpoint saved with its encoder."
+            f"The weights of '{backbone.name}' lack {len(extra)} modules of the encoder or give them other shapes "
+            f"({', '.join(extra[:3])}): they are not those its config.json asks for. Use a whole pretrained encoder."
         )
     # PEFT writes this name into the adapter; a path into this machine's site-packages would help nobody
     model.name_or_path = model.config.name_or_path = backbone.hub_name

@@ -24,10 +24,12 @@ def describe_classifier(model: "PeftModel") -> dict[str, Any]:
         if p.requires_grad and "lora_" not in name
     ]
     shapes = {
-        name.rpartition(".")[2]: [parameters[f"{name}.lora_B.default.weight"].shape[0],
-                                  parameters[f"{name}.lora_A.default.weight"].shape[1]]
+        _in_layer(name): [
+            parameters[f"{name}.lora_B.default.weight"].shape[0],
+            parameters[f"{name}.lora_A.default.weight"].shape[1],
+        ]
         for name in adapted
-    }  # fmt: skip
+    }
     return {
         "class": type(model.get_base_model()).__name__,
         "model_type": config.model_type,
@@ -54,6 +56,13 @@ def describe_classifier(model: "PeftModel") -> dict[str, Any]:
             "total": counts.total,
         },
     }
+
+
+def _in_layer(name: str) -> str:
+    """`...encoder.layer.3.attention.self.query` -> `attention.self.query`: the same place in every layer."""
+    parts = name.split(".")
+    numbers = [place for place, part in enumerate(parts) if part.isdecimal()]
+    return ".".join(parts[numbers[-1] + 1 :]) if numbers else name
 
 
 def _in_embeddings(name: str) -> bool:

@@ -94,7 +94,7 @@ class Classifier:
                 raise SettingsError(
                     f"Text {place} is {type(text).__name__}, not str. Give a string or a list of strings."
                 )
-        rows = self.rows(texts)
+        rows = self.rows([text.strip() for text in texts])  # as the rows it was trained on
         return softmax(predict_logits(self.model, rows, batch_size, self.precision, progress))
 
     def rows(self, texts: Sequence[str]) -> Rows:

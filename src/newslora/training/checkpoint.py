@@ -41,7 +41,7 @@ class LoopState:
     loss_rows: int = 0
     logged_sum: float = 0.0  # the same since the last logged line
     logged_rows: int = 0
-    best_value: float | None = None
+    best_value: list[float] | None = None  # the choosing metric, then minus the loss
     best_step: int | None = None
     best_epoch: int | None = None
     stale_epochs: int = 0  # epochs since the best

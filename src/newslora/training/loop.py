@@ -111,6 +111,11 @@ class _Loop:
 
     def run_to_end(self, request: StopRequest) -> None:
         state, settings = self.state, self.settings
+        if settings.warmup_steps >= self.total_steps:
+            self.watcher.note(
+                f"train.warmup_steps is {settings.warmup_steps:,} and the run has {self.total_steps:,} steps: the learning "
+                "rate never reaches its peak. Lower it, or train for longer."
+            )
         self.watcher.start(self.total_steps, state.step)
         while state.epoch < settings.epochs and not self._stopped_early():
             for micro_batches in self._steps_left():
@@ -158,7 +163,9 @@ class _Loop:
         state = self.state
         logits = predict_logits(self.model, self.validation_rows, self.settings.evaluation_batch_size, self.precision)
         metrics = quick_metrics(np.asarray(self.validation_rows.labels), softmax(logits))
-        value = -metrics["loss"] if self.settings.best_metric == "loss" else metrics[self.settings.best_metric]
+        # few rows tie often in accuracy; the lower loss then tells which epoch is surer of what it gets right
+        first = -metrics["loss"] if self.settings.best_metric == "loss" else metrics[self.settings.best_metric]
+        value = [first, -metrics["loss"]]
         state.epoch += 1
         if state.best_value is None or value > state.best_value:
             state.best_value, state.best_step, state.best_epoch, state.stale_epochs = value, state.step, state.epoch, 0
