@@ -1,0 +1,1 @@
+"""A run folder -> figures and one HTML file."""
