@@ -1,0 +1,390 @@
+"""`NewsClassifier`: a newslora run behind scikit-learn's `fit`, `predict` and `predict_proba`.
+
+`fit` writes its rows to a file and calls `newslora.train` on it, so the same rows, settings and seed give the same
+adapter as the command line. What is kept is the adapter, as bytes inside the estimator: it pickles, and a pickle answers
+on any machine that has the backbone.
+"""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+
+from newslora import files
+from newslora.config import Recipe, load_recipe, make_recipe
+from newslora.errors import DataError, InterruptedRun, SettingsError
+from newslora.training.watch import Silent
+
+if TYPE_CHECKING:
+    from newslora.predict.classifier import Classifier
+    from newslora.runfolder import RunFolder
+
+# constructor parameter -> the setting it changes; None leaves the recipe's value
+SETTINGS = {
+    "backbone": "model.backbone",
+    "rank": "lora.rank",
+    "alpha": "lora.alpha",
+    "dropout": "lora.dropout",
+    "targets": "lora.targets",
+    "epochs": "train.epochs",
+    "batch_size": "train.batch_size",
+    "learning_rate": "train.learning_rate",
+    "warmup_steps": "train.warmup_steps",
+    "weight_decay": "train.weight_decay",
+    "precision": "train.precision",
+    "random_state": "train.seed",
+}
+ROWS_NAMED = 10  # row numbers an error names before it only counts
+
+
+class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn carries no types
+    """A pretrained encoder with LoRA as a scikit-learn classifier of texts.
+
+    X is one text a row: a list, an array or Series of str, or a table of one column. Texts lose the white space around
+    them, in `fit` and in `predict` alike. `fit` trains on every row or raises: an empty text, which a file's reader would
+    set aside, is an error that names its row. `predict` answers every row: an empty text gets the answer of the encoder's
+    special tokens alone, which means little.
+
+    Args:
+        recipe: where unset settings come from: a bundled recipe's name, a TOML path, or a Recipe. Its own data sources,
+            label names and row counts are not used.
+        backbone, rank, alpha, dropout, targets, epochs, batch_size, learning_rate, warmup_steps, weight_decay, precision:
+            as the settings of those names (`newslora settings`); None: the recipe's value.
+        validation_fraction: share of the rows (0 to 1, exclusive) held out, by label share, to choose the epoch; at
+            least one a label. None: every row trains, and the epoch of the lowest loss on those same rows is kept.
+        random_state: seed of the held-out rows, initial weights, row order and dropout: an int, a RandomState to draw
+            one from, or None for the recipe's, so that fits repeat unless told otherwise.
+        device: 'cpu', 'cuda', ...; None picks.
+        runs_folder: where each fit leaves a folder of its own with rows.jsonl and run/, which `newslora report`,
+            `compare` and `serve` take; None: they are removed when the fit ends.
+        verbose: 0 is silent; 1 prints a line an epoch and what the run notes.
+
+    Attributes:
+        classes_: (C,) the labels of y, sorted, in their own dtype; the columns of `predict_proba`.
+        adapter_: the trained adapter; `adapter_.write(folder)` makes a folder for `Classifier.load` and PEFT.
+        history_: one dict an epoch: train_loss, validation_loss, validation_accuracy, ...
+        best_epoch_: the epoch kept, counted from 1.
+        run_: path of the run folder where `runs_folder` is set, else None.
+
+    Example:
+        >>> from newslora import NewsClassifier
+        >>> model = NewsClassifier(epochs=2).fit(texts, labels)  # doctest: +SKIP
+        >>> model.predict(["Striker scores twice as hosts reach final"])  # doctest: +SKIP
+        array(['Sports'], dtype='<U8')
+    """
+
+    def __init__(
+        self,
+        recipe: str | Path | Recipe = "quickstart",
+        *,
+        backbone: str | Path | None = None,
+        rank: int | None = None,
+        alpha: float | None = None,
+        dropout: float | None = None,
+        targets: str | None = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        warmup_steps: int | None = None,
+        weight_decay: float | None = None,
+        precision: str | None = None,
+        validation_fraction: float | None = 0.1,
+        random_state: "int | np.random.RandomState | None" = None,
+        device: str | None = None,
+        runs_folder: str | Path | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.recipe = recipe
+        self.backbone = backbone
+        self.rank = rank
+        self.alpha = alpha
+        self.dropout = dropout
+        self.targets = targets
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.warmup_steps = warmup_steps
+        self.weight_decay = weight_decay
+        self.precision = precision
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+        self.device = device
+        self.runs_folder = runs_folder
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any) -> "NewsClassifier":  # noqa: N803  # scikit-learn's name
+        """Train on R texts and their labels.
+
+        Args:
+            X: R texts.
+            y: (R,) labels: str, int, bool, or whole floats.
+
+        Raises:
+            DataError: no, empty or broken texts, missing labels, one label only, or lengths that differ.
+            SettingsError: a parameter outside its range.
+            ValueError: labels that are no classes (scikit-learn's own message).
+            NewsloraError: whatever else stops a run.
+        """
+        from newslora.pipeline import train
+
+        texts = read_texts(X)
+        _refuse(texts, lambda text: not text, "empty", "`fit` trains on every row: drop these from X and y")
+        labels = _read_labels(y, len(texts))
+        classes, ids = np.unique(labels, return_inverse=True)
+        if len(classes) < 2:
+            raise DataError(
+                f"y holds one class only, {classes.tolist()[0]!r}. A classifier needs rows of at least two."
+            )
+        with self._workspace() as folder:
+            recipe = self._recipe(folder / "rows.jsonl", len(texts), tuple(map(str, classes.tolist())))
+            lines = (
+                json.dumps({"text": text, "label": label}) for text, label in zip(texts, ids.tolist(), strict=True)
+            )
+            files.write_text(folder / "rows.jsonl", "".join(line + "\n" for line in lines))
+            watcher = _Printing() if self.verbose else Silent()
+            try:
+                run = train(
+                    recipe,
+                    output=folder / "run",
+                    watcher=watcher,
+                    device=self.device,
+                    report=self.runs_folder is not None,
+                )
+            except InterruptedRun as stop:
+                self._pass_on(stop)
+            self._keep(run)
+        self.classes_ = classes
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
+        """(R,) the likeliest class of R texts; errors as in `predict_proba`."""
+        probabilities = self.predict_proba(X)
+        best: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
+        return best
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
+        """(R, C) probabilities of R texts; columns as in `classes_`.
+
+        Raises:
+            NotFittedError: before `fit`.
+            DataError: no text, or rows that are not text.
+            BackboneError, MissingExtraError, NetworkError: the backbone cannot be had here.
+        """
+        check_is_fitted(self)
+        return self.adapter_.classifier(self.device).predict_proba(read_texts(X))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        return tags
+
+    def _recipe(self, rows_file: Path, rows: int, names: tuple[str, ...]) -> Recipe:
+        """The recipe with this estimator's parameters and rows in it."""
+        base = self.recipe if isinstance(self.recipe, Recipe) else load_recipe(self.recipe)
+        values: dict[str, Any] = base.model_dump()
+        for name, key in SETTINGS.items():
+            value = self._seed() if name == "random_state" else getattr(self, name)
+            if value is not None:
+                section, _, setting = key.partition(".")
+                values[section][setting] = _plain(value)
+        if self.backbone is not None:
+            values["model"]["revision"] = None  # the recipe's belongs to the recipe's backbone
+        # labels are written by number and named here, so that label ids are the places in classes_ whatever the labels are
+        values["data"] |= {
+            "source": str(rows_file), "text_columns": ("text",), "label_column": "label", "label_names": names,
+            "validation": None, "test": None, "train_rows": None, "header": None, "max_quarantine_share": 0,
+        }  # fmt: skip
+        if self.validation_fraction is None:
+            values["data"]["validation"] = str(rows_file)
+            values["train"]["best_metric"] = "loss"  # accuracy on the rows trained on soon ties at 1, too early
+        else:
+            values["data"]["validation_rows"] = self._held_out(rows, len(names))
+        return make_recipe(values)
+
+    def _held_out(self, rows: int, classes: int) -> int:
+        """Validation rows: the fraction rounded up, as scikit-learn's splits do, and at least one a class."""
+        fraction = _plain(self.validation_fraction)
+        if not isinstance(fraction, float) or not 0 < fraction < 1:
+            raise SettingsError(
+                f"validation_fraction is {fraction!r}. Allowed: a share between 0 and 1, or None to train on every row."
+            )
+        held = max(classes, math.ceil(fraction * rows))
+        if rows - held < classes:
+            raise DataError(
+                f"validation_fraction={fraction} holds out {held} of {rows} rows, which leaves fewer than one row a class "
+                f"({classes} classes). Give more rows, or validation_fraction=None to train on every row."
+            )
+        return held
+
+    def _seed(self) -> int | None:
+        if self.random_state is None or isinstance(self.random_state, (int, np.integer)):
+            return self.random_state
+        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+
+    @contextlib.contextmanager
+    def _workspace(self) -> Iterator[Path]:
+        """A new folder for the rows and the run; kept inside `runs_folder`, or removed at the end."""
+        if self.runs_folder is None:
+            with tempfile.TemporaryDirectory(prefix="newslora-", ignore_cleanup_errors=True) as name:
+                yield Path(name)
+            return
+        parent = Path(self.runs_folder)
+        with files.disk_errors(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            # a name of its own even where a grid search fits in many processes at once
+            folder = Path(tempfile.mkdtemp(dir=parent, prefix=time.strftime("%Y%m%d-%H%M%S-")))
+        yield folder
+
+    def _keep(self, run: "RunFolder") -> None:
+        """Take from the run what outlives it."""
+        self.adapter_ = PackedAdapter.read(run.adapter_folder())
+        self.history_ = [line for line in run.metrics() if line["kind"] == "epoch"]
+        self.best_epoch_ = int(run.manifest()["training"]["best_epoch"])
+        self.run_ = None if self.runs_folder is None else str(run.path)
+
+    def _pass_on(self, stop: InterruptedRun) -> NoReturn:
+        """A signal ends the caller too: as an ordinary exception, a grid search would log it and go on to the next fit."""
+        message = "`fit` was interrupted." if self.runs_folder is None else str(stop)
+        if stop.exit_code == 128 + signal.SIGINT:
+            raise KeyboardInterrupt(message) from None
+        raise SystemExit(stop.exit_code) from None
+
+
+class PackedAdapter:
+    """An adapter folder as bytes (safetensors and JSON), and the classifier loaded from it on first use."""
+
+    def __init__(self, contents: dict[str, bytes]) -> None:
+        self.contents = contents  # file name -> bytes
+        self._loaded: dict[str | None, Classifier] = {}  # by device
+
+    @classmethod
+    def read(cls, folder: Path) -> "PackedAdapter":
+        return cls({path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()})
+
+    def write(self, folder: str | Path) -> Path:
+        """Write the files into `folder`, the card last, as `save_adapter` does; returns the folder.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        from newslora.model.adapter import CARD
+
+        for name in sorted(self.contents, key=lambda name: (name == CARD, name)):
+            with files.atomic_path(Path(folder) / name) as temporary:
+                temporary.write_bytes(self.contents[name])
+        return Path(folder)
+
+    def classifier(self, device: str | None = None) -> "Classifier":
+        """The classifier on this device, loaded once; errors as in `Classifier.load`."""
+        from newslora.predict.classifier import Classifier
+
+        if device not in self._loaded:
+            with tempfile.TemporaryDirectory(prefix="newslora-", ignore_cleanup_errors=True) as name:
+                self._loaded[device] = Classifier.load(self.write(name), device=device)
+        return self._loaded[device]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"contents": self.contents, "_loaded": {}}
+
+
+class _Printing(Silent):
+    """Prints notes and epochs; no bar, so that lines of fits in parallel stay whole."""
+
+    def epoch(self, entry: dict[str, Any]) -> None:
+        print(
+            f"epoch {entry['epoch']}: training loss {entry['train_loss']:.4f}, validation loss "
+            f"{entry['validation_loss']:.4f}, accuracy {entry['validation_accuracy']:.2%}"
+        )
+
+    def note(self, text: str) -> None:
+        print(text)
+
+
+def read_texts(X: Any) -> list[str]:  # noqa: N803
+    """What scikit-learn passes as X -> R texts without the white space around them, empty ones included.
+
+    Raises:
+        DataError: one string, more than one column, no rows, or rows that are not (valid) text.
+    """
+    if isinstance(X, (str, bytes)):
+        raise DataError(f"X is one {type(X).__name__}, not a list of texts. Give a list of strings: [text].")
+    values = np.asarray(X, dtype=object)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise DataError(
+            f"X is {type(X).__name__} of shape {values.shape}, not one text a row. Give a list or one column of strings; "
+            "join several columns into one text first."
+        )
+    if len(values) == 0:
+        raise DataError("X holds no text: it has 0 rows. Give at least one string.")
+    rows = values.tolist()
+    _refuse(rows, lambda value: not isinstance(value, str), "not str", "convert or drop these")
+    _refuse(rows, _is_broken, "not valid Unicode (lone surrogates)", "read the data as UTF-8, or drop these")
+    return [str(value).strip() for value in rows]
+
+
+def _read_labels(y: Any, rows: int) -> NDArray[Any]:
+    """(R,) labels, checked.
+
+    Raises:
+        DataError: no y, another length than X, or rows without a label.
+        ValueError: labels that are no classes.
+    """
+    if y is None:
+        raise DataError("NewsClassifier requires y to be passed, but the target y is None. Give one label a text.")
+    labels: NDArray[Any] = column_or_1d(y, warn=True)
+    if len(labels) != rows:
+        raise DataError(f"X has {rows:,} rows and y has {len(labels):,}. Give one label a text.")
+    _refuse(labels.tolist(), _is_missing, "without a label", "label these or drop them", "y")
+    check_classification_targets(labels)
+    return labels
+
+
+def _refuse(values: Sequence[Any], test: Any, fault: str, remedy: str, name: str = "X") -> None:
+    """Raise a DataError that names the rows `test` is true of."""
+    bad = [row for row, value in enumerate(values) if test(value)]
+    if bad:
+        named = ", ".join(map(str, bad[:ROWS_NAMED]))
+        more = f" and {len(bad) - ROWS_NAMED:,} more" if len(bad) > ROWS_NAMED else ""
+        raise DataError(
+            f"{len(bad):,} of {len(values):,} rows of {name} are {fault}: rows {named}{more}, counted from 0 "
+            f"(the first is {values[bad[0]]!r:.60}); {remedy}."
+        )
+
+
+def _is_broken(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _is_missing(label: Any) -> bool:
+    """A blank string, None, pandas' NA, NaN, infinity, or no scalar at all."""
+    if isinstance(label, str):
+        return not label.strip()
+    return not isinstance(label, (bytes, int, float)) or (isinstance(label, float) and not math.isfinite(label))
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as TOML can say it: numpy's scalars, which grids are made of, and paths."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
