@@ -1,0 +1,184 @@
+"""Every supported family: an adapter saved here answers the same in another process, by our loader and by stock PEFT."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AlbertConfig,
+    AutoModel,
+    BertConfig,
+    DebertaV2Config,
+    DistilBertConfig,
+    ElectraConfig,
+    ModernBertConfig,
+    MPNetConfig,
+    PretrainedConfig,
+    RobertaConfig,
+    XLMRobertaConfig,
+)  # fmt: skip
+
+from newslora.config import LoraSettings
+from newslora.errors import BackboneError
+from newslora.model.adapter import AdapterCard, save_adapter
+from newslora.model.backbones import resolve_backbone
+from newslora.model.classifier import build_classifier, count_parameters, trainable_parameters
+from newslora.model.families import FAMILIES, family_of
+
+SIZES = {
+    "vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+    "max_position_embeddings": 66, "pad_token_id": 0,
+}  # fmt: skip
+TINY: dict[str, PretrainedConfig] = {
+    "bert": BertConfig(**SIZES),
+    "roberta": RobertaConfig(**SIZES),
+    "xlm-roberta": XLMRobertaConfig(**SIZES),
+    "distilbert": DistilBertConfig(vocab_size=60, dim=32, hidden_dim=64, n_layers=2, n_heads=2, pad_token_id=0),
+    "electra": ElectraConfig(**SIZES, embedding_size=16),
+    # relative attention as published DeBERTa-v3 has it, sharing its projections; position embeddings off
+    "deberta-v2": DebertaV2Config(
+        **SIZES,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        position_biased_input=False,
+        type_vocab_size=0,
+        share_att_key=True,
+    ),
+    "mpnet": MPNetConfig(**SIZES),
+    "albert": AlbertConfig(**SIZES, embedding_size=16),
+    "modernbert": ModernBertConfig(**SIZES, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2),
+}
+CASES = [(family, targets) for family in TINY for targets in ("query-value", "all-linear")]
+TOLERANCE = 1e-6  # same weights, same operations, another process: only a wrong weight can move a logit
+LABELS = ("World", "Sports", "Business", "Sci/Tech")
+
+# Run by the other process: our loader's logits and stock PEFT's, for each adapter folder.
+RELOAD = """
+import json, sys, torch
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForSequenceClassification
+from newslora.model.adapter import load_adapter
+ids = torch.tensor(json.loads(sys.argv[1]))
+mask = (ids != 0).long()
+answers = {}
+for name, adapter in json.loads(sys.argv[2]).items():
+    torch.manual_seed(987)  # a fresh module left out of the adapter would differ from the saved one
+    ours, tokenizer, card = load_adapter(__import__("pathlib").Path(adapter))
+    config = AutoConfig.from_pretrained(adapter)
+    base = AutoModelForSequenceClassification.from_pretrained(card.backbone, config=config)
+    stock = PeftModel.from_pretrained(base, adapter).eval()
+    with torch.no_grad():
+        answers[name] = [m(input_ids=ids, attention_mask=mask).logits.tolist() for m in (ours, stock)]
+    assert config.id2label == dict(enumerate(card.labels)), config.id2label
+print("ANSWERS" + json.dumps(answers))
+"""
+
+
+def ids_and_mask() -> tuple[torch.Tensor, torch.Tensor]:
+    """Three rows of different lengths, padded."""
+    ids = torch.randint(3, 60, (3, 12), generator=torch.Generator().manual_seed(1))
+    ids[1, 7:] = 0
+    ids[2, 4:] = 0
+    return ids, (ids != 0).long()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> dict[str, tuple[Path, torch.Tensor]]:
+    """Adapters of all cases, as training would leave them: every trainable parameter moved; with their logits."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    root = tmp_path_factory.mktemp("families")
+    adapters = {}
+    ids, mask = ids_and_mask()
+    for family, targets in CASES:
+        torch.manual_seed(5)
+        folder = root / family
+        if not folder.exists():
+            AutoModel.from_config(TINY[family]).save_pretrained(folder)
+        lora = LoraSettings(rank=4, alpha=16, dropout=0.1, targets=targets)  # type: ignore[arg-type]
+        backbone = resolve_backbone(str(folder))
+        model = build_classifier(backbone, LABELS, lora, seed=3)
+        with torch.no_grad():
+            for _, parameter in trainable_parameters(model):
+                parameter.add_(0.2 * torch.randn_like(parameter))
+            logits = model.eval()(input_ids=ids, attention_mask=mask).logits
+        card = AdapterCard(
+            backbone=str(folder), backbone_kind="folder", backbone_revision=None,
+            backbone_sha256=backbone.weights_sha256(), labels=LABELS, max_length=64, text_columns=("text",),
+            lora=lora.model_dump(),
+        )  # fmt: skip
+        place = root / f"{family}.{targets}"
+        save_adapter(model, tokenizer, card, place)
+        adapters[f"{family}.{targets}"] = (place, logits)
+    return adapters
+
+
+@pytest.fixture(scope="module")
+def reloaded(saved: dict[str, tuple[Path, torch.Tensor]]) -> dict[str, list[torch.Tensor]]:
+    folders = json.dumps({name: str(folder) for name, (folder, _) in saved.items()})
+    ids = json.dumps(ids_and_mask()[0].tolist())
+    out = subprocess.run([sys.executable, "-c", RELOAD, ids, folders], capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr[-3000:]
+    answers = json.loads(out.stdout.split("ANSWERS")[1])
+    return {name: [torch.tensor(logits) for logits in pair] for name, pair in answers.items()}
+
+
+def test_the_table_and_the_tests_cover_the_same_families() -> None:
+    assert set(TINY) == set(FAMILIES)
+
+
+@pytest.mark.parametrize(("family", "targets"), CASES)
+def test_another_process_gives_the_same_logits(
+    family: str, targets: str, saved: dict[str, tuple[Path, torch.Tensor]], reloaded: dict[str, list[torch.Tensor]]
+) -> None:
+    name = f"{family}.{targets}"
+    wanted = saved[name][1]
+    assert wanted.std() > 1e-3  # the rows differ, so equal logits mean something
+    for who, got in zip(("newslora", "stock PEFT"), reloaded[name], strict=True):
+        difference = (got - wanted).abs().max().item()
+        assert difference <= TOLERANCE, f"{who} on {name}: logits differ by {difference:.2e}"
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_only_lora_and_head_train_and_lora_stays_in_the_encoder(family: str, tmp_path: Path) -> None:
+    AutoModel.from_config(TINY[family]).save_pretrained(tmp_path)
+    for targets in ("query-value", "all-linear"):
+        lora = LoraSettings(rank=2, targets=targets)  # type: ignore[arg-type]
+        model = build_classifier(resolve_backbone(str(tmp_path)), LABELS, lora, seed=0)
+        known = family_of(family)
+        adapted = {name.split(".lora_A")[0] for name, _ in trainable_parameters(model) if ".lora_A." in name}
+        linear = {
+            name.removesuffix(".base_layer")
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and "layer" in name and "lora_" not in name
+        }
+        if targets == "all-linear":
+            assert adapted == linear, "all-linear is every projection of the encoder's layers"
+        else:
+            layers = 1 if family == "albert" else 2  # ALBERT's layers share their weights
+            assert adapted < linear
+            assert len(adapted) == layers * len(known.query_value)
+        for name, _ in trainable_parameters(model):
+            in_head = any(part in known.head for part in name.split("."))
+            assert in_head != (".lora_" in name), name
+
+
+def test_roberta_base_has_the_reference_counts() -> None:
+    from newslora.model.classifier import empty_classifier
+
+    config = resolve_backbone("roberta-base").architecture()
+    assert config is not None
+    counts = count_parameters(empty_classifier(config, LABELS, LoraSettings()))
+    assert (counts.lora, counts.head, counts.trainable) == (147_456, 593_668, 741_124)
+
+
+def test_a_family_that_is_not_in_the_table_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    from transformers import GPT2Config
+
+    GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=60).save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match=r"'gpt2' is not supported.*roberta"):
+        build_classifier(resolve_backbone(str(tmp_path)), LABELS, LoraSettings(), seed=0)
