@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from newslora.errors import StorageError
+from newslora.errors import NewsloraError, StorageError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -20,8 +20,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn an operating-system refusal while writing `path` into a StorageError that says what to do."""
     try:
         yield
-    except StorageError:
-        raise
+    except NewsloraError:
+        raise  # says more already, though NetworkError and StorageError are OSErrors too
     except OSError as error:
         if error.errno in _FULL:
             remedy = "free space or name another place with --output; nothing finished before was lost"

@@ -96,7 +96,10 @@ def _bootstrap(
     statistic: Statistic,
     seed: int,
 ) -> list[float]:
-    """Percentile interval of a function of the confusion matrix, resampling rows with replacement."""
+    """Percentile interval of a function of the confusion matrix, resampling rows with replacement.
+
+    It is widened to hold the value itself: where resamples often miss a whole class, all of them can lie below it.
+    """
     from scipy.stats import bootstrap
 
     cells = classes * classes
@@ -110,8 +113,8 @@ def _bootstrap(
         return np.asarray(statistic(counts.reshape(*rows.shape[:-1], classes, classes)))
 
     flat = labels * classes + predicted
+    value = float(of_rows(flat))
     if len(flat) < 2 or (flat == flat[0]).all():
-        value = float(of_rows(flat))
         return [value, value]
     result = bootstrap(
         (flat,),
@@ -123,7 +126,8 @@ def _bootstrap(
         confidence_level=CONFIDENCE_LEVEL,
         rng=np.random.default_rng(seed),
     )
-    return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
+    bounds = result.confidence_interval
+    return [min(float(bounds.low), value), max(float(bounds.high), value)]
 
 
 def _precision_of(label: int, matrix: NDArray[np.float64]) -> NDArray[np.float64]:

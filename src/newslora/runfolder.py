@@ -91,9 +91,18 @@ class RunFolder:
         return self._read(self.manifest_file)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line torn by a kill is left out."""
+        """The lines of metrics.jsonl; a last line torn by a kill is left out.
+
+        Raises:
+            RunError: a line before the last is damaged.
+        """
         lines = self.metrics_file.read_bytes().split(b"\n") if self.metrics_file.exists() else []
-        return [json.loads(line) for line in lines[:-1]]
+        try:
+            return [json.loads(line) for line in lines[:-1]]
+        except ValueError as error:
+            raise RunError(
+                f"{self.metrics_file} is damaged ({error}). Train the run again, or restore the file."
+            ) from None
 
     def adapter_folder(self) -> Path:
         """The trained adapter.
@@ -111,16 +120,19 @@ class RunFolder:
 
         Raises:
             RunError: another process holds it.
+            StorageError: the folder cannot be written.
         """
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunError(
-                f"Another process is training in {self.path}. Wait for it, stop it, or name another folder with --output."
-            ) from None
+        with files.disk_errors(self.path):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:  # an OSError too, so it is caught inside
+                raise RunError(
+                    f"Another process is training in {self.path}. Wait for it, stop it, or name another folder "
+                    "with --output."
+                ) from None
         try:
             yield
         finally:

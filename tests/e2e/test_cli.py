@@ -103,6 +103,23 @@ def test_evaluate_shows_stored_results_and_scores_other_rows(
     assert json.loads((run / "evaluation" / "other.json").read_text())["chose_the_epoch"] is False
 
 
+def test_evaluate_reads_numbered_labels_when_told_their_names(
+    run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    texts = {1: "army and rebels sign peace accord in capital", 2: "striker scores twice as club wins cup final"}
+    plain = tmp_path / "numbers.csv"
+    plain.write_text("".join(f'"{number}","{text}",""\n' for number, text in texts.items()))
+    assert main(["evaluate", str(run), "--data", str(plain)]) == 3
+    assert "unknown label '1'" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--data", str(plain), "--set", 'data.label_names=["World","Sports"]']) == 0
+    with (run / "evaluation" / "numbers.csv").open(newline="") as stream:
+        assert [line["label"] for line in csv.DictReader(stream)] == ["World", "Sports"]
+    reverse = 'data.label_names=["Sports","World"]'
+    assert main(["evaluate", str(run), "--data", str(plain), "--set", reverse]) == 0
+    with (run / "evaluation" / "numbers.csv").open(newline="") as stream:
+        assert [line["label"] for line in csv.DictReader(stream)] == ["Sports", "World"]
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_predict_returns_every_row_in_order_and_bad_rows_with_a_reason(run: Path, suffix: str, tmp_path: Path) -> None:
     source, output = tmp_path / "in.jsonl", tmp_path / f"out{suffix}"

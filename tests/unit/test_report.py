@@ -59,8 +59,11 @@ ROBERTA: dict[str, Any] = {
 
 
 def family_facts(model_type: str, setting: str) -> dict[str, Any]:
-    """Facts of a wide model of the family, its adapted names cut to their last part as describe_classifier does."""
-    names = {name.rpartition(".")[2] for name in FAMILIES[model_type].targets(setting)}
+    """Facts of a wide model of the family, its adapted names as describe_classifier gives them: from the layer down."""
+    shape = NAMES[model_type]
+    every = (*shape.inputs, shape.output, shape.up, shape.down)
+    wanted = FAMILIES[model_type].targets(setting)
+    names = {f"part.{name}" for name in every if any(name == one or name.endswith(f".{one}") for one in wanted)}
     facts = ROBERTA | {
         "class": "DebertaV2ForSequenceClassification",
         "model_type": model_type,

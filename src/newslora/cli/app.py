@@ -110,7 +110,13 @@ def _train(resume_from: Path | None, recipe: Any, output: Path | None, device: s
 
 
 @app.command
-def evaluate(run: Path, /, *, data: str | None = None) -> None:
+def evaluate(
+    run: Path,
+    /,
+    *,
+    data: str | None = None,
+    settings: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+) -> None:
     """Show how good a run is: accuracy, F1 per class and confusion, with 95 % intervals.
 
     Parameters
@@ -119,11 +125,13 @@ def evaluate(run: Path, /, *, data: str | None = None) -> None:
         A finished run folder.
     data
         Other labelled rows to score; by default the run's own test rows, as scored when it finished.
+    settings
+        Settings of the section data for reading them, as key=value (data.label_column=..., data.label_names=[...]).
     """
     from newslora.evaluation.evaluate import evaluate_run
 
     with _counting("rows scored") as progress:
-        result = evaluate_run(run, data, progress)
+        result = evaluate_run(run, data, _data_changes(settings), progress)
     _show(result)
 
 
@@ -152,15 +160,12 @@ def predict(
     device
         'cpu', 'cuda', ...
     """
-    from newslora.config import load_recipe, parse_assignment
+    from newslora.config import load_recipe
     from newslora.errors import SettingsError
     from newslora.predict.bulk import predict_lines, predict_source, print_source
     from newslora.predict.classifier import Classifier
 
-    changes = dict(parse_assignment(text) for text in settings or [])
-    if odd := [key for key in changes if not key.startswith("data.")]:
-        raise SettingsError(f"predict takes only settings of the section data, not '{odd[0]}'.")
-    data = load_recipe("seed", changes).data
+    data = load_recipe("seed", _data_changes(settings)).data
     classifier = Classifier.load(run, device)
     console = _console()
     if source == "-":
@@ -225,6 +230,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _complain(text: str) -> None:
     print(f"newslora: {text}", file=sys.stderr)
+
+
+def _data_changes(settings: list[str] | None) -> dict[str, Any]:
+    """--set of a command that reads rows but does not train."""
+    from newslora.config import parse_assignment
+    from newslora.errors import SettingsError
+
+    changes = dict(parse_assignment(text) for text in settings or [])
+    if odd := [key for key in changes if not key.startswith("data.")]:
+        raise SettingsError(f"A trained run cannot change '{odd[0]}'; only settings of the section data go here.")
+    return changes
 
 
 def _console(data: bool = False) -> "Console":

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from newslora.data.columns import find_label_column, find_text_columns
 from newslora.data.sources import RawRow, Source, Table, open_table
 from newslora.errors import DataError
 
+NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # '01' is a name: it and '1' may be two labels
 PEEK = 100  # rows looked at to tell a headerless file's label column
 
 
@@ -100,9 +102,11 @@ def read_articles(
     quarantined: list[Quarantined] = []
     if labels is None:
         kept = list(itertools.chain(first, table.rows))
-        labels = learn_labels((row.fields.get(label) for row in kept if row.problem is None), table, settings, where)
+        usable = (row.fields.get(label) for row in kept if usable_text(row, columns)[1] is None)
+        labels = learn_labels(usable, table, settings, where)
         rows: Iterable[RawRow] = kept
     else:
+        labels = numbered(labels, [label_key(row.fields.get(label)) for row in first], settings.label_names)
         rows = itertools.chain(first, table.rows)
     for row in rows:
         text, reason = usable_text(row, columns)
@@ -122,15 +126,11 @@ def usable_text(row: RawRow, columns: Sequence[str]) -> tuple[str, str | None]:
     """The row's text (non-empty columns joined with a space) and, if it cannot be used, why."""
     if row.problem is not None:
         return "", row.problem
-    parts = [str(value).strip() for name in columns if (value := row.fields.get(name)) is not None]
+    parts = [str(value).strip() for name in columns if not _missing(value := row.fields.get(name))]
     text = " ".join(part for part in parts if part)
     if not text:
         return "", "empty text"
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return "", "broken encoding: not valid UTF-8"
-    return text, None
+    return (text, None) if _is_unicode(text) else ("", "broken encoding: not valid UTF-8")
 
 
 def excerpt(row: RawRow) -> str:
@@ -143,36 +143,80 @@ def label_key(value: Any) -> str:
     """One spelling for 3, 3.0, '3' and ' 3 '."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return "" if value is None else str(value).strip()
+    return "" if _missing(value) else str(value).strip()
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value != value  # NaN, as Parquet and JSON may write a missing cell
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether text can be written as UTF-8: undecodable bytes were read as lone surrogates, which cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def learn_labels(values: Iterable[Any], table: Table, settings: DataSettings, where: str) -> LabelSet:
-    """The label set of the training rows.
+    """The label set of the training rows; `require_labels` says whether it is enough to train on.
 
     Words name themselves, in alphabetical order unless `data.label_names` (or the data set) gives the same words in
     another. Numbers start at 0 or 1 and take their names from there; without names they name themselves.
 
     Raises:
-        DataError: fewer than two labels, or numbers that the given names cannot name.
+        DataError: numbers that the given names cannot name.
     """
-    found = {key for value in values if (key := label_key(value))}
-    if len(found) < 2:
-        seen = f"only '{next(iter(found))}'" if found else "none"
-        raise DataError(f"Training needs at least two labels; {where} has {seen}. Check data.label_column.")
-    given = settings.label_names or table.label_names
-    if not all(key.isdecimal() for key in found):
-        names = tuple(given) if given and found <= set(given) else tuple(sorted(found))
-        return make_label_set(names)
+    found = {key for value in values if (key := label_key(value)) and _is_unicode(key)}
+    given = table.label_names if settings.label_names is None else settings.label_names
+    if len(found) < 2 or not all(NUMBER.fullmatch(key) for key in found):
+        ordered = [name for name in given or () if name in found]
+        return make_label_set(tuple(ordered if len(ordered) == len(found) else sorted(found)))
     numbers = sorted(int(key) for key in found)
     if not given:
         return make_label_set(tuple(str(number) for number in numbers))
-    base = 1 if numbers[0] >= 1 and numbers[-1] == len(given) else 0
-    if not base <= numbers[0] <= numbers[-1] < base + len(given):
+    base = 0 if numbers[0] == 0 else 1
+    # without a 0 or the last number nothing shows where counting starts, and a guess would name labels wrongly
+    if (base == 1 and numbers[-1] != len(given)) or (base == 0 and numbers[-1] >= len(given)):
         raise DataError(
             f"data.label_names names {len(given)} labels ({', '.join(given)}), but {where} numbers its labels "
             f"{numbers[0]} to {numbers[-1]}. Give {len(numbers)} names in order, or --set 'data.label_names=[]'."
         )
     return make_label_set(tuple(given), base)
+
+
+def require_labels(labels: LabelSet, train: ArticleSet) -> None:
+    """Stop where there is nothing to tell apart.
+
+    Raises:
+        DataError: fewer than two labels.
+    """
+    if len({article.label for article in train.articles}) < 2:
+        seen = f"only '{labels.names[train.articles[0].label]}'" if train.articles else "none"
+        raise DataError(
+            f"Training needs at least two labels; '{train.described}' has {seen}. Check data.label_column "
+            f"(now '{train.label_column}')."
+        )
+
+
+def numbered(labels: LabelSet, keys: Sequence[str], names: Sequence[str] | None) -> LabelSet:
+    """Let rows that number their labels be read with a label set learnt from words, where `data.label_names` says how.
+
+    Args:
+        labels: learnt from the training rows.
+        keys: labels of the first rows, as written.
+        names: `data.label_names`, in order of number.
+    """
+    seen = {key for key in keys if key}
+    if labels.base is not None or not names or not set(labels.names) <= set(names):
+        return labels
+    first, last = "0" in seen, str(len(names)) in seen
+    if first == last or not all(NUMBER.fullmatch(key) for key in seen):
+        return labels  # nothing shows whether the numbers start at 0 or at 1: better unknown than mistaken
+    base = 0 if first else 1
+    spelt = {str(number): labels.spellings[name] for number, name in enumerate(names, base) if name in labels.names}
+    return LabelSet(labels.names, base, labels.spellings | spelt)
 
 
 def make_label_set(names: tuple[str, ...], base: int | None = None) -> LabelSet:
@@ -193,7 +237,8 @@ def write_quarantine(path: Path, sets: Iterable[ArticleSet]) -> None:
         for one in sets
         for bad in one.quarantined
     )
-    files.write_text(path, "".join(line + "\n" for line in lines))
+    # a reason may quote a broken label: its lone surrogates become \\u escapes, which JSON knows
+    files.write_text(path, "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def check_quarantine(one: ArticleSet, limit: float, kept_in: Path | None) -> None:
@@ -218,5 +263,7 @@ def _label_reason(value: Any, labels: LabelSet) -> str:
     key = label_key(value)
     if not key:
         return "no label"
+    if not _is_unicode(key):
+        return "broken encoding: the label is not valid UTF-8"
     shown = ", ".join(labels.names[:10]) + (" ..." if len(labels) > 10 else "")
     return f"unknown label '{key[:60]}': not among the training labels ({shown})"

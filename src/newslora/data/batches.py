@@ -3,6 +3,7 @@
 The order is a pure function of (seed, epoch), so a resumed run needs no sampler state.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,8 @@ def epoch_batches(
         by_length: form batches of like lengths, which pads less: shuffled rows are sorted within stretches of
             `STRETCH` batches, and the batches are shuffled again. The stock Trainer's `group_by_length` does the like.
     """
+    if len(lengths) == 0:
+        return []
     generator = np.random.default_rng((seed, epoch))
     order = generator.permutation(len(lengths))
     if by_length:
@@ -108,9 +111,17 @@ class Planned:
 
 
 def load_batches(rows: Rows, plan: list[list[int]], workers: int, pin: bool) -> Iterator[Batch]:
-    """The plan's batches in its order, prepared ahead by `workers` processes (0: here and now)."""
+    """The plan's batches in its order, prepared ahead by `workers` processes (0: here and now), at most one a core."""
     from torch.utils.data import DataLoader
 
+    workers = min(workers, _cores())
     # a map-style data set needs no base class; torch's annotation says otherwise
     settings: dict[str, Any] = {"dataset": Planned(rows, plan), "batch_size": None, "num_workers": workers}
     return iter(DataLoader(pin_memory=pin, **settings))
+
+
+def _cores() -> int:
+    """Cores this process may use, where the system tells; a container or `taskset` may allow fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -33,6 +33,10 @@ def find_text_columns(
     if wanted:
         for name in wanted:
             _require(name, columns, "data.text_columns", where)
+        if label in wanted:
+            raise DataError(
+                f"data.text_columns names '{label}', the label column of {where}: the text would give it away."
+            )
         return tuple(wanted)
     if not has_header:
         return tuple(name for name in columns if name != label)
@@ -59,15 +63,18 @@ def find_label_column(
     if has_header:
         found = _first(columns, LABELS)
         if found is None:
+            example = columns[-1] if columns else "COLUMN"
             raise DataError(
                 f"No label column found in {where}: its columns are {_listed(columns)}. Name it, for example "
-                f"--set data.label_column={columns[-1]}."
+                f"--set data.label_column={example}."
             )
         return found
     if len(columns) < 2:
         raise DataError(f"{where} has one column; training needs a text and a label in each row.")
-    lengths = [sum(len(row[place]) for row in first_rows if place < len(row)) for place in range(len(columns))]
-    return columns[lengths.index(min(lengths))]
+    cells = [[row[place] for row in first_rows if place < len(row)] for place in range(len(columns))]
+    # a label is short and never empty; AG News' titles are now and then
+    best = min(range(len(columns)), key=lambda place: (not all(cells[place]), sum(map(len, cells[place]))))
+    return columns[best]
 
 
 def _first(columns: Sequence[str], known: Sequence[str]) -> str | None:
@@ -81,7 +88,9 @@ def _folded(name: str) -> str:
 
 def _require(name: str, columns: Sequence[str], setting: str, where: str) -> str:
     if name not in columns:
-        raise DataError(f"{setting} names '{name}', but {where} has {_listed(columns)}.{near(name, columns)}")
+        numbered = all(column.isdecimal() for column in columns)
+        hint = " If its first line names the columns, --set data.header=true." if numbered else near(name, columns)
+        raise DataError(f"{setting} names '{name}', but {where} has {_listed(columns)}.{hint}")
     return name
 
 

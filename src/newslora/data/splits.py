@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 
 from newslora.config import DataSettings
-from newslora.data.articles import ArticleSet, LabelSet, check_quarantine, read_articles, write_quarantine
+from newslora.data.articles import (
+    ArticleSet,
+    LabelSet,
+    check_quarantine,
+    read_articles,
+    require_labels,
+    write_quarantine,
+)
 from newslora.data.sources import Source, parse_source, split_for
 from newslora.errors import DataError
 
@@ -45,16 +52,21 @@ def load_splits(settings: DataSettings, seed: int, quarantine_file: Path | None 
         quarantine_file: where rows set aside are written, before any error about them is raised.
 
     Raises:
-        DataError: sources that cannot be read, too many unusable rows, or too few rows to split.
+        DataError: sources that cannot be read, the same rows in two roles, too many unusable rows, fewer than two
+            labels, or too few rows to split.
     """
     source = parse_source(settings.source)
     train, labels = read_articles(source, split_for(source, "train"), settings, None)
     validation = _role(source, settings.validation, "validation", settings, labels)
     test = _role(source, settings.test, "test", settings, labels)
-    sets = [one for one in (train, validation, test) if one is not None]
+    sets = {"train": train, "validation": validation, "test": test}
+    _refuse_same_rows(sets)
+    present = [one for one in sets.values() if one is not None]
     if quarantine_file is not None:
-        write_quarantine(quarantine_file, sets)
-    for one in sets:
+        write_quarantine(quarantine_file, present)
+    check_quarantine(train, settings.max_quarantine_share, quarantine_file)
+    require_labels(labels, train)
+    for one in present[1:]:
         check_quarantine(one, settings.max_quarantine_share, quarantine_file)
     cut = validation is None
     if validation is None:
@@ -63,6 +75,24 @@ def load_splits(settings: DataSettings, seed: int, quarantine_file: Path | None 
         kept = draw_by_share(train, settings.train_rows, seed)
         train = replace(train, articles=[train.articles[index] for index in kept])
     return Splits(labels, train, validation, test, cut)
+
+
+def _refuse_same_rows(sets: dict[str, ArticleSet | None]) -> None:
+    """One file under two spellings of its path passes the recipe's own check; its bytes do not.
+
+    Validation rows may be the training rows: that chooses the epoch by training loss, which very small data may want.
+    """
+    roles: dict[str, str] = {}
+    for role, one in sets.items():
+        if one is None:
+            continue
+        other = roles.get(one.sha256)
+        if role == "test" and other:
+            raise DataError(
+                f"The {role} rows, '{one.described}', are the same data as the {other} rows: a score on rows that trained "
+                f"or chose the model says nothing. Name other rows as data.{role}, or leave it out."
+            )
+        roles.setdefault(one.sha256, role)
 
 
 def cut_validation(train: ArticleSet, rows: int, seed: int) -> tuple[ArticleSet, ArticleSet]:

@@ -4,7 +4,9 @@ Dimension letters used in data/ and model/: R rows of a split, B rows of a batch
 T tokens of all rows together, C labels.
 """
 
+import contextlib
 import hashlib
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 CACHE_LIMIT = 5_000_000_000  # bytes; the least recently used tokens go first
 ROWS_A_CALL = 10_000  # tokenizers works through this many texts on all cores at once
-FORMAT = b"newslora tokens 1"
+FORMAT = b"newslora tokens 2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ def tokenizer_sha256(tokenizer: "PreTrainedTokenizerBase") -> str:
             backend.enable_truncation(**truncation)
         if padding:
             backend.enable_padding(**padding)
+    # a Python tokenizer applies these at each call; its Rust object does not know them
+    state += f" {tokenizer.truncation_side} {getattr(tokenizer, 'split_special_tokens', False)}"
     return hashlib.sha256(state.encode()).hexdigest()
 
 
@@ -116,10 +120,19 @@ def _read(path: Path) -> TokenTable | None:
 
     try:
         tensors = load_file(path)
-        path.touch()  # recently used, for the size limit
-        return TokenTable(tensors["ids"], tensors["offsets"])
+        table = TokenTable(tensors["ids"], tensors["offsets"])
+        if tensors["checksum"].tolist() != _checksum(table):
+            return None
     except (OSError, SafetensorError, KeyError):
         return None  # absent or damaged: tokenise again
+    with contextlib.suppress(OSError):  # a cache shared read-only still serves
+        path.touch()  # recently used, for the size limit
+    return table
+
+
+def _checksum(table: TokenTable) -> list[int]:
+    """CRC-32 of both arrays: a disk's flipped bit would train on other words."""
+    return [zlib.crc32(array.data) for array in (table.ids, table.offsets)]
 
 
 def _write(path: Path, table: TokenTable) -> None:
@@ -127,7 +140,8 @@ def _write(path: Path, table: TokenTable) -> None:
 
     try:
         with atomic_path(path) as temporary:
-            save_file({"ids": table.ids, "offsets": table.offsets}, temporary)
+            checksum = np.array(_checksum(table), dtype=np.int64)
+            save_file({"ids": table.ids, "offsets": table.offsets, "checksum": checksum}, temporary)
         _trim(path.parent)
     except (StorageError, OSError):
         pass  # a cache that cannot be written costs time, not the run

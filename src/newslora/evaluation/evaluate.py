@@ -2,13 +2,14 @@
 
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from newslora import files
+from newslora.config import load_recipe
 from newslora.data.articles import ArticleSet, check_quarantine, make_label_set, read_articles
 from newslora.data.sources import parse_source, split_for
 from newslora.errors import RunError
@@ -61,9 +62,18 @@ def evaluate_articles(
 
 
 def evaluate_run(
-    run_path: Path, data: str | None, progress: Callable[[int], None] = lambda rows: None
+    run_path: Path,
+    data: str | None,
+    changes: Mapping[str, Any] | None = None,
+    progress: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, Any]:
     """Evaluate a finished run on its own test rows (else validation rows), or on another source.
+
+    Args:
+        run_path: the run folder.
+        data: as `data.source`; None gives the result stored when the run finished.
+        changes: settings of the section data for reading `data`, over those of the run's recipe.
+        progress: told the rows of each finished batch.
 
     Raises:
         RunError: an unfinished run, or one whose stored data cannot be found again.
@@ -73,11 +83,11 @@ def evaluate_run(
     if data is None:
         return _stored_result(run)
     classifier = Classifier.load(run_path)
-    recipe, record = run.recipe(), run.data()
+    settings, record = load_recipe(run.recipe_file, changes).data, run.data()
     source = parse_source(data)
     spellings = make_label_set(tuple(record["labels"]), record["label_base"])
-    articles, _ = read_articles(source, split_for(source, "test"), recipe.data, spellings)
-    check_quarantine(articles, recipe.data.max_quarantine_share, None)
+    articles, _ = read_articles(source, split_for(source, "test"), settings, spellings)
+    check_quarantine(articles, settings.max_quarantine_share, None)
     same = articles.sha256 in {split["sha256"] for name, split in record["splits"].items() if name != "test"}
     name = _file_name(data)
     return evaluate_articles(classifier, articles, name, run.evaluation, chose_the_epoch=same, progress=progress)

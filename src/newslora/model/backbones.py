@@ -1,13 +1,15 @@
 """A backbone's name -> its files: bundled in a Python package, a local folder, or the hub."""
 
+import contextlib
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from newslora.errors import BackboneError, MissingExtraError, NetworkError, near
+from newslora.data.sources import disk_refusal, hub_answers, hub_unreachable
+from newslora.errors import BackboneError, MissingExtraError, NetworkError, StorageError, near
 from newslora.files import sha256_file
 
 if TYPE_CHECKING:
@@ -97,10 +99,22 @@ class Backbone:
         return None
 
     def load(self, loader: Callable[..., _T], **arguments: Any) -> _T:
-        """Call a `from_pretrained` of transformers; its exceptions become ours. Remote code is never run."""
+        """Call a `from_pretrained` of transformers; its exceptions become ours. Remote code is never run.
+
+        Raises:
+            BackboneError, NetworkError, StorageError: what is asked for cannot be had.
+        """
+        offline = self.kind == "hub" and not hub_answers()  # then what the hub's cache holds must do
         try:
-            return loader(self.location, revision=self.revision, trust_remote_code=False, **arguments)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            with _no_conversion():
+                return loader(
+                    self.location,
+                    revision=self.revision,
+                    trust_remote_code=False,
+                    local_files_only=offline,
+                    **arguments,
+                )
+        except Exception as error:  # of every kind: transformers lets through what its parts raise
             raise self._explained(error) from error
 
     def weights_sha256(self) -> str | None:
@@ -116,18 +130,38 @@ class Backbone:
 
     def _explained(self, error: Exception) -> Exception:
         text = " ".join(str(error).split())
-        if self.kind != "hub":
-            return BackboneError(f"The backbone folder {self.location} cannot be read: {text}")
-        if "not a local folder and is not a valid model identifier" in text or "Repository Not Found" in text:
-            return BackboneError(f"There is no backbone '{self.name}' here or on the hub.{_offers(self.name)}")
         if "trust_remote_code" in text:
             return BackboneError(f"The backbone '{self.name}' needs its own Python code, which newslora never runs.")
-        if "connect" in text.lower() or "offline" in text.lower() or "resolve" in text.lower():
+        if self.kind != "hub":
+            return self._pickled() if "no file named model.safetensors" in text else self._unreadable(text)
+        if "not a local folder and is not a valid model identifier" in text or "Repository Not Found" in text:
+            return BackboneError(f"There is no backbone '{self.name}' here or on the hub.{_offers(self.name)}")
+        if refusal := disk_refusal(error):
+            return StorageError(f"The backbone '{self.name}' cannot be stored: {refusal}")
+        no_weights = "cannot be loaded with `safetensors`" in text
+        if hub_unreachable(error) or (no_weights and not self._known_to_lack("model.safetensors")):
             return NetworkError(
                 f"The backbone '{self.name}' is a hub name and is not on this disk, and the hub could not be reached. "
                 f"Offline, use a local folder (--backbone FOLDER) or a bundled one (--backbone minilm).{_offers(self.name)}"
             )
-        return BackboneError(f"The backbone '{self.name}' cannot be loaded: {text}")
+        return self._pickled() if no_weights else self._unreadable(text)
+
+    def _pickled(self) -> BackboneError:
+        return BackboneError(
+            f"The backbone '{self.name}' has no model.safetensors. Weights in other formats, such as pytorch_model.bin, are "
+            "pickles that can run code, and newslora never opens them. Convert them once where you trust them "
+            "(save_pretrained of transformers writes safetensors), and give that folder with --backbone."
+        )
+
+    def _unreadable(self, text: str) -> BackboneError:
+        what = "backbone" if self.kind == "hub" else "backbone folder"
+        return BackboneError(f"The {what} '{self.location}' cannot be loaded: {text}")
+
+    def _known_to_lack(self, file: str) -> bool:
+        """Whether the hub has said that the repository has no such file; False where it could not be asked."""
+        from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+        return try_to_load_from_cache(self.location, file, revision=self.revision) is _CACHED_NO_EXIST
 
 
 def resolve_backbone(name: str, revision: str | None = None) -> Backbone:
@@ -175,6 +209,21 @@ def _sha256_once(path: Path) -> str:
     if key not in _HASH_KEPT:
         _HASH_KEPT[key] = sha256_file(path)
     return _HASH_KEPT[key]
+
+
+@contextlib.contextmanager
+def _no_conversion() -> Iterator[None]:
+    """Keep transformers from sending the name of a repository without safetensors to a public service that converts it."""
+    name = "DISABLE_SAFETENSORS_CONVERSION"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _offers(name: str) -> str:

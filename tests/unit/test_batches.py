@@ -1,0 +1,167 @@
+"""Every row once, in an order that seed and epoch decide, padded and masked right, whoever prepares it."""
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from newslora.data import batches
+from newslora.data.batches import Batch, Rows, epoch_batches, load_batches, sorted_batches
+from newslora.data.tokens import TokenTable
+
+PAD = 99
+ORDER = [[0, 8, 7, 4], [3, 1, 2, 9], [6, 5]]
+ORDER_BY_LENGTH = [[7, 0, 8, 6], [9, 1, 5, 3], [2, 4]]
+
+
+def make_rows(lengths: Any) -> Rows:
+    """Row i holds i * 1000, i * 1000 + 1, ...; so every token names its row and place."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    parts = [row * 1000 + np.arange(length) for row, length in enumerate(lengths)]
+    ids = np.concatenate(parts).astype(np.int32)
+    return Rows(TokenTable(ids, offsets), np.arange(len(lengths), dtype=np.int64) % 4, PAD)
+
+
+def some_lengths(rows: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).integers(3, 200, rows)
+
+
+def padded(lengths: Any, plan: list[list[int]]) -> int:
+    return sum(int(lengths[batch].max()) * len(batch) for batch in plan)
+
+
+def equal(one: Batch, other: Batch) -> bool:
+    return all(
+        torch.equal(getattr(one, name), getattr(other, name)) for name in ("input_ids", "attention_mask", "labels")
+    )
+
+
+@settings(max_examples=200)
+@given(
+    lengths=st.lists(st.integers(1, 600), max_size=300),
+    batch_size=st.integers(1, 70),
+    seed=st.integers(0, 2**32 - 1),
+    epoch=st.integers(0, 50),
+    by_length=st.booleans(),
+)
+def test_every_row_exactly_once(lengths: list[int], batch_size: int, seed: int, epoch: int, by_length: bool) -> None:
+    table = np.array(lengths, dtype=np.int64)
+    for plan in (epoch_batches(table, batch_size, seed, epoch, by_length), sorted_batches(table, batch_size)):
+        assert sorted(row for batch in plan for row in batch) == list(range(len(lengths)))
+        assert len(plan) == -(-len(lengths) // batch_size)
+        assert sum(len(batch) == batch_size for batch in plan) == len(lengths) // batch_size
+        assert all(plan)
+
+
+def test_grouping_by_length_over_several_stretches_loses_nothing() -> None:
+    lengths = some_lengths(batches.STRETCH * 4 * 3 + 7)
+    plan = epoch_batches(lengths, 4, 1, 0, by_length=True)
+    assert sorted(row for batch in plan for row in batch) == list(range(len(lengths)))
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    lengths = some_lengths(100)
+    for by_length in (False, True):
+        plans = {
+            (seed, epoch): epoch_batches(lengths, 8, seed, epoch, by_length) for seed in (0, 1) for epoch in (0, 1, 2)
+        }
+        for one, plan in plans.items():
+            assert plan == epoch_batches(lengths, 8, *one, by_length)
+            assert all(plan != other for two, other in plans.items() if two != one)
+
+
+def test_the_order_stays_as_it_was() -> None:
+    """Resuming an older run, or repeating a published one, needs this very order."""
+    lengths = np.array([5, 9, 2, 7, 1, 8, 3, 6, 4, 10])
+    assert epoch_batches(lengths, 4, 42, 1) == ORDER
+    assert epoch_batches(lengths, 4, 42, 1, by_length=True) == ORDER_BY_LENGTH
+
+
+def test_grouping_by_length_pads_less_and_stays_shuffled() -> None:
+    lengths = some_lengths(2_000)
+    plain = epoch_batches(lengths, 16, 0, 0)
+    grouped = epoch_batches(lengths, 16, 0, 0, by_length=True)
+    assert padded(lengths, grouped) < 0.7 * padded(lengths, plain)
+    assert padded(lengths, grouped) < 1.1 * lengths.sum()
+    longest = np.array([lengths[batch].max() for batch in grouped])
+    assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.3  # not from long to short
+
+
+def test_sorted_batches_go_from_long_to_short() -> None:
+    lengths = some_lengths(50)
+    order = [row for batch in sorted_batches(lengths, 8) for row in batch]
+    assert lengths[order].tolist() == sorted(lengths.tolist(), reverse=True)
+
+
+def test_padding_and_mask() -> None:
+    rows = make_rows([3, 1, 5])
+    batch = rows.batch([2, 0])
+    assert batch.input_ids.tolist() == [[2000, 2001, 2002, 2003, 2004], [0, 1, 2, PAD, PAD]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+    assert batch.labels.tolist() == [2, 0]
+    assert {t.dtype for t in (batch.input_ids, batch.attention_mask, batch.labels)} == {torch.int64}
+    assert len(batch) == 2
+    assert equal(batch.to(torch.device("cpu")), batch)
+
+
+@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=20), data=st.data())
+def test_a_batch_holds_its_rows_and_nothing_else(lengths: list[int], data: st.DataObject) -> None:
+    rows = make_rows(lengths)
+    chosen = data.draw(st.permutations(range(len(lengths))))[: data.draw(st.integers(1, len(lengths)))]
+    batch = rows.batch(chosen)
+    assert batch.input_ids.shape == (len(chosen), max(lengths[row] for row in chosen))
+    for place, row in enumerate(chosen):
+        kept = batch.attention_mask[place].bool()
+        assert batch.input_ids[place][kept].tolist() == rows.tokens[row].tolist()
+        assert set(batch.input_ids[place][~kept].tolist()) <= {PAD}
+        assert kept.tolist() == sorted(kept.tolist(), reverse=True)  # padding on the right
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_come_in_the_plans_order(workers: int) -> None:
+    rows = make_rows(some_lengths(30))
+    plan = epoch_batches(rows.tokens.lengths, 4, 0, 0)
+    loaded = list(load_batches(rows, plan, workers, pin=False))
+    assert len(loaded) == len(plan) == 8
+    assert all(equal(batch, rows.batch(chosen)) for batch, chosen in zip(loaded, plan, strict=True))
+
+
+def test_an_empty_plan_gives_nothing() -> None:
+    assert list(load_batches(make_rows([3]), [], workers=0, pin=False)) == []
+    assert epoch_batches(np.zeros(0, dtype=np.int64), 4, 0, 0) == []
+    assert epoch_batches(np.zeros(0, dtype=np.int64), 4, 0, 0, by_length=True) == []
+
+
+def test_more_workers_than_cores_are_not_started_and_not_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    real = torch.utils.data.DataLoader
+
+    def loader(*arguments: Any, **more: Any) -> Any:
+        started.append(more["num_workers"])
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(torch.utils.data, "DataLoader", loader)
+    rows = make_rows([3, 4, 5])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = list(load_batches(rows, [[0], [1, 2]], workers=64, pin=False))
+    assert started == [min(64, cores or 1)]
+    assert [len(batch) for batch in loaded] == [1, 2]
+    list(load_batches(rows, [[0]], workers=0, pin=False))
+    assert started[-1] == 0
+
+
+def test_cores_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
+    assert batches._cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert batches._cores() == 7
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert batches._cores() == 1

@@ -1,0 +1,89 @@
+"""Text and label columns are found by name or shape, and what cannot be found is asked for."""
+
+import pytest
+
+from newslora.data.columns import find_label_column, find_text_columns, is_header
+from newslora.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["label", "text"], True),
+        (["Class Index", "Title", "Description"], True),
+        (["class_index", "x"], True),
+        ([" LABEL ", "x"], True),
+        (["3", "Club wins final", "The club won."], False),
+        (["a long text about a label", "World"], False),
+        ([], False),
+    ],
+)
+def test_a_header_is_known_by_a_name(cells: list[str], expected: bool) -> None:
+    assert is_header(cells) is expected
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (("label", "text"), ("text",)),
+        (("Class Index", "Title", "Description"), ("Title", "Description")),
+        (("description", "label", "title"), ("title", "description")),
+        (("headline", "category", "link"), ("headline",)),
+        (("body", "text", "label"), ("text",)),
+    ],
+)
+def test_text_columns_by_name(columns: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    assert find_text_columns(columns, None, True, "label", "'x'") == expected
+
+
+def test_the_label_is_never_text() -> None:
+    assert find_text_columns(("title", "text"), None, True, "title", "'x'") == ("text",)
+    with pytest.raises(DataError, match="give it away"):
+        find_text_columns(("title", "text"), ["text", "title"], True, "title", "'x'")
+
+
+def test_without_a_header_all_but_the_label_is_text() -> None:
+    assert find_text_columns(("1", "2", "3"), None, False, "1", "'x'") == ("2", "3")
+
+
+def test_wanted_columns_are_taken_in_their_order() -> None:
+    assert find_text_columns(("a", "b", "c"), ["c", "a"], True, "b", "'x'") == ("c", "a")
+
+
+def test_a_wanted_column_that_is_missing_offers_the_near_one() -> None:
+    with pytest.raises(DataError, match=r"data\.text_columns names 'titel'.*Did you mean 'title'"):
+        find_text_columns(("title", "label"), ["titel"], True, "label", "'x'")
+    with pytest.raises(DataError, match=r"data\.label_column names 'lable'.*Did you mean 'label'"):
+        find_label_column(("title", "label"), "lable", True, [], "'x'")
+
+
+def test_a_wanted_column_of_a_headerless_file_names_the_header_setting() -> None:
+    with pytest.raises(DataError, match=r"data\.header=true"):
+        find_label_column(("1", "2"), "kategorie", False, [], "'x'")
+
+
+def test_unknown_names_are_listed_with_an_example() -> None:
+    with pytest.raises(DataError, match=r"its columns are 'foo', 'bar'\..*text_columns=\[\"foo\"\]"):
+        find_text_columns(("foo", "bar"), None, True, None, "'x'")
+    with pytest.raises(DataError, match=r"label_column=bar"):
+        find_label_column(("foo", "bar"), None, True, [], "'x'")
+    with pytest.raises(DataError, match="No label column"):
+        find_label_column((), None, True, [], "'x'")
+    with pytest.raises(DataError, match=r"'c19' \.\.\."):
+        find_label_column(tuple(f"c{number}" for number in range(500)), None, True, [], "'x'")
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [(("text", "Category"), "Category"), (("label", "category"), "label"), (("topic", "class_index"), "class_index")],
+)
+def test_label_column_by_name(columns: tuple[str, ...], expected: str) -> None:
+    assert find_label_column(columns, None, True, [], "'x'") == expected
+
+
+def test_without_a_header_the_shortest_column_is_the_label() -> None:
+    rows = [["3", "Club wins", "The club won the final."], ["1", "Treaty", "A treaty was signed."]]
+    assert find_label_column(("1", "2", "3"), None, False, rows, "'x'") == "1"
+    assert find_label_column(("1", "2"), None, False, [["A long text", "World"]], "'x'") == "2"
+    with pytest.raises(DataError, match="one column"):
+        find_label_column(("1",), None, False, [["text"]], "'x'")

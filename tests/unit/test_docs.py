@@ -1,0 +1,46 @@
+"""The documents say what the code does."""
+
+import re
+from pathlib import Path
+
+import newslora
+from newslora import errors
+from newslora.config import Recipe, setting_fields, to_toml
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(newslora.__file__).parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_file_tree_lists_every_module_and_nothing_else() -> None:
+    tree = README.partition("## File tree")[2]
+    listed = set(re.findall(r"^  ([\w/]+\.py) ", tree, re.MULTILINE))
+    there = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
+    assert listed == {name for name in there if not name.endswith(("__init__.py", "__main__.py"))}
+
+
+def test_the_recipe_table_names_settings_that_exist_with_their_defaults() -> None:
+    table = README.partition("## The reference recipe")[2].partition("## A run folder")[0]
+    recipe = Recipe()
+    named = re.findall(r"`(data|model|lora|train)\.(\w+)(?: = ([^`]+))?`", table)
+    assert len(named) > 25
+    for section, name, value in named:
+        assert name in type(getattr(recipe, section)).model_fields
+        if value:
+            default = getattr(getattr(recipe, section), name)
+            assert value.strip('"') == str(default).lower() or float(value) == default, f"{section}.{name}"
+
+
+def test_settings_page_is_what_the_command_prints() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert page.partition("```toml\n")[2].rpartition("```")[0] == to_toml(Recipe()).strip() + "\n"
+
+
+def test_every_setting_has_a_meaning() -> None:
+    assert all(len(field.description or "") > 15 for _, field in setting_fields())
+
+
+def test_exit_codes_are_documented() -> None:
+    table = README.partition("## Exit codes")[2].partition("## File tree")[0]
+    codes = {kind.exit_code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "exit_code")}
+    assert {str(code) for code in codes - {1}} <= set(re.findall(r"^\| (\d+) ", table, re.MULTILINE))

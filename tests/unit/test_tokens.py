@@ -1,0 +1,175 @@
+"""Token tables come back from the cache unchanged, and a cache that is damaged or closed costs time only."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from newslora.data import tokens
+from newslora.data.tokens import TokenTable, tokenize, tokenizer_sha256
+
+TEXTS = ["minister meets president over border treaty", "striker scores", "", "club wins nothing unheard of"]
+
+
+@pytest.fixture
+def tokenizer(tiny_bert: Path) -> Any:
+    return AutoTokenizer.from_pretrained(tiny_bert)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "token-cache"
+
+
+def entries(cache: Path) -> list[Path]:
+    return sorted((cache / "tokens").iterdir())
+
+
+def rows(table: TokenTable) -> list[list[int]]:
+    return [table[row].tolist() for row in range(len(table))]
+
+
+def refuse_to_tokenise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> TokenTable:
+        raise AssertionError("tokenised again")
+
+    monkeypatch.setattr(tokens, "_tokenize", fail)
+
+
+def test_rows_are_what_the_tokenizer_returns(tokenizer: Any) -> None:
+    table = tokenize(tokenizer, TEXTS, 64)
+    assert rows(table) == tokenizer(TEXTS)["input_ids"]
+    assert table.lengths.tolist() == [len(row) for row in tokenizer(TEXTS)["input_ids"]]
+    assert table.ids.dtype == np.int32
+    assert table.offsets.dtype == np.int64
+
+
+def test_many_rows_in_several_calls_keep_their_order(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = tokenize(tokenizer, TEXTS * 3, 64)
+    monkeypatch.setattr(tokens, "ROWS_A_CALL", 5)
+    assert rows(tokenize(tokenizer, TEXTS * 3, 64)) == rows(whole)
+
+
+def test_rows_are_cut_at_max_length_with_their_last_special_token(tokenizer: Any) -> None:
+    whole, cut = tokenize(tokenizer, TEXTS, 64), tokenize(tokenizer, TEXTS, 5)
+    assert cut.lengths.max() == 5 < whole.lengths.max()
+    assert cut[0].tolist() == [*whole[0][:4], tokenizer.sep_token_id]
+    assert cut[1].tolist() == whole[1].tolist()  # short enough already
+
+
+def test_no_texts_give_an_empty_table(tokenizer: Any, cache: Path) -> None:
+    for _ in range(2):
+        table = tokenize(tokenizer, [], 64, cache)
+        assert len(table) == 0
+        assert table.lengths.tolist() == []
+
+
+def test_a_cache_hit_gives_the_same_table(tokenizer: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tokenize(tokenizer, TEXTS, 64, cache)
+    assert len(entries(cache)) == 1
+    refuse_to_tokenise(monkeypatch)
+    again = tokenize(tokenizer, TEXTS, 64, cache)
+    assert np.array_equal(first.ids, again.ids)
+    assert np.array_equal(first.offsets, again.offsets)
+    assert again.ids.dtype == first.ids.dtype
+
+
+def test_whatever_changes_the_tokens_makes_another_entry(tokenizer: Any, tiny_bert: Path, cache: Path) -> None:
+    def count(**changes: Any) -> int:
+        other = AutoTokenizer.from_pretrained(tiny_bert)
+        for name, value in changes.get("attributes", {}).items():
+            setattr(other, name, value)
+        other.add_tokens(changes.get("words", []))
+        tokenize(other, changes.get("texts", TEXTS), changes.get("max_length", 64), cache)
+        return len(entries(cache))
+
+    assert count() == 1
+    assert count() == 1
+    assert count(max_length=5) == 2
+    assert count(texts=[*TEXTS, ""]) == 3
+    assert count(texts=TEXTS[::-1]) == 4
+    assert count(texts=["".join(TEXTS)]) == 5
+    assert count(words=["unheard"]) == 6
+    assert count(attributes={"truncation_side": "left"}, max_length=5) == 7
+    assert count(attributes={"split_special_tokens": True}) == 8
+
+
+def test_texts_cut_at_the_other_side_are_not_served_from_the_cache(tokenizer: Any, cache: Path) -> None:
+    right = tokenize(tokenizer, TEXTS, 5, cache)
+    tokenizer.truncation_side = "left"
+    left = tokenize(tokenizer, TEXTS, 5, cache)
+    assert rows(left) == rows(tokenize(tokenizer, TEXTS, 5))
+    assert rows(left) != rows(right)
+
+
+def test_the_tokenizers_hash_does_not_depend_on_earlier_calls(tokenizer: Any) -> None:
+    before = tokenizer_sha256(tokenizer)
+    tokenizer(TEXTS, truncation=True, max_length=3, padding="max_length")
+    assert tokenizer.backend_tokenizer.truncation is not None
+    assert tokenizer_sha256(tokenizer) == before
+    assert tokenizer.backend_tokenizer.truncation["max_length"] == 3  # left as it was
+    assert tokenizer.backend_tokenizer.padding is not None
+
+
+def damaged(content: bytes) -> dict[str, bytes]:
+    flipped = bytearray(content)
+    flipped[-1] ^= 1
+    return {"empty": b"", "cut": content[: len(content) // 2], "garbage": b"x" * 100, "one bit": bytes(flipped)}
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut", "garbage", "one bit"])
+def test_a_damaged_entry_is_made_again(kind: str, tokenizer: Any, cache: Path) -> None:
+    first = tokenize(tokenizer, TEXTS, 64, cache)
+    path = entries(cache)[0]
+    content = path.read_bytes()
+    path.write_bytes(damaged(content)[kind])
+    assert rows(tokenize(tokenizer, TEXTS, 64, cache)) == rows(first)
+    assert path.read_bytes() == content
+
+
+def test_every_flipped_byte_of_the_tokens_is_noticed(tokenizer: Any, cache: Path) -> None:
+    first = tokenize(tokenizer, TEXTS, 64, cache)
+    path = entries(cache)[0]
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")  # safetensors: length of the header, header, data
+    assert len(content) - start > 100
+    for place in range(start, len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x40]) + content[place + 1 :])
+        assert rows(tokenize(tokenizer, TEXTS, 64, cache)) == rows(first), place
+
+
+def test_a_cache_that_cannot_be_made_does_not_stop_the_run(tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert rows(tokenize(tokenizer, TEXTS, 64, tmp_path / "file")) == rows(tokenize(tokenizer, TEXTS, 64))
+
+
+def test_a_read_only_cache_still_serves(tokenizer: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tokenize(tokenizer, TEXTS, 64, cache)
+
+    def refuse(*arguments: Any, **more: Any) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(Path, "touch", refuse)  # as root, permissions would not refuse
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    assert rows(tokenize(tokenizer, TEXTS[:2], 64, cache)) == rows(first)[:2]  # a miss, which cannot be written
+    assert len(entries(cache)) == 1
+    refuse_to_tokenise(monkeypatch)
+    assert rows(tokenize(tokenizer, TEXTS, 64, cache)) == rows(first)
+
+
+def test_the_least_recently_used_entries_go_first(tokenizer: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for number in range(3):
+        tokenize(tokenizer, [f"striker {number}"], 64, cache)
+    held = entries(cache)
+    size = held[0].stat().st_size
+    for age, path in enumerate(held):
+        os.utime(path, (age, age))
+    monkeypatch.setattr(tokens, "CACHE_LIMIT", 3 * size)
+    tokenize(tokenizer, ["striker 4"], 64, cache)
+    assert held[0] not in entries(cache)
+    assert set(held[1:]) < set(entries(cache))
+    assert len(entries(cache)) == 3
