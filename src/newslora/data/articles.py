@@ -135,7 +135,10 @@ def usable_text(row: RawRow, columns: Sequence[str]) -> tuple[str, str | None]:
 
 def excerpt(row: RawRow) -> str:
     """The row's first 200 characters as JSON that any tool can read, damage made visible."""
-    shown = json.dumps(row.fields, ensure_ascii=False, default=str)[:200]
+    try:
+        shown = json.dumps(row.fields, ensure_ascii=False, default=str)[:200]
+    except RecursionError:
+        shown = "(nested too deeply to show)"
     return shown.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

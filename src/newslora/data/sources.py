@@ -217,7 +217,11 @@ def json_rows(path: Path) -> Iterator[RawRow]:
 def _json_row(number: int, value: Any) -> RawRow:
     if isinstance(value, dict):
         return RawRow(number, value)
-    return RawRow(number, {"line": json.dumps(value)[:200]}, f"not a JSON object but {type(value).__name__}")
+    try:
+        line = json.dumps(value)[:200]
+    except RecursionError:
+        line = "(nested too deeply to show)"
+    return RawRow(number, {"line": line}, f"not a JSON object but {type(value).__name__}")
 
 
 @contextlib.contextmanager
