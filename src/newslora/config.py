@@ -75,6 +75,12 @@ class ModelSettings(Section):
         "roberta-base", description="Bundled name ('minilm'), local folder, or hub name of the pretrained encoder."
     )
     revision: str | None = Field(None, description="Commit, tag or branch of a hub backbone; unset: its default.")
+    hidden_dropout: float | None = Field(
+        None, ge=0, lt=1, description="Dropout of the encoder's hidden states; unset: the backbone's own (probability)."
+    )
+    attention_dropout: float | None = Field(
+        None, ge=0, lt=1, description="Dropout of the attention probabilities; unset: the backbone's own (probability)."
+    )
 
 
 class LoraSettings(Section):
@@ -114,7 +120,14 @@ class TrainSettings(Section):
         "auto",
         description="Mixed precision; auto: bf16 where the chip multiplies it fast, else fp16 on a GPU, else fp32.",
     )
-    gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
+    engine: Literal["auto", "packed", "padded"] = Field(
+        "auto",
+        description="How rows are computed, with the same results: packed end to end without padding, or padded through the "
+        "stock forward; auto: packed on a CPU for the encoders that have a packed form.",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations to save memory; takes the padded engine."
+    )
     log_every_steps: int = Field(100, ge=1, description="Optimiser steps between lines of metrics.jsonl (steps).")
     save_every_steps: int | None = Field(
         None, ge=1, description="Optimiser steps between extra checkpoints; unset: at each epoch's end only (steps)."
@@ -127,6 +140,20 @@ class TrainSettings(Section):
         None, ge=1, description="Stop after this many epochs without a better one; unset: never (epochs)."
     )
     seed: int = Field(42, ge=0, lt=2**32, description="Fixes split, initial weights, row order and dropout.")
+
+    @model_validator(mode="after")
+    def _checkpointing_is_padded(self) -> "TrainSettings":
+        if self.gradient_checkpointing and self.engine == "packed":
+            raise ValueError(
+                "gradient_checkpointing is true and engine is 'packed', which keeps little enough to need none: set "
+                "train.gradient_checkpointing=false, or train.engine=padded"
+            )
+        return self
+
+    @property
+    def engine_setting(self) -> str:
+        """`engine`, which gradient checkpointing decides where it is left open."""
+        return "padded" if self.gradient_checkpointing else self.engine
 
 
 class Recipe(Section):

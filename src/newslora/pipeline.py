@@ -19,6 +19,7 @@ from newslora.model.adapter import AdapterCard, save_adapter
 from newslora.model.backbones import Backbone, resolve_backbone
 from newslora.model.classifier import build_classifier, count_parameters, length_limit
 from newslora.model.describe import describe_classifier
+from newslora.model.engine import engine_name
 from newslora.predict.classifier import Classifier
 from newslora.report.report import write_report
 from newslora.runfolder import FORMAT, RunFolder
@@ -98,13 +99,13 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool
         for name, one in prepared.splits.present().items():
             aside = f", {len(one.quarantined):,} set aside in {run.quarantine_file}" if one.quarantined else ""
             watcher.note(f"{name}: {len(one.articles):,} rows of {one.described}{aside}")
-        model = build_classifier(prepared.backbone, prepared.splits.labels.names, recipe.lora, recipe.train.seed).to(
-            target
-        )
+        names = prepared.splits.labels.names
+        model = build_classifier(prepared.backbone, names, recipe.lora, recipe.train.seed, recipe.model).to(target)
         counts = count_parameters(model)
         watcher.note(
             f"{recipe.model.backbone}: {counts.trainable:,} trainable parameters of {counts.total:,} "
-            f"({counts.lora:,} LoRA, {counts.head:,} head); {precision.name} on {target} ({precision.reason})"
+            f"({counts.lora:,} LoRA, {counts.head:,} head); {precision.name} on {target} ({precision.reason}), "
+            f"{engine_name(model.config, recipe.train.engine_setting, precision, target)} engine"
         )
         result = fit(
             model, prepared.rows["train"], prepared.rows["validation"], recipe.train, precision, run,

@@ -13,6 +13,7 @@ from newslora.data.tokens import TokenTable, tokenize
 from newslora.errors import NewsloraError
 from newslora.model.backbones import Backbone, resolve_backbone
 from newslora.model.classifier import Counts, count_parameters, empty_classifier, length_limit, random_classifier
+from newslora.model.engine import engine_name, make_engine
 from newslora.runtime import Precision, cache_folder, pick_device, resolve_precision
 from newslora.training.loop import steps_per_epoch
 from newslora.training.step import Stepper
@@ -73,28 +74,34 @@ def make_plan(recipe: Recipe, device: str | None = None) -> Plan:
     limit = recipe.data.max_length if config is None else length_limit(config, recipe.data.max_length)
     published = PUBLISHED.get(recipe.data.source)
     tokens: int | None
+    length: tuple[float, float] | None  # tokens a row takes in a batch, padded and packed
     if published is not None:
         labels = published.labels
         validation_rows = recipe.data.validation_rows if recipe.data.validation is None else None
         rows = published.train_rows - (validation_rows or 0)
         rows = min(rows, recipe.data.train_rows or rows)
         tokens = round(rows * published.tokens_per_row) * recipe.train.epochs
-        padded = published.padded_per_row
+        length = published.padded_per_row, published.tokens_per_row
         notes.append(f"{recipe.data.source} as published: {published.train_rows:,} train rows; nothing was downloaded.")
     else:
         splits = load_splits(recipe.data, recipe.train.seed)
         labels, rows, validation_rows = splits.labels.names, len(splits.train.articles), len(splits.validation.articles)
         table = _token_table(backbone, [article.text for article in splits.train.articles], limit, notes)
         tokens = None if table is None else int(table.offsets[-1]) * recipe.train.epochs
-        padded = 0.0 if table is None else _padded_per_row(table, recipe.train)
+        length = None if table is None else (_padded_per_row(table, recipe.train), float(table.lengths.mean()))
     counts = seconds = None
     if config is None:
         notes.append(f"The architecture of '{backbone.name}' is not known here without its config.json from the hub.")
     else:
         counts = count_parameters(empty_classifier(config, labels, recipe.lora))
-        if padded:
-            seconds = _time_step(recipe, config, labels, round(padded), precision, target)
-            notes.append(f"Time: {TIMED_STEPS} steps of that length, measured here with random weights.")
+        engine = engine_name(config, recipe.train.engine_setting, precision, target)
+        if length is not None:
+            tokens_a_row = round(length[engine == "packed"])
+            seconds = _time_step(recipe, config, labels, tokens_a_row, precision, target)
+            notes.append(
+                f"Time: {TIMED_STEPS} steps of {tokens_a_row} tokens a row on the {engine} engine, measured here with random "
+                "weights."
+            )
     steps = steps_per_epoch(rows, recipe.train) * recipe.train.epochs
     return Plan(counts, rows, validation_rows, steps, tokens, seconds, precision, tuple(notes))
 
@@ -125,10 +132,11 @@ def _time_step(
     """Median seconds of an optimiser step on rows of `length` tokens, with random weights."""
     s = recipe.train
     model = random_classifier(config, labels, recipe.lora).to(device)
-    stepper = Stepper(model, s, precision, total_steps=TIMED_STEPS + 1)
+    engine = make_engine(model, s.engine_setting, precision, trains=True, release=True)
+    stepper = Stepper(engine, s, precision, total_steps=TIMED_STEPS + 1)
     ids = np.full(s.batch_size * length, 5, dtype=np.int32)  # any token id; its value costs nothing
     table = TokenTable(ids, np.arange(s.batch_size + 1, dtype=np.int64) * length)
-    batch = Rows(table, np.zeros(s.batch_size, dtype=np.int64), 0).batch(range(s.batch_size))
+    batch = engine.collate(Rows(table, np.zeros(s.batch_size, dtype=np.int64), 0), range(s.batch_size))
     times = []
     for step in range(TIMED_STEPS + 1):
         began = time.perf_counter()

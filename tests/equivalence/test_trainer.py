@@ -68,8 +68,9 @@ def rows() -> Rows:
     return Rows(TokenTable(ids.int().numpy(), offsets.numpy()), labels.numpy(), pad_id=0)
 
 
-def test_one_epoch_is_the_stock_trainers(backbone: Path, rows: Rows, tmp_path: Path) -> None:
-    settings = TrainSettings(epochs=1, batch_size=BATCH, learning_rate=1e-3, warmup_steps=2)
+@pytest.mark.parametrize("engine", ["packed", "padded"])
+def test_one_epoch_is_the_stock_trainers(engine: Any, backbone: Path, rows: Rows, tmp_path: Path) -> None:
+    settings = TrainSettings(epochs=1, batch_size=BATCH, learning_rate=1e-3, warmup_steps=2, engine=engine)
     lora = LoraSettings(dropout=0.0)
     ours = build_classifier(resolve_backbone(str(backbone)), LABELS, lora, seed=9)
     stock = build_classifier(resolve_backbone(str(backbone)), LABELS, lora, seed=9)

@@ -98,6 +98,19 @@ def test_sorted_batches_go_from_long_to_short() -> None:
     assert lengths[order].tolist() == sorted(lengths.tolist(), reverse=True)
 
 
+@given(lengths=st.lists(st.integers(1, 600), max_size=200), rows=st.integers(1, 40), tokens=st.integers(1, 3000))
+def test_sorted_batches_keep_to_both_limits(lengths: list[int], rows: int, tokens: int) -> None:
+    table = np.array(lengths, dtype=np.int64)
+    plan = sorted_batches(table, rows, tokens)
+    assert sorted(row for batch in plan for row in batch) == list(range(len(lengths)))
+    for batch in plan:
+        assert len(batch) <= rows
+        assert len(batch) == 1 or len(batch) * table[batch].max() <= tokens
+    fuller = [len(batch) + 1 for batch in plan[:-1]]
+    firsts = [int(table[batch[0]]) for batch in plan[:-1]]
+    assert all(more > rows or more * first > tokens for more, first in zip(fuller, firsts, strict=True))
+
+
 def test_padding_and_mask() -> None:
     rows = make_rows([3, 1, 5])
     batch = rows.batch([2, 0])
@@ -126,13 +139,13 @@ def test_a_batch_holds_its_rows_and_nothing_else(lengths: list[int], data: st.Da
 def test_batches_come_in_the_plans_order(workers: int) -> None:
     rows = make_rows(some_lengths(30))
     plan = epoch_batches(rows.tokens.lengths, 4, 0, 0)
-    loaded = list(load_batches(rows, plan, workers, pin=False))
+    loaded = list(load_batches(rows, plan, Rows.batch, workers, pin=False))
     assert len(loaded) == len(plan) == 8
     assert all(equal(batch, rows.batch(chosen)) for batch, chosen in zip(loaded, plan, strict=True))
 
 
 def test_an_empty_plan_gives_nothing() -> None:
-    assert list(load_batches(make_rows([3]), [], workers=0, pin=False)) == []
+    assert list(load_batches(make_rows([3]), [], Rows.batch, workers=0, pin=False)) == []
     assert epoch_batches(np.zeros(0, dtype=np.int64), 4, 0, 0) == []
     assert epoch_batches(np.zeros(0, dtype=np.int64), 4, 0, 0, by_length=True) == []
 
@@ -150,10 +163,10 @@ def test_more_workers_than_cores_are_not_started_and_not_warned_of(monkeypatch: 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        loaded = list(load_batches(rows, [[0], [1, 2]], workers=64, pin=False))
+        loaded = list(load_batches(rows, [[0], [1, 2]], Rows.batch, workers=64, pin=False))
     assert started == [min(64, cores or 1)]
     assert [len(batch) for batch in loaded] == [1, 2]
-    list(load_batches(rows, [[0]], workers=0, pin=False))
+    list(load_batches(rows, [[0]], Rows.batch, workers=0, pin=False))
     assert started[-1] == 0
 
 

@@ -4,9 +4,9 @@ The order is a pure function of (seed, epoch), so a resumed run needs no sampler
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from newslora.data.tokens import TokenTable
 
 if TYPE_CHECKING:
     import torch
+
+_B = TypeVar("_B")
 
 STRETCH = 50  # batches sorted together when grouping by length: enough to pad little, few enough to stay random
 
@@ -52,7 +54,7 @@ class Rows:
         """Row numbers -> Batch."""
         import torch
 
-        lengths = self.tokens.lengths[list(rows)]
+        lengths = self.tokens.lengths_of(np.asarray(rows, dtype=np.int64))
         ids = np.full((len(rows), int(lengths.max())), self.pad_id, dtype=np.int64)
         for place, row in enumerate(rows):
             ids[place, : lengths[place]] = self.tokens[row]
@@ -83,17 +85,27 @@ def epoch_batches(
     return [batches[place] for place in generator.permutation(len(batches))] if by_length else batches
 
 
-def sorted_batches(lengths: NDArray[np.int64], batch_size: int) -> list[list[int]]:
+def sorted_batches(
+    lengths: NDArray[np.int64], batch_size: int | None = None, batch_tokens: int | None = None
+) -> list[list[int]]:
     """Every row exactly once, longest first, so that a batch holds little padding and memory peaks at once.
 
     Args:
         lengths: (R,) tokens of each row.
-        batch_size: rows a batch.
+        batch_size: most rows a batch; None: any number.
+        batch_tokens: most tokens a batch, counting every row as long as its longest; None: any number. A row longer than
+            that is a batch of its own.
     """
-    if len(lengths) == 0:
-        return []
     order = np.argsort(-lengths, kind="stable")
-    return [chunk.tolist() for chunk in np.split(order, range(batch_size, len(order), batch_size))]
+    batches: list[list[int]] = []
+    start = 0
+    while start < len(order):
+        rows = len(order) if batch_size is None else batch_size
+        if batch_tokens is not None:
+            rows = min(rows, max(1, batch_tokens // max(1, int(lengths[order[start]]))))
+        batches.append(order[start : start + rows].tolist())
+        start += rows
+    return batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +114,32 @@ class Planned:
 
     rows: Rows
     plan: list[list[int]]
+    collate: Callable[[Rows, Sequence[int]], Any]
 
-    def __getitem__(self, index: int) -> Batch:
-        return self.rows.batch(self.plan[index])
+    def __getitem__(self, index: int) -> Any:
+        return self.collate(self.rows, self.plan[index])
 
     def __len__(self) -> int:
         return len(self.plan)
 
 
-def load_batches(rows: Rows, plan: list[list[int]], workers: int, pin: bool) -> Iterator[Batch]:
-    """The plan's batches in its order, prepared ahead by `workers` processes (0: here and now), at most one a core."""
+def load_batches(
+    rows: Rows, plan: list[list[int]], collate: Callable[[Rows, Sequence[int]], _B], workers: int, pin: bool
+) -> Iterator[_B]:
+    """The plan's batches in its order, prepared ahead by `workers` processes (0: here and now), at most one a core.
+
+    Args:
+        rows: of one split.
+        plan: row numbers of each batch.
+        collate: makes a batch of row numbers; at module level, so that workers can be given it.
+        workers: processes.
+        pin: whether batches go into page-locked memory, from which a GPU copies without waiting.
+    """
     from torch.utils.data import DataLoader
 
     workers = min(workers, _cores())
     # a map-style data set needs no base class; torch's annotation says otherwise
-    settings: dict[str, Any] = {"dataset": Planned(rows, plan), "batch_size": None, "num_workers": workers}
+    settings: dict[str, Any] = {"dataset": Planned(rows, plan, collate), "batch_size": None, "num_workers": workers}
     return iter(DataLoader(pin_memory=pin, **settings))
 
 

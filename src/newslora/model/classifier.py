@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from newslora.config import LoraSettings
+from newslora.config import LoraSettings, ModelSettings
 from newslora.errors import BackboneError
 from newslora.model.backbones import Backbone
 from newslora.model.families import Family, family_of
@@ -32,7 +32,9 @@ class Counts:
         return self.lora + self.head
 
 
-def build_classifier(backbone: Backbone, label_names: Sequence[str], lora: LoraSettings, seed: int) -> "PeftModel":
+def build_classifier(
+    backbone: Backbone, label_names: Sequence[str], lora: LoraSettings, seed: int, model: ModelSettings | None = None
+) -> "PeftModel":
     """Load pretrained weights, add head and LoRA; only LoRA and head train.
 
     Args:
@@ -40,6 +42,7 @@ def build_classifier(backbone: Backbone, label_names: Sequence[str], lora: LoraS
         label_names: in id order, stored in the configuration.
         lora: rank, scale, dropout and targets.
         seed: fixes the freshly initialised weights.
+        model: dropout other than the backbone's own.
 
     Raises:
         BackboneError, NetworkError: the backbone cannot be had or is of no supported family.
@@ -48,9 +51,11 @@ def build_classifier(backbone: Backbone, label_names: Sequence[str], lora: LoraS
 
     config = with_labels(backbone.config(), label_names)
     family = family_of(config.model_type)
+    if model is not None:
+        _set_dropout(config, family, model)
     seed_everything(seed, HEAD_SEED)
     with _quiet_transformers():
-        model, report = backbone.load(
+        built, report = backbone.load(
             AutoModelForSequenceClassification.from_pretrained,
             config=config,
             use_safetensors=True,
@@ -67,8 +72,8 @@ def build_classifier(backbone: Backbone, label_names: Sequence[str], lora: LoraS
             f"({', '.join(extra[:3])}): they are not those its config.json asks for. Use a whole pretrained encoder."
         )
     # PEFT writes this name into the adapter; a path into this machine's site-packages would help nobody
-    model.name_or_path = model.config.name_or_path = backbone.hub_name
-    return _add_lora(model, lora_config(family, lora, backbone.hub_name))
+    built.name_or_path = built.config.name_or_path = backbone.hub_name
+    return _add_lora(built, lora_config(family, lora, backbone.hub_name))
 
 
 def empty_classifier(config: "PretrainedConfig", label_names: Sequence[str], lora: LoraSettings) -> "PeftModel":
@@ -102,6 +107,14 @@ def with_labels(config: "PretrainedConfig", label_names: Sequence[str]) -> "Pret
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: index for index, name in enumerate(label_names)}
     return config
+
+
+def _set_dropout(config: "PretrainedConfig", family: Family, model: ModelSettings) -> None:
+    if model.hidden_dropout is not None:
+        for name in family.hidden_dropout:
+            setattr(config, name, model.hidden_dropout)
+    if model.attention_dropout is not None:
+        setattr(config, family.attention_dropout, model.attention_dropout)
 
 
 def lora_config(family: Family, lora: LoraSettings, base_model: str | None) -> "LoraConfig":
@@ -139,7 +152,7 @@ def length_limit(config: "PretrainedConfig", wanted: int) -> int:
     positions = getattr(config, "max_position_embeddings", None)
     if not family.positions_limit_length or not positions:
         return wanted
-    return min(wanted, int(positions) - family.first_position)
+    return min(wanted, int(positions) - family.first_position(config))
 
 
 @contextlib.contextmanager

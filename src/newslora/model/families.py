@@ -7,8 +7,12 @@ comes with the checkpoint but plays the part of RoBERTa's dense layer, so it is 
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from newslora.errors import BackboneError, near
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +22,25 @@ class Family:
     query_value: tuple[str, ...]
     all_linear: tuple[str, ...]
     head: tuple[str, ...]
-    first_position: int = 0  # position embeddings before this one are never used
+    position_offset: Literal["none", "after padding", "two"] = "none"  # see `first_position`
     positions_limit_length: bool = True  # learned absolute positions; False where any length runs
+    hidden_dropout: tuple[str, ...] = ("hidden_dropout_prob",)  # names in the configuration
+    attention_dropout: str = "attention_probs_dropout_prob"
 
     def targets(self, setting: str) -> tuple[str, ...]:
         """`lora.targets` -> module names."""
         return self.query_value if setting == "query-value" else self.all_linear
 
+    def first_position(self, config: "PretrainedConfig") -> int:
+        """Place of a row's first token among the position embeddings; those before it are never used.
+
+        RoBERTa counts on from its padding id, MPNet from a fixed two, whatever its padding id is.
+        """
+        return {"none": 0, "after padding": (config.pad_token_id or 0) + 1, "two": 2}[self.position_offset]
+
 
 _BERT_LINEAR = ("query", "key", "value", "output.dense", "intermediate.dense")
-_ROBERTA = Family(("query", "value"), _BERT_LINEAR, ("classifier",), first_position=2)
+_ROBERTA = Family(("query", "value"), _BERT_LINEAR, ("classifier",), position_offset="after padding")
 
 # model_type of the configuration -> family
 FAMILIES: dict[str, Family] = {
@@ -36,7 +49,11 @@ FAMILIES: dict[str, Family] = {
     "xlm-roberta": _ROBERTA,
     "electra": Family(("query", "value"), _BERT_LINEAR, ("classifier",)),
     "distilbert": Family(
-        ("q_lin", "v_lin"), ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"), ("pre_classifier", "classifier")
+        ("q_lin", "v_lin"),
+        ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
+        ("pre_classifier", "classifier"),
+        hidden_dropout=("dropout",),
+        attention_dropout="attention_dropout",
     ),
     # relative positions: the embeddings' size is no limit, and many checkpoints have none
     "deberta-v2": Family(
@@ -49,7 +66,7 @@ FAMILIES: dict[str, Family] = {
         ("attn.q", "attn.v"),
         ("attn.q", "attn.k", "attn.v", "attn.o", "output.dense", "intermediate.dense"),
         ("classifier",),
-        first_position=2,
+        position_offset="two",
     ),
     # one layer's weights are used at every depth, so its LoRA is too
     "albert": Family(
@@ -58,7 +75,13 @@ FAMILIES: dict[str, Family] = {
         ("pooler", "classifier"),
     ),
     # query, key and value are one matrix here: adapting query and value adapts key with them
-    "modernbert": Family(("attn.Wqkv",), ("attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo"), ("head", "classifier")),
+    "modernbert": Family(
+        ("attn.Wqkv",),
+        ("attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo"),
+        ("head", "classifier"),
+        hidden_dropout=("embedding_dropout", "mlp_dropout"),
+        attention_dropout="attention_dropout",
+    ),
 }
 
 

@@ -1,32 +1,29 @@
 """Rows -> logits: the forward pass that evaluation, prediction and the loop's own validation share."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from newslora.data.batches import Rows, load_batches, sorted_batches
-from newslora.runtime import Precision
-
-if TYPE_CHECKING:
-    from peft import PeftModel
+from newslora.model.engine import Engine
 
 
 def predict_logits(
-    model: "PeftModel",
+    engine: Engine,
     rows: Rows,
-    batch_size: int,
-    precision: Precision,
+    *,
+    batch_size: int | None = None,
+    batch_tokens: int | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> NDArray[np.float32]:
     """Logits of every row, in row order.
 
     Args:
-        model: a classifier; put into evaluation mode for the call, and back.
-        rows: R rows; they run longest first, so batches hold little padding.
-        batch_size: rows a forward pass.
-        precision: what to compute in.
+        engine: a classifier.
+        rows: R rows; they run longest first, so batches hold rows of like length.
+        batch_size: most rows a forward pass.
+        batch_tokens: most tokens a forward pass, padding counted (a single longer row runs alone).
         progress: told the rows of each finished batch.
 
     Returns:
@@ -34,18 +31,11 @@ def predict_logits(
     """
     import torch
 
-    device = next(model.parameters()).device
-    plan = sorted_batches(rows.tokens.lengths, batch_size)
-    logits = np.zeros((len(rows), model.config.num_labels), dtype=np.float32)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), precision.autocast(device):
-            for chunk, batch in zip(plan, load_batches(rows, plan, workers=0, pin=False), strict=True):
-                on_device = batch.to(device)
-                out = model(input_ids=on_device.input_ids, attention_mask=on_device.attention_mask).logits
-                logits[chunk] = out.float().cpu().numpy()
-                progress(len(chunk))
-    finally:
-        model.train(was_training)
+    plan = sorted_batches(rows.tokens.lengths, batch_size, batch_tokens)
+    logits = np.zeros((len(rows), engine.model.config.num_labels), dtype=np.float32)
+    batches = load_batches(rows, plan, engine.collate, workers=0, pin=False)
+    with torch.inference_mode():
+        for chunk, batch in zip(plan, batches, strict=True):
+            logits[chunk] = engine.logits(batch.to(engine.device)).cpu().numpy()
+            progress(len(chunk))
     return logits

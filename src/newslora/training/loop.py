@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from newslora.config import TrainSettings
-from newslora.data.batches import Batch, Rows, epoch_batches, load_batches
+from newslora.data.batches import Rows, epoch_batches, load_batches
 from newslora.errors import InterruptedRun, RunError
 from newslora.metrics import quick_metrics, softmax
+from newslora.model.engine import AnyBatch, make_engine
 from newslora.model.inference import predict_logits
 from newslora.runfolder import RunFolder
 from newslora.runtime import Precision
@@ -94,10 +95,11 @@ class _Loop:
         watcher: Watcher,
     ) -> None:
         self.model, self.train_rows, self.validation_rows = model, train, validation
-        self.settings, self.precision, self.run, self.workers, self.watcher = settings, precision, run, workers, watcher
+        self.settings, self.run, self.workers, self.watcher = settings, run, workers, watcher
         self.epoch_steps = steps_per_epoch(len(train), settings)
         self.total_steps = self.epoch_steps * settings.epochs
-        self.stepper = Stepper(model, settings, precision, self.total_steps)
+        self.engine = make_engine(model, settings.engine_setting, precision, trains=True, release=True)
+        self.stepper = Stepper(self.engine, settings, precision, self.total_steps)
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         loaded, damaged = load_newest(run.checkpoints, model, self.stepper.optimizer)
@@ -131,14 +133,16 @@ class _Loop:
             if request.signal_number is not None and state.epoch < settings.epochs:
                 self._save_and_stop(request.signal_number)
 
-    def _steps_left(self) -> Iterator[list[Batch]]:
+    def _steps_left(self) -> Iterator[list[AnyBatch]]:
         """The micro-batches of each optimiser step of this epoch that is not done yet."""
         s, state = self.settings, self.state
         lengths = self.train_rows.tokens.lengths
         plan = epoch_batches(lengths, s.batch_size, _mixed(s.seed, ORDER_SEED), state.epoch, s.group_by_length)
         done = (state.step - state.epoch * self.epoch_steps) * s.accumulation_steps
-        batches = load_batches(self.train_rows, plan[done:], self.workers, pin=self.stepper.device.type == "cuda")
-        held: list[Batch] = []
+        batches = load_batches(
+            self.train_rows, plan[done:], self.engine.collate, self.workers, pin=self.engine.device.type == "cuda"
+        )
+        held: list[AnyBatch] = []
         for place, batch in enumerate(batches, done + 1):
             held.append(batch)
             if len(held) == s.accumulation_steps or place == len(plan):
@@ -161,7 +165,7 @@ class _Loop:
     def _finish_epoch(self) -> None:
         """Evaluate, remember the best, and close the epoch."""
         state = self.state
-        logits = predict_logits(self.model, self.validation_rows, self.settings.evaluation_batch_size, self.precision)
+        logits = predict_logits(self.engine, self.validation_rows, batch_size=self.settings.evaluation_batch_size)
         metrics = quick_metrics(np.asarray(self.validation_rows.labels), softmax(logits))
         # few rows tie often in accuracy; the lower loss then tells which epoch is surer of what it gets right
         first = -metrics["loss"] if self.settings.best_metric == "loss" else metrics[self.settings.best_metric]

@@ -1,36 +1,32 @@
 """One optimiser step: forward, backward, clip, update."""
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from newslora.config import TrainSettings
-from newslora.data.batches import Batch
 from newslora.errors import RunError
 from newslora.model.classifier import trainable_parameters
-from newslora.runtime import Precision, seed_everything
+from newslora.model.engine import AnyBatch, Engine
+from newslora.runtime import Precision
 from newslora.training.optimizer import make_optimizer, make_scheduler
-
-if TYPE_CHECKING:
-    from peft import PeftModel
 
 DROPOUT_SEED = 3  # second part of the seed of each step's dropout; others: the head's in model, the order's in loop
 
 
 class Stepper:
-    """The model with its optimiser, schedule and loss scale."""
+    """The engine with its optimiser, schedule and loss scale."""
 
-    def __init__(self, model: "PeftModel", settings: TrainSettings, precision: Precision, total_steps: int) -> None:
+    def __init__(self, engine: Engine, settings: TrainSettings, precision: Precision, total_steps: int) -> None:
         import torch
 
-        self.model, self.settings, self.precision = model, settings, precision
-        self.device = next(model.parameters()).device
-        self.parameters = [parameter for _, parameter in trainable_parameters(model)]
-        self.optimizer = make_optimizer(model, settings)
+        self.engine, self.settings, self.device = engine, settings, engine.device
+        self.parameters = [parameter for _, parameter in trainable_parameters(engine.model)]
+        self.optimizer = make_optimizer(engine.model, settings)
         self.scheduler = make_scheduler(self.optimizer, settings, total_steps)
         # scales fp16 losses so that small gradients survive; does nothing in bf16 and fp32
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision.name == "fp16")
 
-    def __call__(self, micro_batches: list[Batch], step: int) -> float:
+    def __call__(self, micro_batches: Sequence[AnyBatch], step: int) -> float:
         """Take optimiser step number `step` (from 0) over these micro-batches; returns the loss summed over rows.
 
         The loss is a mean over all rows of the step, however they fall into micro-batches. Dropout depends on
@@ -42,15 +38,12 @@ class Stepper:
         import torch
         from torch.nn.functional import cross_entropy
 
-        self.model.train()
         rows = sum(len(batch) for batch in micro_batches)
         loss_sum = 0.0
         for place, host_batch in enumerate(micro_batches):
-            seed_everything(self.settings.seed, DROPOUT_SEED, step, place)
             batch = host_batch.to(self.device)
-            with self.precision.autocast(self.device):
-                logits = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-            loss = cross_entropy(logits.float(), batch.labels, reduction="sum") / rows
+            logits = self.engine.logits(batch, (self.settings.seed, DROPOUT_SEED, step, place))
+            loss = cross_entropy(logits, batch.labels, reduction="sum") / rows
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             loss_sum += loss.item() * rows  # waits for the device: a broken loss must not reach the optimiser
         if not math.isfinite(loss_sum):

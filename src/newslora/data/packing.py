@@ -1,0 +1,70 @@
+"""Rows -> one packed batch: the rows laid end to end, without padding.
+
+    padded   (B, L)   a a a a . .        packed   (T,)   c c c c c c a a a a b b
+                      b b . . . .                 positions   0 1 2 3 4 5 0 1 2 3 0 1
+                      c c c c c c
+
+AG News at batch 16 pads 53 tokens a row to 95; packed, the 42 are never computed. Rows lie longest first, so that
+attention finds rows of like length side by side; `order` leads back to the order they were asked for in.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from newslora.data.batches import Rows
+
+if TYPE_CHECKING:
+    import torch
+
+# T is a multiple of this: each new T costs a CPU milliseconds of code generation a matrix product, and a GPU a capture
+TOKENS_STEP = 32
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """B rows of T tokens in all."""
+
+    input_ids: "torch.Tensor"  # (T,) int64; after the last row, filler that no row attends to
+    positions: "torch.Tensor"  # (T,) int64, from 0 in every row
+    lengths: tuple[int, ...]  # B, longest first
+    order: "torch.Tensor"  # (B,) int64: row i as asked for lies at place order[i]
+    labels: "torch.Tensor"  # (B,) int64 as asked for; -1 where unknown
+
+    def to(self, device: "torch.device") -> "PackedBatch":
+        ids, positions, order, labels = (
+            tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.positions, self.order, self.labels)
+        )
+        return PackedBatch(ids, positions, self.lengths, order, labels)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def pin_memory(self) -> "PackedBatch":
+        return PackedBatch(
+            self.input_ids.pin_memory(), self.positions.pin_memory(), self.lengths, self.order.pin_memory(),
+            self.labels.pin_memory(),
+        )  # fmt: skip
+
+
+def pack(rows: Rows, chosen: Sequence[int]) -> PackedBatch:
+    """Row numbers -> PackedBatch. Every row whole, exactly once."""
+    import torch
+
+    places = np.asarray(chosen, dtype=np.int64)
+    lengths = rows.tokens.lengths_of(places)
+    longest_first = np.argsort(-lengths, kind="stable")
+    lengths = lengths[longest_first]
+    total = int(lengths.sum())
+    ids = np.zeros(-(-total // TOKENS_STEP) * TOKENS_STEP, dtype=np.int64)
+    np.concatenate([rows.tokens[row] for row in places[longest_first]], out=ids[:total], casting="same_kind")
+    positions = np.zeros_like(ids)
+    positions[:total] = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    order = np.empty(len(places), dtype=np.int64)
+    order[longest_first] = np.arange(len(places))
+    return PackedBatch(
+        torch.from_numpy(ids), torch.from_numpy(positions), tuple(lengths.tolist()), torch.from_numpy(order),
+        torch.from_numpy(rows.labels[places]),
+    )  # fmt: skip

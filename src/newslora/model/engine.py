@@ -1,0 +1,133 @@
+"""How rows become logits: padded through the stock forward, or packed through ours. Both give the same numbers.
+
+The padded engine is the plain reference, and the path of encoders that have no packed form (MPNet, DeBERTa-v2,
+ModernBERT). tests/equivalence/test_packed.py holds the two together.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from newslora.data.batches import Batch, Rows
+from newslora.data.packing import PackedBatch, pack
+from newslora.errors import SettingsError
+from newslora.model.packed.dropout import DropoutBits
+from newslora.model.packed.encoder import PackedEncoder, can_pack
+from newslora.runtime import Precision, seed_everything
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+AnyBatch = Batch | PackedBatch
+
+
+class Engine(Protocol):
+    """A classifier that takes rows in the form it computes fastest."""
+
+    name: str  # "padded" or "packed"
+    model: "PeftModel"
+    device: "torch.device"
+
+    @property
+    def collate(self) -> "Callable[[Rows, Sequence[int]], AnyBatch]":
+        """Makes a batch of row numbers; a plain function, so that worker processes can be given it."""
+
+    def logits(self, batch: AnyBatch, dropout_seed: Sequence[int] | None = None) -> "torch.Tensor":
+        """(B, C) fp32 logits in the order the rows were asked for; differentiable in LoRA and head.
+
+        Args:
+            batch: from `collate`, on the engine's device.
+            dropout_seed: decides what dropout drops, alone; None drops nothing.
+        """
+
+
+class PaddedEngine:
+    """The stock forward under torch's mixed precision."""
+
+    name = "padded"
+
+    def __init__(self, model: "PeftModel", precision: Precision) -> None:
+        self.model, self.precision = model, precision
+        self.device: torch.device = next(model.parameters()).device
+
+    @property
+    def collate(self) -> "Callable[[Rows, Sequence[int]], AnyBatch]":
+        return Rows.batch
+
+    def logits(self, batch: AnyBatch, dropout_seed: Sequence[int] | None = None) -> "torch.Tensor":
+        assert isinstance(batch, Batch)
+        _set_dropout(self.model, dropout_seed)
+        with self.precision.autocast(self.device):
+            logits: torch.Tensor = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        return logits.float()
+
+
+class PackedEngine:
+    """Packed tokens; frozen weights once in the compute type, LoRA and head as fp32 masters."""
+
+    name = "packed"
+
+    def __init__(self, model: "PeftModel", precision: Precision, trains: bool, release: bool) -> None:
+        """Take over a classifier.
+
+        Args:
+            model: of a family that has a packed form.
+            precision: what to multiply in.
+            trains: whether gradients will be asked for; the weights are then kept in both directions.
+            release: give back the memory of the stock frozen weights. The stock forward then no longer works (it answers
+                NaN); saving and counting do.
+        """
+        self.model = model
+        self.device: torch.device = next(model.parameters()).device
+        self._encoder = PackedEncoder(model, precision.dtype, trains)
+        if release:
+            self._encoder.release_stock_weights()
+
+    @property
+    def collate(self) -> "Callable[[Rows, Sequence[int]], AnyBatch]":
+        return pack
+
+    def logits(self, batch: AnyBatch, dropout_seed: Sequence[int] | None = None) -> "torch.Tensor":
+        assert isinstance(batch, PackedBatch)
+        _set_dropout(self.model, dropout_seed)
+        return self._encoder.logits(batch, None if dropout_seed is None else DropoutBits(dropout_seed))
+
+
+def engine_name(config: Any, setting: str, precision: Precision, device: "torch.device") -> str:
+    """`train.engine` -> 'packed' or 'padded' for an encoder of this configuration.
+
+    Raises:
+        SettingsError: 'packed' where there is no packed form: of this encoder, or in fp16.
+    """
+    packs = can_pack(config) and precision.name != "fp16"
+    if setting == "packed" and not packs:
+        what = "fp16" if can_pack(config) else f"the encoder family '{config.model_type}'"
+        raise SettingsError(
+            f"train.engine is 'packed', but {what} has no packed form. Use train.engine=auto, which then takes the padded "
+            "path with the same results."
+        )
+    if setting == "auto":  # on a GPU the packed path runs too, but its speed there is not measured yet
+        return "packed" if packs and device.type == "cpu" else "padded"
+    return setting
+
+
+def make_engine(
+    model: "PeftModel", setting: str, precision: Precision, trains: bool = False, release: bool = False
+) -> Engine:
+    """The engine of a classifier, on the device where the model is.
+
+    Args:
+        model: the classifier.
+        setting: 'auto', 'packed' or 'padded'; see `engine_name`.
+        precision, trains, release: see `PackedEngine`.
+    """
+    if engine_name(model.config, setting, precision, next(model.parameters()).device) == "packed":
+        return PackedEngine(model, precision, trains, release)
+    return PaddedEngine(model, precision)
+
+
+def _set_dropout(model: Any, seed: Sequence[int] | None) -> None:
+    """Training mode with torch's generators (stock dropout, the head's in both engines) seeded, or evaluation mode."""
+    model.train(seed is not None)  # always: a model fresh from PEFT says it trains while its parts do not
+    if seed is not None:
+        seed_everything(*seed)

@@ -1,0 +1,175 @@
+"""A whole encoder on packed tokens, standing in for the stock one inside the stock classifier's own forward.
+
+The stock classifier runs as ever: its embeddings, its encoder, its head. While `PackedEncoder.standing_in` lasts, its
+encoder module answers with this class: one sequence of T packed tokens goes in, the first tokens of the B rows come out,
+which are what every one of these heads reads.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from newslora.model.classifier import trainable_parameters
+from newslora.model.families import family_of
+from newslora.model.packed.attention import Segments, find_segments
+from newslora.model.packed.dropout import DropoutBits, keep_scale, masked
+from newslora.model.packed.layer import Layer, activation
+from newslora.model.packed.stock import STOCK_ENCODERS
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+    from newslora.data.packing import PackedBatch
+
+
+def can_pack(config: Any) -> bool:
+    """Whether this encoder has a packed form here; the others take the padded path."""
+    if config.model_type not in STOCK_ENCODERS:
+        return False
+    try:
+        activation(getattr(config, "hidden_act", None) or config.activation)
+    except KeyError:
+        return False
+    return True
+
+
+class PackedEncoder:
+    """The layers of one classifier; its LoRA parameters stay the stock model's own."""
+
+    def __init__(self, model: "PeftModel", dtype: "torch.dtype", trains: bool) -> None:
+        """Copy the frozen weights of a classifier's layers into the compute type.
+
+        Args:
+            model: of a family that `can_pack`, on the device to compute on.
+            dtype: to compute in; LoRA and head stay fp32 masters.
+            trains: whether gradients will be asked for.
+        """
+        self.model, self.dtype = model, dtype
+        base: Any = model.get_base_model()
+        name, layers_of = STOCK_ENCODERS[model.config.model_type]
+        self.stock = getattr(base, base.base_model_prefix)
+        self.stock_encoder = getattr(self.stock, name)
+        self.first_position = family_of(model.config.model_type).first_position(model.config)
+        lora = [parameter for name, parameter in trainable_parameters(model) if "lora_" in name]
+        self.parameters = lora
+        places = {id(parameter): place for place, parameter in enumerate(lora)}
+        stock_layers = layers_of(self.stock_encoder)
+        shared: dict[int, Layer] = {}
+        self.layers: list[Layer] = []
+        for depth, stock in enumerate(stock_layers):
+            last = depth == len(stock_layers) - 1
+            key = id(stock.out)
+            if last or key not in shared:
+                shared[key] = Layer(stock, places, dtype, trains, first_token_only=last)
+            self.layers.append(shared[key])
+
+    def logits(self, batch: "PackedBatch", bits: DropoutBits | None) -> "torch.Tensor":
+        """(B, C) logits in the order the rows were asked for; differentiable in LoRA and head.
+
+        Args:
+            batch: on the model's device.
+            bits: of dropout; None drops nothing (the model should then be in evaluation mode).
+        """
+        import torch
+
+        segments = find_segments(batch.lengths, len(batch.input_ids), self.dtype, batch.input_ids.device)
+        with self._standing_in(segments, bits):
+            arguments = {
+                "input_ids": batch.input_ids[None],
+                "position_ids": batch.positions[None] + self.first_position,
+            }
+            if self.model.config.model_type != "distilbert":  # which has no token types
+                arguments["token_type_ids"] = torch.zeros_like(arguments["input_ids"])
+            logits: torch.Tensor = self.model(**arguments).logits
+        return logits.index_select(0, batch.order)
+
+    @contextlib.contextmanager
+    def _standing_in(self, segments: Segments, bits: DropoutBits | None) -> Iterator[None]:
+        import torch
+        from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+        def encode(hidden_states: "torch.Tensor", *_: Any, **__: Any) -> Any:
+            before = getattr(self.stock_encoder, "embedding_hidden_mapping_in", None)  # ALBERT's own first step
+            hidden = hidden_states[0] if before is None else before(hidden_states[0])
+            hidden = hidden.to(self.dtype)
+            if torch.is_grad_enabled():
+                first = _packed_function().apply(hidden, self, segments, bits, *self.parameters)
+            else:
+                first = self.run(hidden, segments, bits, keep=False)[0].float()
+            return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=first[:, None])
+
+        dropout = self.stock.embeddings.dropout
+
+        def drop(x: "torch.Tensor") -> "torch.Tensor":
+            mask = bits.keep_mask(x.shape, dropout.p, x) if bits else None
+            return x if mask is None else masked(x, mask).mul_(keep_scale(dropout.p))
+
+        self.stock_encoder.forward, dropout.forward = encode, drop
+        try:
+            yield
+        finally:
+            del self.stock_encoder.forward, dropout.forward
+
+    def release_stock_weights(self) -> None:
+        """Free the stock copies of what this class holds; they keep their shapes and read as NaN."""
+        import torch
+
+        for parameter in self.stock_encoder.parameters():
+            if parameter.ndim == 2 and not parameter.requires_grad:
+                parameter.data = torch.full((1, 1), torch.nan, device=parameter.device).expand(parameter.shape)
+
+    def run(
+        self, hidden: "torch.Tensor", segments: Segments, bits: DropoutBits | None, keep: bool
+    ) -> "tuple[torch.Tensor, list[Any], list[torch.Tensor]]":
+        """(T, H) embeddings -> (B, H) first tokens, what the backward needs, and LoRA in the compute type."""
+        weights = [parameter.detach().to(self.dtype) for parameter in self.parameters]
+        saved = []
+        for layer in self.layers:
+            hidden, held = layer.forward(hidden, segments, weights, bits, keep)
+            saved.append(held)
+        return hidden, saved, weights
+
+    def run_back(
+        self, d_first: "torch.Tensor", saved: list[Any], weights: "list[torch.Tensor]", segments: Segments
+    ) -> "list[torch.Tensor | None]":
+        """(B, H) gradient of the first tokens -> gradients of the LoRA parameters, fp32. Frees `saved` on the way."""
+        gradients: list[torch.Tensor | None] = [None] * len(self.parameters)
+        gradient = d_first
+        for depth in reversed(range(len(self.layers))):
+            below = self.layers[depth].backward(gradient, saved.pop(), segments, weights, gradients, needs_dx=depth > 0)
+            if below is not None:
+                gradient = below
+        return gradients
+
+
+def _packed_function() -> Any:
+    """The autograd function, made at first use so that importing this module does not import torch."""
+    global _FUNCTION
+    if _FUNCTION is None:
+        import torch
+
+        class Packed(torch.autograd.Function):
+            """The embeddings are frozen, so gradients are wanted for LoRA alone."""
+
+            @staticmethod
+            def forward(
+                ctx: Any, hidden: "torch.Tensor", encoder: PackedEncoder, segments: Segments,
+                bits: DropoutBits | None, *parameters: "torch.Tensor",
+            ) -> "torch.Tensor":  # fmt: skip
+                first, saved, weights = encoder.run(hidden, segments, bits, keep=True)
+                ctx.held = encoder, saved, weights, segments
+                return first.float()
+
+            @staticmethod
+            def backward(ctx: Any, d_first: "torch.Tensor") -> Any:
+                encoder, saved, weights, segments = ctx.held
+                del ctx.held
+                gradients = encoder.run_back(d_first.to(encoder.dtype), saved, weights, segments)
+                return (None, None, None, None, *gradients)
+
+        _FUNCTION = Packed
+    return _FUNCTION
+
+
+_FUNCTION: Any = None

@@ -1,0 +1,163 @@
+"""Frozen weights with LoRA beside them, forward and backward.
+
+Nothing frozen has a gradient: the backward of y = x W^T + b is dx = dy W alone. The weight is kept once a direction in
+the compute type, in the order oneDNN multiplies in where it is asked (CPU), so no step casts or reorders it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from newslora.model.packed.dropout import DropoutBits, keep_scale, masked, masked_
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """A LoRA pair as PEFT holds it: the update of y is scale * B A dropout(x)."""
+
+    columns: slice  # of y
+    a: int  # place of A (r, in) among the trainable parameters handed to forward and backward
+    b: int  # place of B (out, r)
+    scale: float
+    rate: float  # of dropout
+
+
+@dataclass(slots=True)
+class Saved:
+    """What a projection's backward needs besides its input."""
+
+    low: "list[torch.Tensor]"  # (N, r) A dropout(x) of each pair, not scaled by the kept share
+    masks: "list[torch.Tensor | None]"
+
+
+class Projection:
+    """y = x W^T + b + LoRA, for one weight or several over the same input (query, key and value in one product)."""
+
+    def __init__(self, linears: Sequence[Any], places: "dict[int, int]", dtype: "torch.dtype", trains: bool) -> None:
+        """Take over stock linear layers.
+
+        Args:
+            linears: `torch.nn.Linear` or PEFT's LoRA layer around one; their outputs lie side by side in y.
+            places: id of each trainable parameter -> its place.
+            dtype: to compute in.
+            trains: whether `backward` will be called.
+        """
+        import torch
+
+        bases = [getattr(linear, "base_layer", linear) for linear in linears]
+        weight = torch.cat([base.weight.detach() for base in bases]).to(dtype)
+        biases = [base.bias if base.bias is not None else weight.new_zeros(len(base.weight)) for base in bases]
+        self._bias = torch.cat([bias.detach().to(dtype) for bias in biases])
+        self._multiply = _multiplier(weight)
+        self._multiply_back = _multiplier(weight.t()) if trains else None
+        self.pairs: list[LowRank] = []
+        start = 0
+        for linear, base in zip(linears, bases, strict=True):
+            columns = slice(start, start + len(base.weight))
+            start = columns.stop
+            if base is not linear:
+                (name,) = linear.active_adapters
+                a, b = places[id(linear.lora_A[name].weight)], places[id(linear.lora_B[name].weight)]
+                rate = float(getattr(linear.lora_dropout[name], "p", 0.0))
+                self.pairs.append(LowRank(columns, a, b, float(linear.scaling[name]), rate))
+
+    def forward(
+        self, x: "torch.Tensor", weights: "Sequence[torch.Tensor]", bits: DropoutBits | None
+    ) -> "tuple[torch.Tensor, Saved]":
+        """(N, in) -> (N, out). `weights`: the trainable parameters in the compute type; `bits`: None drops nothing."""
+        y = self._multiply(x, self._bias)
+        saved = Saved([], [])
+        for pair in self.pairs:
+            mask = bits.keep_mask(x.shape, pair.rate, x) if bits else None
+            low = masked(x, mask) @ weights[pair.a].t()
+            y[:, pair.columns].addmm_(low, weights[pair.b].t(), alpha=_gain(pair, mask))
+            saved.low.append(low)
+            saved.masks.append(mask)
+        return y, saved
+
+    def backward(
+        self,
+        dy: "torch.Tensor",
+        x: "torch.Tensor | None",
+        saved: Saved,
+        weights: "Sequence[torch.Tensor]",
+        gradients: "list[torch.Tensor | None]",
+        gain: float,
+    ) -> "torch.Tensor":
+        """dL/dx, up to the factor `gain`; adds dL/dA and dL/dB, with it, to `gradients`.
+
+        Args:
+            dy: (N, out) gradient of y, up to the factor `gain`: the scale of a dropout above, which its caller applies
+                once, where an addition carries it for nothing.
+            x: (N, in) the forward's input; may be None where there is no LoRA.
+            saved: from forward.
+            weights: as in forward.
+            gradients: one place a trainable parameter.
+            gain: see dy.
+        """
+        assert self._multiply_back is not None, "made for forward only"
+        dx: torch.Tensor = self._multiply_back(dy, None)
+        self._pairs_backward(dy, x, saved, weights, gradients, gain, dx)
+        return dx
+
+    def backward_to_frozen(
+        self,
+        dy: "torch.Tensor",
+        x: "torch.Tensor | None",
+        saved: Saved,
+        weights: "Sequence[torch.Tensor]",
+        gradients: "list[torch.Tensor | None]",
+        gain: float,
+    ) -> None:
+        """As `backward` where nothing below x trains, so that dL/dx is not needed: the first layer."""
+        self._pairs_backward(dy, x, saved, weights, gradients, gain, None)
+
+    def _pairs_backward(
+        self,
+        dy: "torch.Tensor",
+        x: "torch.Tensor | None",
+        saved: Saved,
+        weights: "Sequence[torch.Tensor]",
+        gradients: "list[torch.Tensor | None]",
+        gain: float,
+        dx: "torch.Tensor | None",
+    ) -> None:
+        for pair, low, mask in zip(self.pairs, saved.low, saved.masks, strict=True):
+            assert x is not None
+            part, factor = dy[:, pair.columns], _gain(pair, mask)
+            d_low = part @ weights[pair.b]
+            _add(gradients, pair.b, part.t() @ low, factor * gain)
+            _add(gradients, pair.a, d_low.t() @ masked(x, mask), factor * gain)
+            if dx is None:
+                continue
+            if mask is None:
+                dx.addmm_(d_low, weights[pair.a], alpha=factor)
+            else:
+                dx.add_(masked_(d_low @ weights[pair.a], mask), alpha=factor)
+
+
+def _gain(pair: LowRank, mask: "torch.Tensor | None") -> float:
+    return pair.scale if mask is None else pair.scale * keep_scale(pair.rate)
+
+
+def _add(gradients: "list[torch.Tensor | None]", place: int, value: "torch.Tensor", factor: float) -> None:
+    """Sums in fp32: one layer's weights may be used at several depths (ALBERT)."""
+    value = value.float().mul_(factor)
+    held = gradients[place]
+    gradients[place] = value if held is None else held.add_(value)
+
+
+def _multiplier(weight: "torch.Tensor") -> Any:
+    """(N, in), bias or None -> (N, out) for a fixed weight (out, in)."""
+    import torch
+    from torch.nn.functional import linear
+
+    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        # torch.compile's own way to multiply by a constant: the weight is put into oneDNN's order once, not at every call
+        ordered = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
+        multiply = torch.ops.mkldnn._linear_pointwise
+        return lambda x, bias: multiply(x, ordered, bias, "none", [], "")
+    return lambda x, bias: linear(x, weight, bias)
