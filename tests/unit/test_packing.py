@@ -45,7 +45,7 @@ def test_every_row_is_whole_and_there_once(lengths: list[int], data: st.DataObje
 def test_segments_find_every_token_and_mask_the_rest(lengths: list[int], filler: int) -> None:
     lengths = sorted(lengths, reverse=True)
     total = sum(lengths)
-    segments = find_segments(lengths, total + filler, torch.float32, CPU)
+    segments = find_segments(lengths, total + filler, 2, torch.float32, CPU)
     assert sum(group.rows for group in segments.groups) == len(lengths)
     place = 0
     for group in segments.groups:
@@ -58,8 +58,9 @@ def test_segments_find_every_token_and_mask_the_rest(lengths: list[int], filler:
             start = sum(lengths[: place + row])
             assert tokens[row, :length].tolist() == list(range(start, start + length))
             if group.bias is not None:
-                assert (group.bias[row, 0, 0] == 0).tolist() == [True] * length + [False] * (group.length - length)
-                assert group.bias[row, 0, 0, length:].tolist() == [float("-inf")] * (group.length - length)
+                for head in range(2):
+                    wanted = [0.0] * length + [float("-inf")] * (group.length - length)
+                    assert group.bias[2 * row + head, 0].tolist() == wanted
             else:
                 assert length == group.length
         place += group.rows
@@ -71,7 +72,7 @@ def test_segments_find_every_token_and_mask_the_rest(lengths: list[int], filler:
 
 
 def test_like_lengths_share_a_group_and_others_do_not() -> None:
-    segments = find_segments([100, 99, 98, 97, 40, 39, 10], 483, torch.float32, CPU)
+    segments = find_segments([100, 99, 98, 97, 40, 39, 10], 483, 2, torch.float32, CPU)
     assert [group.rows for group in segments.groups] == [4, 2, 1]
 
 

@@ -123,6 +123,43 @@ def plan_table(recipe: "Recipe", plan: "Plan") -> "Table":
     return table
 
 
+def bench_table(result: dict[str, Any]) -> "Table":
+    """A benchmark: each side's rate with its spread, and ours over the stock stack's."""
+    from rich.table import Table
+
+    rows = result["rows"]
+    table = Table(
+        title=f"{result['what']}; batch {result['settings']['batch_size']}, {rows['tokens_per_row']:.1f} tokens a row",
+        title_justify="left",
+    )
+    stock = [name for name in result["variants"] if name.startswith("trainer")]
+    for heading in (
+        "",
+        "rows/s",
+        "lowest to highest",
+        "tokens/s",
+        "of matmul peak",
+        "memory",
+        *(f"x {s}" for s in stock),
+    ):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, one in result["variants"].items():
+        rate = one["rows_per_second"]
+        table.add_row(
+            name,
+            f"{rate['median']:.2f}",
+            f"{rate['lowest']:.2f} to {rate['highest']:.2f}",
+            f"{one['tokens_per_second']:,.0f}",
+            f"{one['share_of_matmul_peak']:.0%}",
+            f"{(one['memory_peak'] - one['memory_before']) / 2**20:,.0f} MiB",
+            *(
+                f"{result['ratios'][key]:.2f}" if (key := f"{name} / {other}") in result["ratios"] else ""
+                for other in stock
+            ),
+        )
+    return table
+
+
 def duration(seconds: float) -> str:
     """Seconds in the unit a person would say."""
     if seconds < 90:

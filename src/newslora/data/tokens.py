@@ -44,6 +44,12 @@ class TokenTable:
         """(R,) tokens of each row."""
         return np.diff(self.offsets)
 
+    @classmethod
+    def of(cls, rows: Sequence[NDArray[np.int32]]) -> "TokenTable":
+        """Rows of token ids -> their table."""
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)]).astype(np.int64)
+        return cls(np.concatenate([*rows, np.zeros(0, np.int32)]).astype(np.int32), offsets)
+
     def lengths_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of some rows, at a cost that does not grow with the others."""
         found: NDArray[np.int64] = self.offsets[rows + 1] - self.offsets[rows]

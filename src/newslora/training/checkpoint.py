@@ -128,8 +128,8 @@ def _restore(path: Path, model: "PeftModel", optimizer: "torch.optim.Optimizer |
                 continue
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 if (value := tensors.get(f"adam.{key}.{name}")) is not None:
-                    # AdamW keeps its step count on the CPU unless it is captured or fused
-                    optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
+                    # the fused AdamW keeps its step count beside the parameter too
+                    optimizer.state[parameter][key] = value.to(parameter.device)
 
 
 def _whole_state(path: Path) -> LoopState | None:

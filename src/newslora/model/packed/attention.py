@@ -8,6 +8,7 @@ Letters: n rows of a group, h heads, d numbers a head, L tokens of the group's l
 groups together.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ class Group:
     start: int  # of this group in S
     tokens: "torch.Tensor"  # (n * L,) int64: packed place of each padded token; padding points at some real token
     padding: "torch.Tensor | None"  # int64 places in n * L that are padding; None: none
-    bias: "torch.Tensor | None"  # (n, 1, 1, L): minus infinity on padded keys
+    bias: "torch.Tensor | None"  # (n h, 1, L): minus infinity on padded keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,15 @@ class SavedGroup:
     mask: "torch.Tensor | None"
 
 
-def find_segments(lengths: Sequence[int], total: int, dtype: "torch.dtype", device: "torch.device") -> Segments:
+def find_segments(
+    lengths: Sequence[int], total: int, heads: int, dtype: "torch.dtype", device: "torch.device"
+) -> Segments:
     """Group rows of like length.
 
     Args:
         lengths: tokens of each row, longest first.
         total: T, filler after the last row included.
+        heads: h.
         dtype, device: of the queries to come.
     """
     import torch
@@ -86,9 +90,8 @@ def find_segments(lengths: Sequence[int], total: int, dtype: "torch.dtype", devi
         padding = bias = None
         if not real.all():
             padding = torch.from_numpy(np.flatnonzero(~real)).to(device)
-            bias = torch.zeros(n, 1, 1, longest, dtype=dtype)
-            bias.masked_fill_(torch.from_numpy(~real)[:, None, None, :], float("-inf"))
-            bias = bias.to(device)
+            closed = torch.from_numpy(np.where(real, 0.0, -np.inf)).to(device, dtype)
+            bias = closed[:, None].expand(n, heads, longest).reshape(n * heads, 1, longest)
         groups.append(Group(n, longest, padded, torch.from_numpy(tokens.ravel()).to(device), padding, bias))
         padded += n * longest
     return Segments(
@@ -127,10 +130,11 @@ def attend(
     width = qkv.shape[1] // 3
     padded = qkv.new_empty(segments.padded, width)
     saved = []
-    for group in segments.groups:
+    masks = _masks([(group.rows * heads, group.length, group.length) for group in segments.groups], rate, bits, qkv)
+    for group, mask in zip(segments.groups, masks, strict=True):
         n, length = group.rows, group.length
         q, k, v = _heads_first(qkv.index_select(0, group.tokens), n, length, heads, 3)
-        out, held = _attend_group(q, k, v, group, heads, rate, bits)
+        out, held = _attend_group(q, k, v, group, rate, mask)
         padded[group.start : group.start + n * length].view(n, length, heads, -1).copy_(
             out.view(n, heads, length, -1).transpose(1, 2)
         )
@@ -174,11 +178,12 @@ def attend_first(
     import torch
 
     outs, saved, start = [], [], 0
-    for group in segments.groups:
+    masks = _masks([(group.rows * heads, 1, group.length) for group in segments.groups], rate, bits, q)
+    for group, mask in zip(segments.groups, masks, strict=True):
         n = group.rows
         k, v = _heads_first(kv.index_select(0, group.tokens), n, group.length, heads, 2)
         q_rows = q[start : start + n].view(n * heads, 1, -1)
-        out, held = _attend_group(q_rows, k, v, group, heads, rate, bits)
+        out, held = _attend_group(q_rows, k, v, group, rate, mask)
         outs.append(out.view(n, -1))
         saved.append(held)
         start += n
@@ -207,14 +212,24 @@ def attend_first_backward(
     return d_q, segments.packed(padded)
 
 
+def _masks(
+    shapes: list[tuple[int, int, int]], rate: float, bits: DropoutBits | None, like: "torch.Tensor"
+) -> "list[torch.Tensor | None]":
+    """What each group's probabilities keep, drawn at once."""
+    sizes = [math.prod(shape) for shape in shapes]
+    drawn = bits.keep_mask((sum(sizes),), rate, like) if bits else None
+    if drawn is None:
+        return [None] * len(shapes)
+    return [part.view(shape) for part, shape in zip(drawn.split(sizes), shapes, strict=True)]
+
+
 def _attend_group(
     q: "torch.Tensor",
     k: "torch.Tensor",
     v: "torch.Tensor",
     group: Group,
-    heads: int,
     rate: float,
-    bits: DropoutBits | None,
+    mask: "torch.Tensor | None",
 ) -> "tuple[torch.Tensor, SavedGroup]":
     import torch
 
@@ -222,10 +237,8 @@ def _attend_group(
     if group.bias is None:
         scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
     else:
-        bias = group.bias.expand(group.rows, heads, 1, group.length).reshape(-1, 1, group.length)
-        scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale)
+        scores = torch.baddbmm(group.bias, q, k.transpose(1, 2), alpha=scale)
     probabilities = torch.softmax(scores, dim=-1)
-    mask = bits.keep_mask(probabilities.shape, rate, probabilities) if bits else None
     out = torch.bmm(masked(probabilities, mask), v)
     if mask is not None:
         out.mul_(keep_scale(rate))

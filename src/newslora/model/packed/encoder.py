@@ -73,7 +73,9 @@ class PackedEncoder:
         """
         import torch
 
-        segments = find_segments(batch.lengths, len(batch.input_ids), self.dtype, batch.input_ids.device)
+        segments = find_segments(
+            batch.lengths, len(batch.input_ids), self.layers[0].heads, self.dtype, batch.input_ids.device
+        )
         with self._standing_in(segments, bits):
             arguments = {
                 "input_ids": batch.input_ids[None],

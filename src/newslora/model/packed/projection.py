@@ -51,8 +51,8 @@ class Projection:
         weight = torch.cat([base.weight.detach() for base in bases]).to(dtype)
         biases = [base.bias if base.bias is not None else weight.new_zeros(len(base.weight)) for base in bases]
         self._bias = torch.cat([bias.detach().to(dtype) for bias in biases])
-        self._multiply = _multiplier(weight)
-        self._multiply_back = _multiplier(weight.t()) if trains else None
+        self._multiply = multiplier(weight)
+        self._multiply_back = multiplier(weight.t()) if trains else None
         self.pairs: list[LowRank] = []
         start = 0
         for linear, base in zip(linears, bases, strict=True):
@@ -150,7 +150,7 @@ def _add(gradients: "list[torch.Tensor | None]", place: int, value: "torch.Tenso
     gradients[place] = value if held is None else held.add_(value)
 
 
-def _multiplier(weight: "torch.Tensor") -> Any:
+def multiplier(weight: "torch.Tensor") -> Any:
     """(N, in), bias or None -> (N, out) for a fixed weight (out, in)."""
     import torch
     from torch.nn.functional import linear

@@ -1,0 +1,1 @@
+"""Speed as a ratio: newslora and the stock stack on the same rows, in one run, by turns."""

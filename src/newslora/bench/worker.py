@@ -1,0 +1,213 @@
+"""One measurement in a process of its own: `python -m newslora.bench.worker`, a Job as JSON in, numbers as JSON out.
+
+A fresh process keeps the other side's threads, caches and memory out of the figures, and makes its peak memory its own.
+"""
+
+import json
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+VARIANTS = {
+    "training": ("trainer-fp32", "trainer-bf16", "newslora-fp32", "newslora-bf16"),
+    "prediction": ("trainer-fp32", "trainer-bf16", "newslora-fp32", "newslora-bf16"),
+}
+LABELS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to measure."""
+
+    backbone: str
+    task: str  # "training" or "prediction"
+    variant: str
+    rows_file: str  # safetensors: ids, offsets, labels
+    batch_size: int
+    warmup_steps: int  # batches before the clock starts
+    steps: int  # batches on the clock
+    workers: int = 0  # processes that prepare batches
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Seconds, rows and real tokens on the clock, and memory.
+
+    Returns:
+        seconds, rows, tokens; memory_before (bytes after imports) and memory_peak (bytes) of this process.
+    """
+    import peft  # noqa: F401  # counted as imports, not as memory of the run
+    import torch
+    import transformers  # noqa: F401
+
+    from newslora.config import load_recipe
+    from newslora.model.backbones import resolve_backbone
+    from newslora.model.classifier import random_classifier
+
+    before = _memory("VmRSS")
+    rows = read_rows(Path(job.rows_file))
+    recipe = load_recipe("seed", {"train.batch_size": job.batch_size})
+    config = resolve_backbone(job.backbone).architecture()
+    if config is None:
+        raise SystemExit(f"The architecture of '{job.backbone}' is not known on this disk.")
+    torch.manual_seed(0)
+    model = random_classifier(config, [str(label) for label in range(LABELS)], recipe.lora)
+    side, precision = job.variant.split("-")
+    run = {
+        ("trainer", "training"): _train_stock,
+        ("trainer", "prediction"): _predict_stock,
+        ("newslora", "training"): _train_ours,
+        ("newslora", "prediction"): _predict_ours,
+    }[side, job.task]
+    result = run(job, model, rows, recipe, precision)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"job": asdict(job), **result, "memory_before": before, "memory_peak": peak}
+
+
+def read_rows(path: Path) -> Any:
+    """The rows that all variants share."""
+    from safetensors.numpy import load_file
+
+    from newslora.data.batches import Rows
+    from newslora.data.tokens import TokenTable
+
+    held = load_file(path)
+    return Rows(TokenTable(held["ids"], held["offsets"]), held["labels"], pad_id=int(held["pad_id"][0]))
+
+
+def _plan(job: Job, rows: Any, recipe: Any) -> list[list[int]]:
+    from newslora.data.batches import epoch_batches
+
+    plan: list[list[int]] = []
+    while len(plan) < job.warmup_steps + job.steps:
+        plan += epoch_batches(rows.tokens.lengths, job.batch_size, recipe.train.seed, len(plan))
+    return plan[: job.warmup_steps + job.steps]
+
+
+def _counted(job: Job, rows: Any, plan: list[list[int]], seconds: float) -> dict[str, Any]:
+    timed = [row for batch in plan[job.warmup_steps :] for row in batch]
+    return {"seconds": seconds, "rows": len(timed), "tokens": int(rows.tokens.lengths[timed].sum())}
+
+
+def _train_ours(job: Job, model: Any, rows: Any, recipe: Any, precision: str) -> dict[str, Any]:
+    from newslora.data.batches import load_batches
+    from newslora.model.engine import make_engine
+    from newslora.runtime import Precision
+    from newslora.training.step import Stepper
+
+    plan = _plan(job, rows, recipe)
+    resolved = Precision(precision, "benchmark")
+    engine = make_engine(model, "auto", resolved, trains=True, release=True)
+    stepper = Stepper(engine, recipe.train, resolved, total_steps=len(plan))
+    began = 0.0
+    for step, batch in enumerate(load_batches(rows, plan, engine.collate, job.workers, pin=False)):
+        if step == job.warmup_steps:
+            began = time.perf_counter()
+        stepper([batch], step)
+    return _counted(job, rows, plan, time.perf_counter() - began) | {"engine": engine.name}
+
+
+def _predict_ours(job: Job, model: Any, rows: Any, recipe: Any, precision: str) -> dict[str, Any]:
+    from newslora.data.batches import Rows
+    from newslora.data.tokens import TokenTable
+    from newslora.model.engine import make_engine
+    from newslora.model.inference import predict_logits
+    from newslora.predict.classifier import BATCH_TOKENS
+    from newslora.runtime import Precision
+
+    plan = _plan(job, rows, recipe)
+    engine = make_engine(model, "auto", Precision(precision, "benchmark"), release=True)
+
+    def score(batches: list[list[int]]) -> None:
+        chosen = [row for batch in batches for row in batch]
+        parts = [rows.tokens[row] for row in chosen]
+        table = TokenTable.of(parts)
+        some = Rows(table, rows.labels[chosen], rows.pad_id)
+        predict_logits(engine, some, batch_tokens=BATCH_TOKENS[engine.device.type])
+
+    score(plan[: job.warmup_steps])
+    began = time.perf_counter()
+    score(plan[job.warmup_steps :])
+    return _counted(job, rows, plan, time.perf_counter() - began) | {"engine": engine.name}
+
+
+def _stock_trainer(job: Job, model: Any, rows: Any, precision: str, steps: int, folder: str) -> Any:
+    """The stock Trainer as its users write it: dynamic padding, the reference recipe's settings."""
+    from transformers import Trainer, TrainingArguments
+
+    class InOrder(Trainer):
+        """Takes rows in the order they are given, so that both sides see the same batches."""
+
+        def _get_train_sampler(self, *arguments: Any, **more: Any) -> Any:
+            from torch.utils.data import SequentialSampler
+
+            return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+
+    arguments = TrainingArguments(
+        folder, per_device_train_batch_size=job.batch_size, per_device_eval_batch_size=job.batch_size,
+        max_steps=max(steps, 1), learning_rate=2e-4, weight_decay=0.01, warmup_steps=500, lr_scheduler_type="cosine",
+        logging_steps=100, save_strategy="no", report_to=[], disable_tqdm=True, bf16=precision == "bf16",
+        bf16_full_eval=precision == "bf16", remove_unused_columns=False, dataloader_num_workers=job.workers, use_cpu=True,
+    )  # fmt: skip
+
+    def collate(items: list[int]) -> dict[str, Any]:
+        batch = rows.batch(items)
+        return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": batch.labels}
+
+    return InOrder(model, arguments, data_collator=collate)
+
+
+def _train_stock(job: Job, model: Any, rows: Any, recipe: Any, precision: str) -> dict[str, Any]:
+    import tempfile
+
+    from transformers import TrainerCallback
+
+    plan = _plan(job, rows, recipe)
+    ends: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *arguments: Any, **more: Any) -> None:
+            ends.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _stock_trainer(job, model, rows, precision, len(plan), folder)
+        trainer.train_dataset = [row for batch in plan for row in batch]
+        trainer.add_callback(Clock())
+        trainer.train()
+    return _counted(job, rows, plan, ends[-1] - ends[job.warmup_steps - 1])
+
+
+def _predict_stock(job: Job, model: Any, rows: Any, recipe: Any, precision: str) -> dict[str, Any]:
+    import tempfile
+
+    plan = _plan(job, rows, recipe)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = _stock_trainer(job, model, rows, precision, 1, folder)
+        trainer.predict([row for batch in plan[: job.warmup_steps] for row in batch])
+        began = time.perf_counter()
+        trainer.predict([row for batch in plan[job.warmup_steps :] for row in batch])
+        seconds = time.perf_counter() - began
+    return _counted(job, rows, plan, seconds)
+
+
+def _memory(field: str) -> int | None:
+    """Bytes of a field of /proc/self/status, where there is one."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), None)
+
+
+def main() -> None:
+    job = Job(**json.loads(sys.stdin.read()))
+    import warnings
+
+    warnings.filterwarnings("ignore")  # advice of the stock stack, in the middle of our JSON
+    print("RESULT" + json.dumps(measure(job)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The benchmark measures both sides, says what on, and its arithmetic is right."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from newslora.bench.flops import flops_per_token
+from newslora.bench.run import BenchSettings, measure_apart, run_bench
+from newslora.bench.worker import VARIANTS, Job, measure
+from newslora.cli.app import main
+from newslora.errors import RunError, SettingsError
+from newslora.model.backbones import resolve_backbone
+
+
+def test_the_floor_of_roberta_base_is_the_published_one() -> None:
+    """172 MFLOP a token forward and 346 with LoRA's backward (design.md, section 5), at AG News' 53 tokens a row."""
+    config = resolve_backbone("roberta-base").architecture()
+    assert flops_per_token(config, 53, training=False) == pytest.approx(172e6, rel=0.01)
+    assert flops_per_token(config, 53, training=True) == pytest.approx(346e6, rel=0.01)
+
+
+def test_bench_writes_one_json_with_both_sides(
+    tiny_bert: Path, news_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "result.json"
+    words = ["bench", str(tiny_bert), "--data", str(news_file), "--batch-size", "4", "--warmup", "1", "--steps", "3"]
+    assert main([*words, "--rounds", "2", "-o", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert set(result["variants"]) <= set(VARIANTS["training"])
+    assert {"trainer-fp32", "newslora-fp32"} <= set(result["variants"])
+    for variant in result["variants"].values():
+        rate = variant["rows_per_second"]
+        assert 0 < rate["lowest"] <= rate["median"] <= rate["highest"]
+        assert len(rate["rounds"]) == 2
+        assert variant["memory_peak"] > 0
+    rates = {name: variant["rows_per_second"]["median"] for name, variant in result["variants"].items()}
+    for name, ratio in result["ratios"].items():
+        if not name.startswith("memory"):
+            a, b = name.split(" / ")
+            assert ratio == pytest.approx(rates[a] / rates[b])
+    assert result["rows"]["rows"] == 16
+    assert result["rows"]["tokens_per_row"] <= result["rows"]["padded_per_row"]
+    assert result["environment"]["packages"]["torch"]
+    assert len(result["load_before_each"]) == 2 * len(result["variants"])
+    assert str(out) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("variant", ["trainer-fp32", "newslora-fp32"])
+def test_both_sides_predict_the_same_rows(variant: str, tiny_bert: Path, tmp_path: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    ids = np.arange(60, dtype=np.int32) % 20 + 4
+    offsets, labels = np.arange(0, 61, 6), np.arange(10) % 4
+    rows_file = tmp_path / "rows.safetensors"
+    save_file({"ids": ids, "offsets": offsets, "labels": labels, "pad_id": np.array([0])}, rows_file)
+    result = measure(Job(str(tiny_bert), "prediction", variant, str(rows_file), 2, 1, 4))
+    assert (result["rows"], result["tokens"]) == (8, 48)
+    assert result["seconds"] > 0
+
+
+def test_what_cannot_be_measured_is_refused(tiny_bert: Path, news_file: Path) -> None:
+    def settings(task: str = "training", steps: int = 1) -> BenchSettings:
+        return BenchSettings(str(tiny_bert), task, str(news_file), 4, 1, steps, 1, None)
+
+    with pytest.raises(SettingsError, match=r"no task 'trainign'.*Did you mean 'training'"):
+        run_bench(settings(task="trainign"))
+    with pytest.raises(SettingsError, match="steps is 0"):
+        run_bench(settings(steps=0))
+    with pytest.raises(RunError, match=r"(?s)measurement of trainer-fp32 failed.*nowhere"):
+        measure_apart(Job(str(tiny_bert), "training", "trainer-fp32", "nowhere.safetensors", 4, 1, 1))
