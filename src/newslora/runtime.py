@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGES = ("newslora", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "scikit-learn", "scipy")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,12 @@ def resolve_precision(setting: str, device: "torch.device") -> Precision:
     """`train.precision` -> what this device will compute in.
 
     Raises:
-        SettingsError: fp16 on a CPU, which has no loss scaling here and no speed to gain.
+        SettingsError: a name that is no precision, or fp16 on a CPU, which has no loss scaling here and no speed to gain.
     """
     import torch
+
+    if setting not in PRECISIONS:
+        raise SettingsError(f"There is no precision '{setting}'. Allowed: {', '.join(PRECISIONS)}.")
 
     if setting == "fp16" and device.type == "cpu":
         raise SettingsError("train.precision is 'fp16' but the device is a CPU. Use 'auto', 'bf16' or 'fp32'.")

@@ -226,6 +226,11 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "output suffix": (["predict", "{run}", "{news}", "-o", "out.xlsx"], 2, "'.xlsx'. Allowed: .csv"),
     "test is train": (["train", "--data", "{news}", "--test", "{news}"], 2, "same rows"),
     "resume and settings": (["train", "--resume", "{run}", "--set", "train.epochs=9"], 2, "as it began"),
+    "no such precision": (
+        ["predict", "{run}", "{news}", "--precision", "bf61"],
+        2,
+        "no precision 'bf61'. Allowed: auto",
+    ),
     "no such device": (["train", "--data", "{news}", "--device", "warp"], 2, "no device 'warp'"),
 }
 

@@ -30,6 +30,7 @@ class Job:
     warmup_steps: int  # batches before the clock starts
     steps: int  # batches on the clock
     workers: int = 0  # processes that prepare batches
+    rank: int = 4
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def measure(job: Job) -> dict[str, Any]:
 
     before = _memory("VmRSS")
     rows = read_rows(Path(job.rows_file))
-    recipe = load_recipe("seed", {"train.batch_size": job.batch_size})
+    recipe = load_recipe("seed", {"train.batch_size": job.batch_size, "lora.rank": job.rank})
     config = resolve_backbone(job.backbone).architecture()
     if config is None:
         raise SystemExit(f"The architecture of '{job.backbone}' is not known on this disk.")

@@ -47,7 +47,7 @@ def train(
     Parameters
     ----------
     recipe
-        A bundled recipe (quickstart, seed) or a TOML file.
+        A bundled recipe (quickstart, seed, fast) or a TOML file.
     data
         Training rows (data.source): file, folder, hub name, or 'corpus'.
     validation
@@ -143,6 +143,7 @@ def predict(
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     settings: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    precision: str = "fp32",
     device: str | None = None,
 ) -> None:
     """Classify rows: every input row comes out once, in order, with label, probability, or the error that kept it out.
@@ -157,6 +158,9 @@ def predict(
         File to write (.csv, .jsonl or .parquet); without it, label, probability and text go to standard output.
     settings
         data.text_columns, data.label_column or data.header as key=value, where columns cannot be found by name.
+    precision
+        'fp32', in which a text's answer does not depend on its neighbours beyond rounding; 'bf16'; or 'auto', the device's
+        fastest, which moves probabilities in the third digit.
     device
         'cpu', 'cuda', ...
     """
@@ -166,7 +170,7 @@ def predict(
     from newslora.predict.classifier import Classifier
 
     data = load_recipe("seed", _data_changes(settings)).data
-    classifier = Classifier.load(run, device)
+    classifier = Classifier.load(run, device, precision)
     console = _console()
     if source == "-":
         if output is not None:

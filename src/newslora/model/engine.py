@@ -1,7 +1,7 @@
 """How rows become logits: padded through the stock forward, or packed through ours. Both give the same numbers.
 
-The padded engine is the plain reference, and the path of encoders that have no packed form (MPNet, DeBERTa-v2,
-ModernBERT). tests/equivalence/test_packed.py holds the two together.
+The padded engine is the plain reference, and the path of encoders that have no packed form (MPNet and DeBERTa-v2, whose
+attention adds biases of relative position inside the stock module). tests/equivalence/test_packed.py holds the two together.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,8 @@ from newslora.data.batches import Batch, Rows
 from newslora.data.packing import PackedBatch, pack
 from newslora.errors import SettingsError
 from newslora.model.packed.dropout import DropoutBits
-from newslora.model.packed.encoder import PackedEncoder, can_pack
+from newslora.model.packed.encoder import PackedEncoder, has_layers
+from newslora.model.packed.interface import INTERFACE_FAMILIES, InterfaceEncoder
 from newslora.runtime import Precision, seed_everything
 
 if TYPE_CHECKING:
@@ -93,15 +94,36 @@ class PackedEngine:
         return self._encoder.logits(batch, None if dropout_seed is None else DropoutBits(dropout_seed))
 
 
+class InterfaceEngine:
+    """Packed tokens through the stock modules, for encoders whose layers have no form of ours."""
+
+    name = "packed"
+
+    def __init__(self, model: "PeftModel", precision: Precision) -> None:
+        self.model = model
+        self.device: torch.device = next(model.parameters()).device
+        self._encoder = InterfaceEncoder(model, precision)
+
+    @property
+    def collate(self) -> "Callable[[Rows, Sequence[int]], AnyBatch]":
+        return pack
+
+    def logits(self, batch: AnyBatch, dropout_seed: Sequence[int] | None = None) -> "torch.Tensor":
+        assert isinstance(batch, PackedBatch)
+        _set_dropout(self.model, dropout_seed)
+        return self._encoder.logits(batch)
+
+
 def engine_name(config: Any, setting: str, precision: Precision, device: "torch.device") -> str:
     """`train.engine` -> 'packed' or 'padded' for an encoder of this configuration.
 
     Raises:
         SettingsError: 'packed' where there is no packed form: of this encoder, or in fp16.
     """
-    packs = can_pack(config) and precision.name != "fp16"
+    has_form = has_layers(config) or config.model_type in INTERFACE_FAMILIES
+    packs = has_form and precision.name != "fp16"
     if setting == "packed" and not packs:
-        what = "fp16" if can_pack(config) else f"the encoder family '{config.model_type}'"
+        what = "fp16" if has_form else f"the encoder family '{config.model_type}'"
         raise SettingsError(
             f"train.engine is 'packed', but {what} has no packed form. Use train.engine=auto, which then takes the padded "
             "path with the same results."
@@ -122,7 +144,9 @@ def make_engine(
         precision, trains, release: see `PackedEngine`.
     """
     if engine_name(model.config, setting, precision, next(model.parameters()).device) == "packed":
-        return PackedEngine(model, precision, trains, release)
+        if has_layers(model.config):
+            return PackedEngine(model, precision, trains, release)
+        return InterfaceEngine(model, precision)
     return PaddedEngine(model, precision)
 
 

@@ -44,13 +44,14 @@ class Segments:
     padded: int  # S
     packed_from: "torch.Tensor"  # (T,) int64: padded place of each packed token
     firsts: "torch.Tensor"  # (B,) int64: packed place of each row's first token
+    row_of: "torch.Tensor"  # (T - filler,) int64: row of each token
     filler: int  # packed tokens after the last row, which answer nothing and get no gradient
 
     def packed(self, padded: "torch.Tensor") -> "torch.Tensor":
         """(S, ...) -> (T, ...), zeros in the filler."""
         found = padded.index_select(0, self.packed_from)
         if self.filler:
-            found[-self.filler :].zero_()
+            found[-self.filler :] = 0
         return found
 
 
@@ -94,10 +95,9 @@ def find_segments(
             bias = closed[:, None].expand(n, heads, longest).reshape(n * heads, 1, longest)
         groups.append(Group(n, longest, padded, torch.from_numpy(tokens.ravel()).to(device), padding, bias))
         padded += n * longest
-    return Segments(
-        tuple(groups), padded, torch.from_numpy(packed_from).to(device), torch.from_numpy(starts).to(device),
-        total - int(sizes.sum()),
-    )  # fmt: skip
+    row_of = np.repeat(np.arange(len(sizes)), sizes)
+    source, firsts, owner = (torch.from_numpy(part).to(device) for part in (packed_from, starts, row_of))
+    return Segments(tuple(groups), padded, source, firsts, owner, filler=total - len(row_of))
 
 
 def _like_lengths(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -216,11 +216,13 @@ def _masks(
     shapes: list[tuple[int, int, int]], rate: float, bits: DropoutBits | None, like: "torch.Tensor"
 ) -> "list[torch.Tensor | None]":
     """What each group's probabilities keep, drawn at once."""
+    import torch
+
     sizes = [math.prod(shape) for shape in shapes]
     drawn = bits.keep_mask((sum(sizes),), rate, like) if bits else None
     if drawn is None:
         return [None] * len(shapes)
-    return [part.view(shape) for part, shape in zip(drawn.split(sizes), shapes, strict=True)]
+    return [part.view(shape) for part, shape in zip(torch.split(drawn, sizes), shapes, strict=True)]
 
 
 def _attend_group(

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from newslora.data.packing import PackedBatch
 
 
-def can_pack(config: Any) -> bool:
-    """Whether this encoder has a packed form here; the others take the padded path."""
+def has_layers(config: Any) -> bool:
+    """Whether this encoder's layers have a form here."""
     if config.model_type not in STOCK_ENCODERS:
         return False
     try:
@@ -41,7 +41,7 @@ class PackedEncoder:
         """Copy the frozen weights of a classifier's layers into the compute type.
 
         Args:
-            model: of a family that `can_pack`, on the device to compute on.
+            model: that `has_layers`, on the device to compute on.
             dtype: to compute in; LoRA and head stay fp32 masters.
             trains: whether gradients will be asked for.
         """
