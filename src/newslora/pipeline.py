@@ -186,7 +186,8 @@ def _finish(
         "format": FORMAT,
         "recipe": recipe.name,
         "adapter_sha256": version,
-        "backbone": asdict(backbone) | {"sha256": card.backbone_sha256},
+        "backbone": asdict(backbone)
+        | {"sha256": card.backbone_sha256, "commit": getattr(model.config, "_commit_hash", None)},
         "model": describe_classifier(model),
         "training": {"steps": result.steps, "seconds": round(result.seconds, 3), "best_epoch": result.best_epoch},
         "seed": recipe.train.seed,

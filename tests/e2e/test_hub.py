@@ -23,7 +23,8 @@ from typing import Any
 import pytest
 from hub_server import Files, HubServer, files_of
 
-from newslora.data import sources
+from newslora import hub as hub_manners
+from newslora.data import hubsets, sources
 from newslora.errors import BackboneError, DataError, NetworkError, NewsloraError, StorageError
 
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]
@@ -382,24 +383,24 @@ def fresh_finding(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(sources, "_hub_found", None)
+    monkeypatch.setattr(hub_manners, "_hub_found", None)
     return monkeypatch
 
 
 def test_a_running_hub_answers(fresh_finding: pytest.MonkeyPatch) -> None:
     with HubServer() as hub:
         fresh_finding.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
-        assert sources.hub_answers()
-        assert sources.hub_answers()
+        assert hub_manners.hub_answers()
+        assert hub_manners.hub_answers()
     assert hub.requests == ["HEAD /"]  # asked once
 
 
 def test_a_silent_hub_is_not_waited_for(fresh_finding: pytest.MonkeyPatch) -> None:
-    fresh_finding.setattr(sources, "HUB_WAIT", 0.2)
+    fresh_finding.setattr(hub_manners, "HUB_WAIT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, and never says a word
         fresh_finding.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         asked = threading.active_count()
-        assert not sources.hub_answers()
+        assert not hub_manners.hub_answers()
         assert threading.active_count() <= asked + 1
 
 
@@ -407,9 +408,9 @@ def test_a_failing_hub_does_not_answer(fresh_finding: pytest.MonkeyPatch) -> Non
     with HubServer(failing=True) as hub:
         fresh_finding.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
         began = time.monotonic()
-        assert not sources.hub_answers()
+        assert not hub_manners.hub_answers()
     assert hub.requests == ["HEAD /"]
-    assert time.monotonic() - began < sources.HUB_WAIT  # a refusal is not waited out
+    assert time.monotonic() - began < hub_manners.HUB_WAIT  # a refusal is not waited out
 
 
 class Answered(Exception):
@@ -437,7 +438,7 @@ def test_what_the_hub_libraries_raise_becomes_ours(error: Exception, kind: type[
 
 
 def fail_in_a_library(error: Exception) -> None:
-    with sources._hub_errors("someone/news"):
+    with hubsets.hub_errors("someone/news"):
         if isinstance(error, NewsloraError):
             raise error
         raise RuntimeError("something went wrong") from error  # found behind whatever a library puts before it
@@ -453,7 +454,7 @@ def test_the_same_for_backbones(error: Exception, kind: type[NewsloraError], fre
         assert os.environ["DISABLE_SAFETENSORS_CONVERSION"] == "1"
         raise error
 
-    fresh_finding.setattr(sources, "_hub_found", (float("inf"), True))
+    fresh_finding.setattr(hub_manners, "_hub_found", (float("inf"), True))
     with pytest.raises(kind):
         Backbone("someone/connect", "someone/connect", "hub").load(loader)
     assert "DISABLE_SAFETENSORS_CONVERSION" not in os.environ
@@ -468,7 +469,7 @@ def test_class_numbers_become_names() -> None:
 
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=LABELS)})
     rows = {"text": ["a", "b", "c", "d"], "label": [3, 0, -1, None]}  # the hub's -1: no label given
-    table = sources._dataset_table(datasets.Dataset.from_dict(rows, features=features))
+    table = hubsets.dataset_table(datasets.Dataset.from_dict(rows, features=features))
     assert [row.fields["label"] for row in table.rows] == ["Sci/Tech", "World", None, None]
     assert table.label_names == tuple(LABELS)
 

@@ -10,7 +10,7 @@ import newslora
 PACKAGE = Path(newslora.__file__).parent
 # lowest first; a folder is one layer
 LAYERS = [
-    "errors", "config", "files", "runtime", "runfolder", "metrics", "data", "model", "training", "predict",
+    "errors", "config", "files", "hub", "runtime", "runfolder", "metrics", "data", "model", "training", "predict",
     "evaluation", "report", "pipeline", "plan", "estimator", "bench", "cli",
 ]  # fmt: skip
 FREE = {"__init__", "__main__"}  # the public face, which imports lazily, and the entry point

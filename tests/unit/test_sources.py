@@ -16,8 +16,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newslora.data import sources
-from newslora.data.sources import RawRow, Table, available_splits, open_file, open_table, parse_source, split_for
+from newslora.data import readers
+from newslora.data.readers import RawRow, Table, open_file
+from newslora.data.sources import available_splits, open_table, parse_source, split_for
 from newslora.errors import DataError
 
 ROWS = [
@@ -213,12 +214,12 @@ def test_a_lost_quote_in_the_first_row_is_refused_with_the_reason(tmp_path: Path
 
 
 def test_many_lost_quotes_are_read_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "CELL_LIMIT", 100)
+    monkeypatch.setattr(readers, "CELL_LIMIT", 100)
     block = 'B,"lost\n' + "A,one\n" * 40
     _, rows = read(write(tmp_path / "a.csv", "label,text\n" + block * 50))
     assert sum(row.problem is None for row in rows) == 50 * 40
     assert sum(row.problem is not None for row in rows) == 50
-    csv.field_size_limit(sources.CELL_LIMIT)
+    csv.field_size_limit(readers.CELL_LIMIT)
 
 
 @pytest.mark.parametrize(

@@ -88,11 +88,11 @@ def evaluation_tables(result: dict[str, Any]) -> "list[Table]":
     whole.add_row("accuracy", *_rate(result["accuracy"]))
     whole.add_row("macro F1", *_rate(result["macro_f1"]))
     whole.add_row("loss", f"{result['loss']:.4f}", "")
-    per_class = Table(title="per class", title_justify="left")
+    per_class = Table(title="per class, % (95 % interval)", title_justify="left")
     for heading in ("label", "precision", "recall", "F1", "rows"):
         per_class.add_column(heading, justify="left" if heading == "label" else "right")
     for name, row in result["per_class"].items():
-        cells = ["  ".join(_rate(row[key])) for key in ("precision", "recall", "f1")]
+        cells = [_short_rate(row[key]) for key in ("precision", "recall", "f1")]
         per_class.add_row(_plain(name), *cells, f"{row['rows']:,}")
     confusion = Table(title="confusion (rows: true, columns: predicted)", title_justify="left")
     confusion.add_column("")
@@ -172,6 +172,12 @@ def duration(seconds: float) -> str:
 def _rate(rate: dict[str, Any]) -> tuple[str, str]:
     low, high = rate["interval"]
     return f"{rate['value']:.2%}", f"{low:.2%} to {high:.2%}"
+
+
+def _short_rate(rate: dict[str, Any]) -> str:
+    """Five of these columns fit a terminal of 80."""
+    low, high = rate["interval"]
+    return f"{100 * rate['value']:.1f} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def _plain(text: str) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 from newslora import files
 from newslora.config import DataSettings
 from newslora.data.columns import find_label_column, find_text_columns
-from newslora.data.sources import RawRow, Source, Table, open_table
+from newslora.data.readers import RawRow, Table
+from newslora.data.sources import Source, open_table
 from newslora.errors import DataError
 
 NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # '01' is a name: it and '1' may be two labels

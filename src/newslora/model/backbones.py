@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from newslora.data.sources import disk_refusal, hub_answers, hub_unreachable
 from newslora.errors import BackboneError, MissingExtraError, NetworkError, StorageError, near
 from newslora.files import sha256_file
+from newslora.hub import disk_refusal, hub_answers, hub_unreachable
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase

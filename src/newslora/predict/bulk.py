@@ -13,7 +13,8 @@ from newslora import files
 from newslora.config import DataSettings
 from newslora.data.articles import usable_text
 from newslora.data.columns import find_text_columns
-from newslora.data.sources import RawRow, open_table, parse_source, split_for
+from newslora.data.readers import RawRow
+from newslora.data.sources import open_table, parse_source, split_for
 from newslora.errors import SettingsError, near
 from newslora.predict.classifier import Classifier
 
