@@ -127,35 +127,27 @@ def bench_table(result: dict[str, Any]) -> "Table":
     """A benchmark: each side's rate with its spread, and ours over the stock stack's."""
     from rich.table import Table
 
-    rows = result["rows"]
+    tokens, batch = result["rows"]["tokens_per_row"], result["settings"]["batch_size"]
     table = Table(
-        title=f"{result['what']}; batch {result['settings']['batch_size']}, {rows['tokens_per_row']:.1f} tokens a row",
+        title=f"{result['settings']['task']} of {result['settings']['backbone']}, batch {batch}, {tokens:.0f} tokens a row",
+        caption="rows/s: median (lowest to highest). peak: share of the machine's own matrix-product rate. MiB: above the "
+        "imports. x: times the stock Trainer in that precision.",
         title_justify="left",
+        caption_justify="left",
     )
     stock = [name for name in result["variants"] if name.startswith("trainer")]
-    for heading in (
-        "",
-        "rows/s",
-        "lowest to highest",
-        "tokens/s",
-        "of matmul peak",
-        "memory",
-        *(f"x {s}" for s in stock),
-    ):
-        table.add_column(heading, justify="right" if heading else "left")
+    table.add_column("")
+    for heading in ("rows/s", "peak", "MiB", *(f"x {name.removeprefix('trainer-')}" for name in stock)):
+        table.add_column(heading, justify="right")
     for name, one in result["variants"].items():
         rate = one["rows_per_second"]
+        ratios = [result["ratios"].get(f"{name} / {other}") for other in stock]
         table.add_row(
             name,
-            f"{rate['median']:.2f}",
-            f"{rate['lowest']:.2f} to {rate['highest']:.2f}",
-            f"{one['tokens_per_second']:,.0f}",
+            f"{rate['median']:.1f} ({rate['lowest']:.1f} to {rate['highest']:.1f})",
             f"{one['share_of_matmul_peak']:.0%}",
-            f"{(one['memory_peak'] - one['memory_before']) / 2**20:,.0f} MiB",
-            *(
-                f"{result['ratios'][key]:.2f}" if (key := f"{name} / {other}") in result["ratios"] else ""
-                for other in stock
-            ),
+            f"{(one['memory_peak'] - one['memory_before']) / 2**20:,.0f}",
+            *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
         )
     return table
 

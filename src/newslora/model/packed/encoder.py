@@ -1,11 +1,12 @@
 """A whole encoder on packed tokens, standing in for the stock one inside the stock classifier's own forward.
 
-The stock classifier runs as ever: its embeddings, its encoder, its head. While `PackedEncoder.standing_in` lasts, its
-encoder module answers with this class: one sequence of T packed tokens goes in, the first tokens of the B rows come out,
-which are what every one of these heads reads.
+The stock classifier runs as ever: its embeddings, its encoder, its head. For the length of a call its encoder module
+answers with this class: one sequence of T packed tokens goes in, the first tokens of the B rows come out, which are what
+every one of these heads reads. One call at a time, therefore, on one model.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ class PackedEncoder:
         self.parameters = lora
         places = {id(parameter): place for place, parameter in enumerate(lora)}
         stock_layers = layers_of(self.stock_encoder)
+        self._taken = [module for stock in stock_layers for module in stock.linears()]
         shared: dict[int, Layer] = {}
         self.layers: list[Layer] = []
         for depth, stock in enumerate(stock_layers):
@@ -117,8 +119,9 @@ class PackedEncoder:
         """Free the stock copies of what this class holds; they keep their shapes and read as NaN."""
         import torch
 
-        for parameter in self.stock_encoder.parameters():
-            if parameter.ndim == 2 and not parameter.requires_grad:
+        for module in self._taken:
+            parameter = getattr(module, "base_layer", module).weight
+            if not parameter.requires_grad:
                 parameter.data = torch.full((1, 1), torch.nan, device=parameter.device).expand(parameter.shape)
 
     def run(
@@ -145,33 +148,28 @@ class PackedEncoder:
         return gradients
 
 
+@functools.cache
 def _packed_function() -> Any:
     """The autograd function, made at first use so that importing this module does not import torch."""
-    global _FUNCTION
-    if _FUNCTION is None:
-        import torch
+    import torch
 
-        class Packed(torch.autograd.Function):
-            """The embeddings are frozen, so gradients are wanted for LoRA alone."""
+    class Packed(torch.autograd.Function):
+        """The embeddings are frozen, so gradients are wanted for LoRA alone."""
 
-            @staticmethod
-            def forward(
-                ctx: Any, hidden: "torch.Tensor", encoder: PackedEncoder, segments: Segments,
-                bits: DropoutBits | None, *parameters: "torch.Tensor",
-            ) -> "torch.Tensor":  # fmt: skip
-                first, saved, weights = encoder.run(hidden, segments, bits, keep=True)
-                ctx.held = encoder, saved, weights, segments
-                return first.float()
+        @staticmethod
+        def forward(
+            ctx: Any, hidden: "torch.Tensor", encoder: PackedEncoder, segments: Segments,
+            bits: DropoutBits | None, *parameters: "torch.Tensor",
+        ) -> "torch.Tensor":  # fmt: skip
+            first, saved, weights = encoder.run(hidden, segments, bits, keep=True)
+            ctx.held = encoder, saved, weights, segments
+            return first.float()
 
-            @staticmethod
-            def backward(ctx: Any, d_first: "torch.Tensor") -> Any:
-                encoder, saved, weights, segments = ctx.held
-                del ctx.held
-                gradients = encoder.run_back(d_first.to(encoder.dtype), saved, weights, segments)
-                return (None, None, None, None, *gradients)
+        @staticmethod
+        def backward(ctx: Any, d_first: "torch.Tensor") -> Any:
+            encoder, saved, weights, segments = ctx.held
+            del ctx.held
+            gradients = encoder.run_back(d_first.to(encoder.dtype), saved, weights, segments)
+            return (None, None, None, None, *gradients)
 
-        _FUNCTION = Packed
-    return _FUNCTION
-
-
-_FUNCTION: Any = None
+    return Packed

@@ -23,6 +23,10 @@ class StockLayer:
     out_rate: float  # dropout after `out`
     down_rate: float  # dropout after `down`
 
+    def linears(self) -> tuple[Any, ...]:
+        """The modules whose weights a packed layer holds copies of."""
+        return self.query, self.key, self.value, self.out, self.up, self.down
+
 
 def _bert_layers(encoder: Any) -> list[StockLayer]:
     return [
