@@ -116,7 +116,8 @@ def environment_record(device: "torch.device", precision: Precision) -> dict[str
         "precision_reason": precision.reason,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "packages": {name: _version(name) for name in PACKAGES},
+        # torch by its own word, which names the build (cpu, cu130) that the package's metadata may leave out
+        "packages": {name: _version(name) for name in PACKAGES} | {"torch": str(torch.__version__)},
         "commit": _commit(),
     }
 

@@ -17,7 +17,7 @@ from newslora.data.tokens import TokenTable
 from newslora.errors import SettingsError
 from newslora.model.backbones import resolve_backbone
 from newslora.model.classifier import build_classifier, trainable_parameters
-from newslora.model.engine import PackedEngine, PaddedEngine, engine_name, make_engine
+from newslora.model.engine import PaddedEngine, engine_name, make_engine
 from newslora.model.inference import predict_logits
 from newslora.runtime import Precision
 
@@ -163,7 +163,7 @@ def test_bf16_stays_as_close_to_fp32_as_torchs_autocast() -> None:
     rows = rows_of(np.random.default_rng(1).integers(20, 120, 64).tolist(), 30_000)
     exact = predict_logits(PaddedEngine(model, FP32), rows, batch_size=16)
     stock = predict_logits(PaddedEngine(model, BF16), rows, batch_size=16)
-    ours = predict_logits(PackedEngine(model, BF16, trains=False, release=False), rows, batch_size=16)
+    ours = predict_logits(make_engine(model, "packed", BF16), rows, batch_size=16)
     stock_error, our_error = (float(np.sqrt(np.mean((one - exact) ** 2))) for one in (stock, ours))
     assert 0 < our_error <= 2.5 * stock_error
     assert our_error <= 0.02 * exact.std()
@@ -194,7 +194,7 @@ def test_released_stock_weights_free_memory_and_cannot_answer_wrongly(family: st
     model = classifier(folders[family], "query-value")
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     before = predict_logits(PaddedEngine(model, FP32), rows, batch_size=2)
-    packed = PackedEngine(model, FP32, trains=True, release=True)
+    packed = make_engine(model, "packed", FP32, trains=True, release=True)
     assert np.abs(predict_logits(packed, rows, batch_size=2) - before).max() <= LOGIT_TOLERANCE
     assert {name: parameter.shape for name, parameter in model.named_parameters()} == shapes
     assert np.isnan(predict_logits(PaddedEngine(model, FP32), rows, batch_size=2)).all()
@@ -225,7 +225,7 @@ def test_dropout_has_the_stock_distribution(
     rows = rows_of([11, 4, 20], 60)
     draws = 400
     samples = {}
-    for engine in (PaddedEngine(model, FP32), PackedEngine(model, FP32, trains=True, release=False)):
+    for engine in (PaddedEngine(model, FP32), make_engine(model, "packed", FP32, trains=True)):
         batch = engine.collate(rows, [0, 1, 2])
         seen = []
         for draw in range(draws):

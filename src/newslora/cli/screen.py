@@ -169,7 +169,7 @@ def _rate(rate: dict[str, Any]) -> tuple[str, str]:
 def _short_rate(rate: dict[str, Any]) -> str:
     """Five of these columns fit a terminal of 80."""
     low, high = rate["interval"]
-    return f"{100 * rate['value']:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+    return f"{100 * rate['value']:.3g} ({100 * low:.3g}-{100 * high:.3g})"
 
 
 def _plain(text: str) -> str:

@@ -68,21 +68,9 @@ class PackedEngine:
 
     name = "packed"
 
-    def __init__(self, model: "PeftModel", precision: Precision, trains: bool, release: bool) -> None:
-        """Take over a classifier.
-
-        Args:
-            model: of a family that has a packed form.
-            precision: what to multiply in.
-            trains: whether gradients will be asked for; the weights are then kept in both directions.
-            release: give back the memory of the stock frozen weights. The stock forward then no longer works (it answers
-                NaN); saving and counting do.
-        """
-        self.model = model
+    def __init__(self, model: "PeftModel", encoder: PackedEncoder | InterfaceEncoder) -> None:
+        self.model, self._encoder = model, encoder
         self.device: torch.device = next(model.parameters()).device
-        self._encoder = PackedEncoder(model, precision.dtype, trains)
-        if release:
-            self._encoder.release_stock_weights()
 
     @property
     def collate(self) -> "Callable[[Rows, Sequence[int]], AnyBatch]":
@@ -92,26 +80,6 @@ class PackedEngine:
         assert isinstance(batch, PackedBatch)
         _set_dropout(self.model, dropout_seed)
         return self._encoder.logits(batch, None if dropout_seed is None else DropoutBits(dropout_seed))
-
-
-class InterfaceEngine:
-    """Packed tokens through the stock modules, for encoders whose layers have no form of ours."""
-
-    name = "packed"
-
-    def __init__(self, model: "PeftModel", precision: Precision) -> None:
-        self.model = model
-        self.device: torch.device = next(model.parameters()).device
-        self._encoder = InterfaceEncoder(model, precision)
-
-    @property
-    def collate(self) -> "Callable[[Rows, Sequence[int]], AnyBatch]":
-        return pack
-
-    def logits(self, batch: AnyBatch, dropout_seed: Sequence[int] | None = None) -> "torch.Tensor":
-        assert isinstance(batch, PackedBatch)
-        _set_dropout(self.model, dropout_seed)
-        return self._encoder.logits(batch)
 
 
 def engine_name(config: Any, setting: str, precision: Precision, device: "torch.device") -> str:
@@ -141,13 +109,19 @@ def make_engine(
     Args:
         model: the classifier.
         setting: 'auto', 'packed' or 'padded'; see `engine_name`.
-        precision, trains, release: see `PackedEngine`.
+        precision: what to multiply in.
+        trains: whether gradients will be asked for; a packed engine then keeps its weights in both directions.
+        release: let a packed engine give back the memory of the stock weights it copied. The stock forward then no longer
+            works (it answers NaN); saving and counting do.
     """
-    if engine_name(model.config, setting, precision, next(model.parameters()).device) == "packed":
-        if has_layers(model.config):
-            return PackedEngine(model, precision, trains, release)
-        return InterfaceEngine(model, precision)
-    return PaddedEngine(model, precision)
+    if engine_name(model.config, setting, precision, next(model.parameters()).device) == "padded":
+        return PaddedEngine(model, precision)
+    if not has_layers(model.config):
+        return PackedEngine(model, InterfaceEncoder(model, precision))
+    encoder = PackedEncoder(model, precision.dtype, trains)
+    if release:
+        encoder.release_stock_weights()
+    return PackedEngine(model, encoder)
 
 
 def _set_dropout(model: Any, seed: Sequence[int] | None) -> None:

@@ -135,9 +135,7 @@ def attend(
         n, length = group.rows, group.length
         q, k, v = _heads_first(qkv.index_select(0, group.tokens), n, length, heads, 3)
         out, held = _attend_group(q, k, v, group, rate, mask)
-        padded[group.start : group.start + n * length].view(n, length, heads, -1).copy_(
-            out.view(n, heads, length, -1).transpose(1, 2)
-        )
+        _tokens_first(out[None], padded, group)
         saved.append(held)
     return segments.packed(padded), saved
 
@@ -156,9 +154,7 @@ def attend_backward(
         (d_rows,) = _heads_first(rows, n, length, heads, 1)
         grads = d_out.new_empty(3, n * heads, length, width // heads)
         _group_backward(d_rows, held, rate, grads[0], grads[1], grads[2])
-        padded[group.start : group.start + n * length].view(n, length, 3, heads, -1).copy_(
-            grads.view(3, n, heads, length, -1).permute(1, 3, 0, 2, 4)
-        )
+        _tokens_first(grads, padded, group)
     return segments.packed(padded)
 
 
@@ -205,9 +201,7 @@ def attend_first_backward(
         rows = slice(start, start + n)
         d_rows = d_out[rows].view(n * heads, 1, -1)
         _group_backward(d_rows, held, rate, d_q[rows].view(n * heads, 1, -1), grads[0], grads[1])
-        padded[group.start : group.start + n * length].view(n, length, 2, heads, -1).copy_(
-            grads.view(2, n, heads, length, -1).permute(1, 3, 0, 2, 4)
-        )
+        _tokens_first(grads, padded, group)
         start += n
     return d_q, segments.packed(padded)
 
@@ -274,3 +268,13 @@ def _heads_first(tokens: "torch.Tensor", rows: int, length: int, heads: int, par
     """(n L, parts h d) -> parts of (n h, L, d)."""
     split = tokens.view(rows, length, parts, heads, -1).permute(2, 0, 3, 1, 4).contiguous()
     return split.view(parts, rows * heads, length, -1).unbind(0)
+
+
+def _tokens_first(parts: "torch.Tensor", padded: "torch.Tensor", group: Group) -> None:
+    """(parts, n h, L, d) -> this group's tokens in padded (S, parts h d): the way back from `_heads_first`."""
+    count, many, length, size = parts.shape
+    heads = many // group.rows
+    here = padded[group.start : group.start + group.rows * length]
+    here.view(group.rows, length, count, heads, size).copy_(
+        parts.view(count, group.rows, heads, length, size).permute(1, 3, 0, 2, 4)
+    )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from newslora.model.packed.attention import Group, Segments, find_segments
+from newslora.model.packed.dropout import DropoutBits
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +34,8 @@ class InterfaceEncoder:
         self.base, self.last_norm = base, base.model.final_norm
         AttentionInterface.register(ATTENTION, attend_in_rows)
 
-    def logits(self, batch: "PackedBatch") -> "torch.Tensor":
-        """(B, C) logits in the order the rows were asked for; dropout is the stock modules' own."""
+    def logits(self, batch: "PackedBatch", bits: DropoutBits | None) -> "torch.Tensor":
+        """As `PackedEncoder.logits`. The stock modules draw their own dropout; `bits` are not used."""
         config = self.model.config
         device = batch.input_ids.device
         # the bias is added to products of the compute type

@@ -174,7 +174,7 @@ class Layer:
         if not self.first_token_only:
             d_qkv = attend_backward(d_context, saved.groups, segments, self.heads, self.attention_rate)
             if not needs_dx:
-                self.qkv[0].backward_to_frozen(d_qkv, saved.x, saved.projected[0], weights, gradients, gain)
+                self.qkv[0].pairs_backward(d_qkv, saved.x, saved.projected[0], weights, gradients, gain)
                 return None
             dx = self.qkv[0].backward(d_qkv, saved.x, saved.projected[0], weights, gradients, gain)
             return torch.add(d_z1, dx, alpha=gain)

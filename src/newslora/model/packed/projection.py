@@ -100,10 +100,10 @@ class Projection:
         """
         assert self._multiply_back is not None, "made for forward only"
         dx: torch.Tensor = self._multiply_back(dy, None)
-        self._pairs_backward(dy, x, saved, weights, gradients, gain, dx)
+        self.pairs_backward(dy, x, saved, weights, gradients, gain, dx)
         return dx
 
-    def backward_to_frozen(
+    def pairs_backward(
         self,
         dy: "torch.Tensor",
         x: "torch.Tensor | None",
@@ -111,20 +111,9 @@ class Projection:
         weights: "Sequence[torch.Tensor]",
         gradients: "list[torch.Tensor | None]",
         gain: float,
+        dx: "torch.Tensor | None" = None,
     ) -> None:
-        """As `backward` where nothing below x trains, so that dL/dx is not needed: the first layer."""
-        self._pairs_backward(dy, x, saved, weights, gradients, gain, None)
-
-    def _pairs_backward(
-        self,
-        dy: "torch.Tensor",
-        x: "torch.Tensor | None",
-        saved: Saved,
-        weights: "Sequence[torch.Tensor]",
-        gradients: "list[torch.Tensor | None]",
-        gain: float,
-        dx: "torch.Tensor | None",
-    ) -> None:
+        """LoRA's part of `backward`, added to dx where one is given; the first layer, below which nothing trains, has none."""
         for pair, low, mask in zip(self.pairs, saved.low, saved.masks, strict=True):
             assert x is not None
             part, factor = dy[:, pair.columns], _gain(pair, mask)
