@@ -21,7 +21,7 @@ from newslora.config import load_recipe
 from newslora.data.articles import read_articles
 from newslora.data.sources import parse_source, split_for
 from newslora.data.tokens import TokenTable, tokenize
-from newslora.errors import RunError, SettingsError, near
+from newslora.errors import NetworkError, RunError, SettingsError, near
 from newslora.model.backbones import resolve_backbone
 from newslora.runtime import cache_folder, environment_record, pick_device, resolve_precision
 
@@ -103,15 +103,11 @@ def run_bench(settings: BenchSettings, progress: Callable[[str], None] = lambda 
 def _write_rows(settings: BenchSettings, config: Any, path: Path) -> dict[str, Any]:
     """Tokenise the rows that all variants share; speed depends on their lengths alone."""
     from safetensors.numpy import save_file
-    from transformers import AutoTokenizer
 
     recipe = load_recipe("seed")
     source = parse_source(settings.data)
     articles, _ = read_articles(source, split_for(source, "train"), recipe.data, None)
-    own = resolve_backbone(settings.backbone)
-    tokenizer: Any = (
-        own.tokenizer() if settings.tokenizer is None else AutoTokenizer.from_pretrained(settings.tokenizer)
-    )
+    tokenizer, name = _tokenizer(settings)
     needed = (settings.warmup_steps + settings.steps) * settings.batch_size
     order = np.random.default_rng(recipe.train.seed).permutation(len(articles.articles))[:needed]
     chosen = [articles.articles[row] for row in order]
@@ -123,10 +119,23 @@ def _write_rows(settings: BenchSettings, config: Any, path: Path) -> dict[str, A
     return {
         "source": settings.data,
         "sha256": articles.sha256,
+        "tokenizer": name,
         "rows": len(table),
         "tokens_per_row": float(table.lengths.mean()),
         "padded_per_row": _padded(table, settings.batch_size),
     }
+
+
+def _tokenizer(settings: BenchSettings) -> tuple[Any, str]:
+    """The one named, else the backbone's own, else, with no hub to ask, the bundled one: only lengths matter."""
+    from transformers import AutoTokenizer
+
+    if settings.tokenizer is not None:
+        return AutoTokenizer.from_pretrained(settings.tokenizer, trust_remote_code=False), Path(settings.tokenizer).name
+    try:
+        return resolve_backbone(settings.backbone).tokenizer(), settings.backbone
+    except NetworkError:
+        return resolve_backbone("minilm").tokenizer(), "minilm"
 
 
 def _padded(table: TokenTable, batch_size: int) -> float:

@@ -228,7 +228,7 @@ def bench(
     data
         Rows whose lengths count; as data.source.
     tokenizer
-        Folder of the tokenizer that splits them, where the backbone's own is not on this disk.
+        Folder of the tokenizer that splits them; by default the backbone's own, or without a hub the bundled one.
     batch_size
         Rows a batch, on both sides.
     warmup
