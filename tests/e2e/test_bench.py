@@ -1,6 +1,7 @@
 """The benchmark measures both sides, says what on, and its arithmetic is right."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,5 +69,9 @@ def test_what_cannot_be_measured_is_refused(tiny_bert: Path, news_file: Path) ->
         run_bench(settings(task="trainign"))
     with pytest.raises(SettingsError, match="steps is 0"):
         run_bench(settings(steps=0))
+    with pytest.raises(SettingsError, match=r"'minlm' is not known.*Did you mean 'minilm'"):
+        run_bench(replace(settings(), backbone="minlm"))
+    with pytest.raises(SettingsError, match=r"tokenizer '/nowhere' cannot be read: there is no such folder"):
+        run_bench(replace(settings(), tokenizer="/nowhere"))
     with pytest.raises(RunError, match=r"(?s)measurement of trainer-fp32 failed.*nowhere"):
         measure_apart(Job(str(tiny_bert), "training", "trainer-fp32", "nowhere.safetensors", 4, 1, 1))

@@ -22,7 +22,7 @@ from newslora.data.articles import read_articles
 from newslora.data.sources import parse_source, split_for
 from newslora.data.tokens import TokenTable, tokenize
 from newslora.errors import NetworkError, RunError, SettingsError, near
-from newslora.model.backbones import resolve_backbone
+from newslora.model.backbones import ARCHITECTURES, BUNDLED, resolve_backbone
 from newslora.runtime import cache_folder, environment_record, pick_device, resolve_precision
 
 FORMAT = 1
@@ -60,8 +60,10 @@ def run_bench(settings: BenchSettings, progress: Callable[[str], None] = lambda 
             raise SettingsError(f"{name} is {getattr(settings, name)}; a benchmark needs 1 or more.")
     config = resolve_backbone(settings.backbone).architecture()
     if config is None:
+        known = (*BUNDLED, *ARCHITECTURES)
         raise SettingsError(
-            f"The architecture of '{settings.backbone}' is not known on this disk. Name a local folder."
+            f"The architecture of '{settings.backbone}' is not known on this disk.{near(settings.backbone, known)} "
+            f"Known: {', '.join(known)}; or name a local folder."
         )
     device = pick_device("cpu")
     precision = resolve_precision("auto", device)
@@ -131,7 +133,16 @@ def _tokenizer(settings: BenchSettings) -> tuple[Any, str]:
     from transformers import AutoTokenizer
 
     if settings.tokenizer is not None:
-        return AutoTokenizer.from_pretrained(settings.tokenizer, trust_remote_code=False), Path(settings.tokenizer).name
+        folder = Path(settings.tokenizer).expanduser()
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200] if folder.is_dir() else "there is no such folder"
+            raise SettingsError(
+                f"The tokenizer '{settings.tokenizer}' cannot be read: {reason}. Name a folder with tokenizer files, or leave "
+                "--tokenizer out: the backbone's own is taken then, or the bundled one."
+            ) from None
+        return tokenizer, folder.name
     try:
         return resolve_backbone(settings.backbone).tokenizer(), settings.backbone
     except NetworkError:
