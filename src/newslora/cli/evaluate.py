@@ -1,0 +1,43 @@
+"""`newslora evaluate` and `newslora report`."""
+
+from pathlib import Path
+
+from newslora.cli.common import SetFlags, counting, data_changes, show
+
+
+def evaluate(
+    run: Path,
+    /,
+    *,
+    data: str | None = None,
+    settings: SetFlags = None,
+) -> None:
+    """Show how good a run is: accuracy, F1 per class and confusion, with 95 % intervals.
+
+    Parameters
+    ----------
+    run
+        A finished run folder.
+    data
+        Other labelled rows to score; by default the run's own test rows, as scored when it finished.
+    settings
+        Settings of the section data for reading them, as key=value (data.label_column=..., data.label_names=[...]).
+    """
+    from newslora.evaluation.evaluate import evaluate_run
+
+    with counting("rows scored") as progress:
+        result = evaluate_run(run, data, data_changes(settings), progress)
+    show(result)
+
+
+def report(run: Path, /) -> None:
+    """Write a run's figures and its self-contained HTML report again.
+
+    Parameters
+    ----------
+    run
+        A finished run folder.
+    """
+    from newslora.report.report import report_run
+
+    print(report_run(run))

@@ -1,0 +1,62 @@
+"""`newslora predict`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from newslora.cli.common import OutputFlag, SetFlags, counting, data_changes, remarks
+
+
+def predict(
+    run: Path,
+    source: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    output: OutputFlag = None,
+    settings: SetFlags = None,
+    precision: str = "fp32",
+    device: str | None = None,
+) -> None:
+    """Classify rows: every input row comes out once, in order, with label, probability, or the error that kept it out.
+
+    Parameters
+    ----------
+    run
+        A finished run folder.
+    source
+        A CSV, JSON lines or Parquet file, a folder, a hub name, or '-' for one text a line on standard input.
+    output
+        File to write (.csv, .jsonl or .parquet); without it, label, probability and text go to standard output.
+    settings
+        data.text_columns, data.label_column or data.header as key=value, where columns cannot be found by name.
+    precision
+        'fp32', in which a text's answer does not depend on its neighbours beyond rounding; 'bf16'; or 'auto', the device's
+        fastest, which moves probabilities in the third digit.
+    device
+        'cpu', 'cuda', ...
+    """
+    from newslora.config import load_recipe
+    from newslora.errors import SettingsError
+    from newslora.predict.bulk import predict_lines, predict_source, print_source
+    from newslora.predict.classifier import Classifier
+
+    data = load_recipe("seed", data_changes(settings)).data
+    classifier = Classifier.load(run, device, precision)
+    console = remarks()
+    if source == "-":
+        if output is not None:
+            raise SettingsError("Standard input goes to standard output: leave --output out, or name a file as input.")
+        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # a broken line is reported, not fatal
+        counted = predict_lines(classifier, sys.stdin, sys.stdout)
+    elif output is None:
+        counted = print_source(classifier, source, sys.stdout, data)
+    else:
+        with counting("rows classified") as progress:
+            counted = predict_source(classifier, source, output, data, progress)
+        console.print(f"{counted.rows:,} rows in {output}", highlight=False, markup=False)
+    if counted.failed:
+        console.print(
+            f"{counted.failed:,} of {counted.rows:,} rows could not be classified; the reason stands in each."
+        )

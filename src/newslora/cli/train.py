@@ -1,0 +1,96 @@
+"""`newslora train` and `newslora settings`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from newslora.cli.common import OutputFlag, SetFlags, remarks, results, show
+
+
+def train(
+    recipe: str = "seed",
+    /,
+    *,
+    data: str | None = None,
+    validation: str | None = None,
+    test: str | None = None,
+    backbone: str | None = None,
+    settings: SetFlags = None,
+    output: OutputFlag = None,
+    resume: Path | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    device: str | None = None,
+) -> None:
+    """Train a recipe into a run folder: adapter, metrics, evaluation, report.
+
+    Parameters
+    ----------
+    recipe
+        A bundled recipe (quickstart, seed, fast) or a TOML file.
+    data
+        Training rows (data.source): file, folder, hub name, or 'corpus'.
+    validation
+        Rows that choose the epoch (data.validation).
+    test
+        Rows touched once, at the end (data.test).
+    backbone
+        Pretrained encoder (model.backbone): 'minilm', a folder, or a hub name.
+    settings
+        Any setting as key=value; may be repeated. `newslora settings` lists them.
+    output
+        The run folder to make; runs/DATE-NAME by default.
+    resume
+        Continue this run, stopped by Ctrl-C, a signal or a crash, to the same result.
+    dry_run
+        Print the resolved recipe, parameters, steps, tokens and time; train nothing, download no weights.
+    device
+        'cpu', 'cuda', 'cuda:1', ...; the first GPU by default, else the CPU.
+    """
+    from newslora.config import load_recipe, parse_assignment, to_toml
+    from newslora.errors import SettingsError
+
+    changes: dict[str, Any] = dict(parse_assignment(text) for text in settings or [])
+    flags = {"data.source": data, "data.validation": validation, "data.test": test, "model.backbone": backbone}
+    changes |= {key: value for key, value in flags.items() if value is not None}
+    if resume is not None:
+        if changes or output is not None or recipe != "seed" or dry_run:
+            raise SettingsError("--resume continues a run as it began; it takes no recipe and no other settings.")
+        _train(resume, None, None, device)
+        return
+    resolved = load_recipe(recipe, changes)
+    if dry_run:
+        from newslora.cli.screen import plan_table
+        from newslora.plan import make_plan
+
+        console, plan = results(), make_plan(resolved, device)
+        console.print(to_toml(resolved), markup=False, highlight=False)
+        console.print(plan_table(resolved, plan))
+        for note in plan.notes:
+            console.print(note, markup=False, highlight=False)
+        return
+    _train(None, resolved, output, device)
+
+
+def _train(resume_from: Path | None, recipe: Any, output: Path | None, device: str | None) -> None:
+    from newslora import pipeline
+    from newslora.cli.screen import ProgressWatcher, duration
+    from newslora.evaluation.evaluate import evaluate_run
+
+    watcher = ProgressWatcher(remarks())
+    if resume_from is not None:
+        run = pipeline.resume(resume_from, watcher=watcher, device=device)
+    else:
+        run = pipeline.train(recipe, output=output, watcher=watcher, device=device)
+    show(evaluate_run(run.path, None))
+    console, manifest = results(), run.manifest()
+    spent = duration(manifest["training"]["seconds"])
+    console.print(f"Trained in {spent}; kept epoch {manifest['training']['best_epoch']}.", highlight=False)
+    console.print(f"Run: {run.path}\nReport: {run.report_file}", markup=False, highlight=False, soft_wrap=True)
+
+
+def list_settings() -> None:
+    """List every setting with its default and meaning; a recipe or --set changes them."""
+    from newslora.config import Recipe, to_toml
+
+    print(to_toml(Recipe()).strip())  # plain text, so that it can be saved as a recipe
