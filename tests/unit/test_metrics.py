@@ -1,14 +1,34 @@
 """Numbers agree with scikit-learn and scipy, and every interval holds its value and, mostly, the truth."""
 
+import itertools
+import json
 import math
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import norm
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_score, recall_score
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import (
+    accuracy_score,
+    brier_score_loss,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from newslora.metrics import full_metrics, quick_metrics, softmax
+from newslora.metrics.calibration import BINS, expected_calibration_error, reliability, top_answers
+from newslora.metrics.groups import OTHERS, accuracy_by_name, accuracy_by_number, surest_errors
+from newslora.metrics.intervals import bootstrap, share
+from newslora.metrics.ranking import Ranking
+from newslora.metrics.single_label import _RowStatistics, _values
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -26,14 +46,25 @@ def certain(predicted: list[int], labels: int) -> Any:
     return np.eye(labels)[predicted]
 
 
+OVERALL = (
+    "accuracy", "macro_precision", "macro_recall", "macro_f1", "mcc", "log_loss", "brier", "ece", "auroc", "confidence",
+)  # fmt: skip
+SHARES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "ece", "confidence")
+
+
 def rates(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    found = {"accuracy": result["accuracy"], "macro_f1": result["macro_f1"]}
+    """Everything between 0 and 1."""
+    found = {name: result[name] for name in SHARES}
     for name, own in result["per_class"].items():
         found |= {f"{name} {kind}": own[kind] for kind in ("precision", "recall", "f1")}
     return found
 
 
 def assert_intervals_hold_their_values(result: dict[str, Any]) -> None:
+    for name in OVERALL:
+        if result[name]["value"] is not None:
+            low, high = result[name]["interval"]
+            assert low - 1e-12 <= result[name]["value"] <= high + 1e-12, name
     for name, rate in rates(result).items():
         low, high = rate["interval"]
         assert 0 <= low <= rate["value"] + 1e-12, name
@@ -49,7 +80,16 @@ def test_every_number_is_scikit_learns(seed: int) -> None:
     assert result["labels"] == NAMES
     assert result["accuracy"]["value"] == pytest.approx(accuracy_score(truth, predicted))
     assert result["macro_f1"]["value"] == pytest.approx(f1_score(truth, predicted, average="macro"))
-    assert result["loss"] == pytest.approx(log_loss(truth, probabilities))
+    assert result["macro_precision"]["value"] == pytest.approx(precision_score(truth, predicted, average="macro"))
+    assert result["macro_recall"]["value"] == pytest.approx(recall_score(truth, predicted, average="macro"))
+    assert result["mcc"]["value"] == pytest.approx(matthews_corrcoef(truth, predicted))
+    assert result["loss"] == result["log_loss"]["value"] == pytest.approx(log_loss(truth, probabilities))
+    brier = brier_score_loss(truth, probabilities, labels=range(4), scale_by_half=False)
+    assert result["brier"]["value"] == pytest.approx(brier)
+    assert result["auroc"]["value"] == pytest.approx(roc_auc_score(truth, probabilities, multi_class="ovr"))
+    ours = [result["per_class"][name]["auroc"]["value"] for name in NAMES]
+    assert ours == pytest.approx([roc_auc_score(truth == k, probabilities[:, k]) for k in range(4)])
+    assert result["confidence"]["value"] == pytest.approx(probabilities.max(axis=1).mean())
     assert result["confusion"] == confusion_matrix(truth, predicted).tolist()
     for kind, score in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
         ours = [result["per_class"][name][kind]["value"] for name in NAMES]
@@ -113,8 +153,9 @@ def test_the_same_seed_gives_the_same_intervals() -> None:
 def test_a_perfect_answer() -> None:
     truth = np.array([0, 1, 2, 3] * 10, dtype=np.int64)
     result = full_metrics(truth, certain(truth.tolist(), 4), NAMES)
-    assert all(rate["value"] == 1 for rate in rates(result).values())
-    assert result["loss"] == 0
+    assert all(rate["value"] == 1 for name, rate in rates(result).items() if name != "ece")
+    assert result["mcc"]["value"] == result["auroc"]["value"] == 1
+    assert result["loss"] == result["brier"]["value"] == result["ece"]["value"] == 0
     assert 0.9 < result["accuracy"]["interval"][0] < 1
     assert result["accuracy"]["interval"][1] == 1
     assert_intervals_hold_their_values(result)
@@ -153,3 +194,154 @@ def test_softmax_sums_to_one_and_survives_large_logits() -> None:
     assert np.abs(probabilities.sum(axis=1) - 1).max() < 1e-15
     assert probabilities[1].tolist() == pytest.approx([1 / 3] * 3)
     assert probabilities[2, 2] / probabilities[2, 1] == pytest.approx(math.e)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), rows=st.integers(2, 40), labels=st.integers(2, 5), ties=st.booleans())
+def test_a_resample_scores_as_its_rows_would(seed: int, rows: int, labels: int, ties: bool) -> None:
+    """What the bootstrap computes from row weights is what scikit-learn computes from the rows drawn."""
+    truth, probabilities = random_answers(seed, rows, labels)
+    if ties:
+        probabilities = softmax(np.round(np.log(probabilities)))
+    statistics = _RowStatistics(truth, probabilities)
+    whole = statistics(np.ones((rows, 1)))
+    drawn = np.random.default_rng(seed).integers(0, rows, (3, rows))
+    weights = np.stack([np.bincount(one, minlength=rows) for one in drawn], axis=1).astype(float)
+    many = statistics(weights)
+    for column, picked in enumerate([np.arange(rows), *drawn], -1):
+        wanted = _values(truth[picked], probabilities[picked], labels)
+        ours = {
+            name: value[0] if column < 0 else value[column] for name, value in (many if column >= 0 else whole).items()
+        }
+        for name, value in wanted.items():
+            if not name.startswith("recall/"):
+                assert ours[name] == pytest.approx(value, abs=1e-9), name
+        undefined = {name for name in ours if name.startswith("auroc/")} - set(wanted)
+        assert all(math.isnan(ours[name]) for name in undefined)
+
+
+def test_the_bootstrap_is_scipys() -> None:
+    from scipy.stats import bootstrap as scipy_bootstrap
+
+    truth, probabilities = random_answers(3)
+    own = -np.log(probabilities[np.arange(len(truth)), truth])
+    theirs = scipy_bootstrap((own,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0))
+    ours = full_metrics(truth, probabilities, NAMES, seed=0)["log_loss"]["interval"]
+    assert ours == pytest.approx(list(theirs.confidence_interval))  # the same seed draws the same rows
+
+
+def test_many_rows_take_fewer_resamples_and_bounded_memory() -> None:
+    drawn: list[tuple[int, int]] = []
+
+    def mean(weights: Any) -> dict[str, Any]:
+        drawn.append(weights.shape)
+        return {"mean": weights.sum(axis=0) / len(weights)}
+
+    bootstrap(mean, 50_000, cost=50, seed=0)
+    assert sum(count for _, count in drawn[1:]) == 500
+    assert max(rows * count for rows, count in drawn) <= 1_000_000
+
+
+def test_resamples_that_miss_a_label_leave_no_nan() -> None:
+    truth = np.array([0] * 30 + [1])
+    result = full_metrics(truth, softmax(np.random.default_rng(0).normal(size=(31, 2)).astype(np.float32)), ["a", "b"])
+    json.dumps(result, allow_nan=False)
+    assert 0 <= result["auroc"]["interval"][0] <= result["auroc"]["value"] <= result["auroc"]["interval"][1] <= 1
+
+
+DEGENERATE = {
+    "one row": ([0], [0]),
+    "one wrong row": ([0], [1]),
+    "one label, all right": ([1] * 6, [1] * 6),
+    "one label, all wrong": ([1] * 6, [0] * 6),
+    "all wrong": ([0, 1, 2] * 4, [1, 2, 0] * 4),
+    "a label without rows": ([0, 1] * 5, [0, 1, 1, 0, 2] * 2),
+}
+
+
+@pytest.mark.parametrize("case", DEGENERATE)
+def test_degenerate_rows_are_answered_in_json_without_nan(case: str) -> None:
+    truth, predicted = DEGENERATE[case]
+    result = full_metrics(np.array(truth), certain(predicted, 3), ["a", "b", "c"])
+    json.dumps(result, allow_nan=False)
+    assert_intervals_hold_their_values(result)
+    several = len(set(truth)) > 1
+    assert (result["auroc"]["value"] is not None) is several
+    if not several:
+        assert result["auroc"] == {"value": None, "interval": None, "reason": "the rows are all of one label"}
+    if case == "a label without rows":
+        assert result["auroc"]["reason"] == "mean over the labels with rows; without: c"
+        assert result["per_class"]["c"]["auroc"]["reason"] == "no rows of this label"
+    if case == "all wrong":
+        assert result["auroc"]["value"] < 0.5
+        assert result["mcc"]["value"] < 0
+        assert result["brier"]["value"] == 2
+        assert result["ece"]["value"] == 1
+
+
+def test_auroc_counts_ties_half() -> None:
+    ranking = Ranking(np.array([True, False, True, False]), np.array([0.5, 0.5, 0.9, 0.1]))
+    assert ranking.auroc(np.ones((4, 1))).tolist() == [3.5 / 4]
+    assert np.isnan(ranking.auroc(np.array([[1.0], [0], [1], [0]]))).all()
+
+
+def test_ece_by_hand() -> None:
+    # two bins: 10 rows sure at 0.95, 8 of them right; 10 rows at 0.65, 7 right
+    confidence = np.array([0.95] * 10 + [0.65] * 10)
+    hits = np.array([True] * 8 + [False] * 2 + [True] * 7 + [False] * 3)
+    assert expected_calibration_error(hits, confidence) == pytest.approx((0.15 + 0.05) / 2)
+    first, second = reliability(hits, confidence)["bins"]
+    assert (first["rows"], second["rows"]) == (10, 10)
+    assert first["low"] < 0.65 <= first["high"]
+    assert first["confidence"] == pytest.approx(0.65)
+    assert second["accuracy"] == share(8, 10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ece_is_the_mean_gap_of_scikit_learns_calibration_curve(seed: int) -> None:
+    hits, confidence = top_answers(*random_answers(seed))
+    accuracy, mean = calibration_curve(hits, confidence, n_bins=BINS)
+    bins = reliability(hits, confidence)["bins"]
+    assert [one["accuracy"]["value"] for one in bins] == pytest.approx(accuracy.tolist())
+    assert [one["confidence"] for one in bins] == pytest.approx(mean.tolist())
+    rows = np.array([one["rows"] for one in bins])
+    assert rows.sum() == len(hits)
+    assert expected_calibration_error(hits, confidence) == pytest.approx(
+        np.average(np.abs(accuracy - mean), weights=rows)
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=400), st.integers(0, 10**6))
+def test_groups_by_a_number_hold_every_row_once_and_do_not_overlap(values: list[int], seed: int) -> None:
+    hits = np.random.default_rng(seed).random(len(values)) < 0.7
+    groups = accuracy_by_number(np.array(values), hits)
+    assert sum(group["rows"] for group in groups) == len(values)
+    assert 1 <= len(groups) <= 10
+    assert all(one["high"] < other["low"] for one, other in itertools.pairwise(groups))
+    right = sum(round(group["accuracy"]["value"] * group["rows"]) for group in groups)
+    assert right == hits.sum()
+
+
+def test_a_planted_weakness_with_length_is_found_and_none_where_none_is() -> None:
+    lengths = np.tile(np.arange(10, 110), 20)
+    generator = np.random.default_rng(0)
+    weak = accuracy_by_number(lengths, (lengths < 60) | (generator.random(2000) < 0.5))
+    assert weak[-1]["accuracy"]["interval"][1] < weak[0]["accuracy"]["interval"][0]
+    even = accuracy_by_number(lengths, generator.random(2000) < 0.9)
+    assert even[-1]["accuracy"]["interval"][1] > even[0]["accuracy"]["interval"][0]
+
+
+def test_groups_by_name_are_counted_and_the_small_ones_put_together() -> None:
+    names = ["big"] * 10 + ["mid"] * 5 + [f"n{k:02}" for k in range(30)]
+    groups = accuracy_by_name(names, np.array([True] * 8 + [False] * 37))
+    assert groups[0] == {"name": "big", "rows": 10, "accuracy": share(8, 10)}
+    assert groups[1]["accuracy"]["value"] == 0
+    assert groups[-1]["name"] == OTHERS
+    assert len(groups) == 21
+    assert sum(group["rows"] for group in groups) == 45
+
+
+def test_the_surest_errors_come_first() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.05, 0.95], [0.3, 0.7], [0.3, 0.7]])
+    assert surest_errors(np.array([0, 0, 0, 1, 0]), probabilities).tolist() == [2, 4, 1]
