@@ -156,6 +156,16 @@ class TrainSettings(Section):
         return "padded" if self.gradient_checkpointing else self.engine
 
 
+class EvaluationSettings(Section):
+    """What is made of the validation rows when training has ended."""
+
+    calibrate: bool = Field(
+        True,
+        description="Fit a temperature on the validation rows, so that probabilities mean what they say; answers stay the "
+        "same. false: temperature 1.",
+    )
+
+
 class Recipe(Section):
     """Everything a run is made of."""
 
@@ -165,6 +175,7 @@ class Recipe(Section):
     model: ModelSettings = ModelSettings()
     lora: LoraSettings = LoraSettings()
     train: TrainSettings = TrainSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
 
     @field_validator("description")
     @classmethod

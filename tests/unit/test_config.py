@@ -64,6 +64,7 @@ REFERENCE = {
     "train.best_metric": "accuracy",
     "train.early_stopping_epochs": None,
     "train.seed": 42,
+    "evaluation.calibrate": True,
 }
 
 

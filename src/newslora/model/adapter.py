@@ -3,6 +3,7 @@
 adapter_model.safetensors, adapter_config.json   PEFT's own; `PeftModel.from_pretrained` reads them
 config.json, tokenizer files                     the encoder's configuration with labels; its tokenizer
 newslora.json                                    backbone, labels, length limit, hashes; written last
+calibration.json, calibration.safetensors        added when training has ended (newslora.predict.calibration)
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A trained run put to work: texts -> labels and probabilities. No training code, no HTTP."""
+"""A trained run put to work: texts -> labels, probabilities and answer sets. No training code, no HTTP."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,17 @@ import numpy as np
 from newslora.data.batches import Rows
 from newslora.data.tokens import tokenize
 from newslora.errors import SettingsError
-from newslora.metrics import Probabilities, softmax
+from newslora.metrics import Logits, Probabilities, softmax
 from newslora.model.adapter import AdapterCard, load_adapter
 from newslora.model.engine import Engine, make_engine
 from newslora.model.inference import predict_logits
+from newslora.predict.calibration import Calibration, load_calibration
+from newslora.predict.conformal import AnswerSets
 from newslora.runfolder import RunFolder
 from newslora.runtime import Precision, pick_device, resolve_precision
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
 BATCH_TOKENS = {
@@ -30,9 +33,19 @@ BATCH_TOKENS = {
 class Prediction:
     """The answer for one text."""
 
-    label: str
-    probability: float  # of `label`
-    probabilities: dict[str, float]  # of every label; they sum to 1
+    label: str | None  # None where the classifier was asked to abstain when unsure, and did
+    probability: float  # of the likeliest label
+    probabilities: dict[str, float]  # of every label, in id order; they sum to 1
+    answer_set: tuple[str, ...] | None = None  # likeliest first, where abstaining was asked for: one label is an answer
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the text was left undecided."""
+        return self.label is None
+
+    def top(self, count: int) -> list[tuple[str, float]]:
+        """The likeliest labels with their probabilities, likeliest first."""
+        return sorted(self.probabilities.items(), key=lambda pair: -pair[1])[:count]
 
 
 class Classifier:
@@ -45,9 +58,16 @@ class Classifier:
     """
 
     def __init__(
-        self, engine: Engine, tokenizer: "PreTrainedTokenizerBase", card: AdapterCard, precision: Precision
+        self,
+        engine: Engine,
+        tokenizer: "PreTrainedTokenizerBase",
+        card: AdapterCard,
+        precision: Precision,
+        calibration: Calibration | None = None,
     ) -> None:
         self.engine, self.tokenizer, self.card, self.precision = engine, tokenizer, card, precision
+        self.calibration = calibration
+        self._answer_sets: dict[float, AnswerSets] = {}  # by level
 
     @classmethod
     def load(
@@ -70,47 +90,90 @@ class Classifier:
         target = pick_device(device)
         model, tokenizer, card = load_adapter(folder)
         resolved = resolve_precision(precision, target)
-        return cls(make_engine(model.to(target), engine, resolved, release=True), tokenizer, card, resolved)
+        calibration = load_calibration(folder, card.weights_sha256)
+        made = make_engine(model.to(target), engine, resolved, release=True)
+        return cls(made, tokenizer, card, resolved, calibration)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Label names in id order, the columns of `predict_proba`."""
         return self.card.labels
 
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by; 1 where none was fitted."""
+        return 1.0 if self.calibration is None else self.calibration.temperature
+
     @overload
-    def __call__(self, texts: str) -> Prediction: ...  # type: ignore[overload-overlap]
+    def __call__(self, texts: str, abstain: float | None = None) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, texts: Sequence[str]) -> list[Prediction]: ...
-    def __call__(self, texts: str | Sequence[str]) -> Prediction | list[Prediction]:
+    def __call__(self, texts: Sequence[str], abstain: float | None = None) -> list[Prediction]: ...
+    def __call__(self, texts: str | Sequence[str], abstain: float | None = None) -> Prediction | list[Prediction]:
         """One text -> its prediction; many -> theirs, in order.
+
+        Args:
+            texts: a string or strings.
+            abstain: leave a text undecided unless its answer set at this level, as 0.99, is a single label (see
+                `newslora.predict.conformal.AnswerSets` for what that promises); None decides every text.
+
+        Raises:
+            SettingsError: something that is not text, or a level the run's validation rows cannot tell.
+            MissingExtraError: abstaining needs the extra 'abstain'.
+        """
+        many = [texts] if isinstance(texts, str) else list(texts)
+        sets = None if abstain is None else self.answer_sets(abstain)
+        probabilities = self.predict_proba(many)
+        members = None if sets is None else sets(probabilities)
+        answers = [self._answer(row, None if members is None else members[i]) for i, row in enumerate(probabilities)]
+        return answers[0] if isinstance(texts, str) else answers
+
+    def predict_proba(self, texts: Sequence[str], progress: Callable[[int], None] = lambda rows: None) -> Probabilities:
+        """(R, C) calibrated probabilities of R texts; columns as in `labels`."""
+        return softmax(self.logits(self.rows(texts), progress), self.temperature)
+
+    def logits(self, rows: Rows, progress: Callable[[int], None] = lambda rows: None) -> Logits:
+        """(R, C) logits of R rows, before the temperature."""
+        tokens = BATCH_TOKENS[self.engine.device.type]
+        return predict_logits(self.engine, rows, batch_tokens=tokens, progress=progress)
+
+    def answer_sets(self, level: float) -> AnswerSets:
+        """Probabilities -> answer sets at a level, out of the run's stored validation rows.
+
+        Raises:
+            SettingsError: the run stored none, or too few for this level.
+            MissingExtraError: abstaining needs the extra 'abstain'.
+        """
+        if self.calibration is None:
+            raise SettingsError(
+                "This run holds no validation rows to abstain by: it is from an older newslora, or was validated on its own "
+                "training rows. Train it again with validation rows of its own."
+            )
+        if level not in self._answer_sets:
+            self._answer_sets[level] = AnswerSets(self.calibration.probabilities(), self.calibration.labels, level)
+        return self._answer_sets[level]
+
+    def rows(self, texts: Sequence[str]) -> Rows:
+        """Texts as the engine takes them, without labels.
 
         Raises:
             SettingsError: something that is not text.
         """
-        many = [texts] if isinstance(texts, str) else list(texts)
-        answers = [self._answer(row) for row in self.predict_proba(many)]
-        return answers[0] if isinstance(texts, str) else answers
-
-    def predict_proba(self, texts: Sequence[str], progress: Callable[[int], None] = lambda rows: None) -> Probabilities:
-        """(R, C) probabilities of R texts; columns as in `labels`."""
         for place, text in enumerate(texts):
             if not isinstance(text, str):
                 raise SettingsError(
                     f"Text {place} is {type(text).__name__}, not str. Give a string or a list of strings."
                 )
-        rows = self.rows([text.strip() for text in texts])  # as the rows it was trained on
-        tokens = BATCH_TOKENS[self.engine.device.type]
-        return softmax(predict_logits(self.engine, rows, batch_tokens=tokens, progress=progress))
-
-    def rows(self, texts: Sequence[str]) -> Rows:
-        """Texts as the engine takes them, without labels."""
-        tokens = tokenize(self.tokenizer, texts, self.card.max_length)
+        stripped = [text.strip() for text in texts]  # as the rows it was trained on
+        tokens = tokenize(self.tokenizer, stripped, self.card.max_length)
         return Rows(tokens, np.full(len(texts), -1, dtype=np.int64), int(self.tokenizer.pad_token_id))
 
-    def _answer(self, probabilities: Probabilities) -> Prediction:
+    def _answer(self, probabilities: Probabilities, members: "NDArray[np.bool_] | None") -> Prediction:
+        """One row's (C,) probabilities and, where abstaining was asked for, (C,) which labels its set holds."""
+        named = dict(zip(self.labels, map(float, probabilities), strict=True))
         best = int(probabilities.argmax())
-        return Prediction(
-            self.labels[best],
-            float(probabilities[best]),
-            dict(zip(self.labels, map(float, probabilities), strict=True)),
-        )
+        if members is None:
+            return Prediction(self.labels[best], float(probabilities[best]), named)
+        likeliest = np.argsort(-probabilities, kind="stable")
+        answer_set = tuple(self.labels[k] for k in likeliest if members[k])
+        decided = answer_set[0] if len(answer_set) == 1 else None
+        return Prediction(decided, float(probabilities[best]), named, answer_set)

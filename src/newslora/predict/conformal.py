@@ -1,0 +1,77 @@
+"""Answer sets: labels that hold the right one as often as asked, by split conformal prediction (MAPIE)."""
+
+import math
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newslora.errors import MissingExtraError, SettingsError
+from newslora.metrics.basic import Labels, Probabilities
+
+Sets = NDArray[np.bool_]  # (R, C) whether a label is in the row's set
+
+
+class AnswerSets:
+    """Which labels a row may have at a level: those about as likely as the right label was in most validation rows.
+
+    A label is in the set when its probability is at least that which the right label reached in the share `level` of the
+    validation rows (least ambiguous sets; Sadinle, Lei and Wasserman 2019). For rows exchangeable with those, the set holds
+    the right label with a probability of at least `level`, and at most `level + 1 / (R + 1)` where no two scores tie. It
+    is a promise over all rows, not over each label or over the rows answered: of all rows, at most `1 - level` are
+    answered wrongly. The validation rows also chose the epoch and fitted the temperature, so they are a little easier
+    than others; `newslora evaluate` counts what the promise comes to on rows that chose nothing.
+
+    Args:
+        probabilities: (R, C) of the validation rows.
+        labels: (R,) their label ids.
+        level: share of rows whose set is to hold the right label, as 0.99.
+
+    Raises:
+        SettingsError: a level outside 0.5 to 1, or beyond what so few rows can tell.
+        MissingExtraError: MAPIE is not installed.
+    """
+
+    def __init__(self, probabilities: Probabilities, labels: Labels, level: float) -> None:
+        check_level(level, len(labels))
+        try:
+            from mapie.classification import SplitConformalClassifier
+        except ImportError:
+            raise MissingExtraError("Abstaining", "abstain") from None
+        from newslora.predict.given import Given
+
+        self.level = level
+        given = Given(probabilities.shape[1])
+        self._mapie = SplitConformalClassifier(given, confidence_level=level, conformity_score="lac", prefit=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="WARNING: your conformalization dataset has less labels")
+            self._mapie.conformalize(probabilities, labels)
+
+    def __call__(self, probabilities: Probabilities) -> Sets:
+        """(R, C) probabilities -> the answer set of each row, which may be empty."""
+        if not len(probabilities):
+            return np.zeros(probabilities.shape, dtype=np.bool_)
+        return np.asarray(self._mapie.predict_set(probabilities)[1][:, :, 0])
+
+
+def check_level(level: float, rows: int) -> None:
+    """Refuse a level that is none, or that `rows` validation rows cannot tell: a share finer than one of them.
+
+    Raises:
+        SettingsError: with the highest level they can.
+    """
+    if not 0.5 <= level < 1:
+        raise SettingsError(
+            f"The level of abstention is {level:g}. Allowed: at least 0.5 and less than 1, such as 0.99."
+        )
+    needed = math.ceil(round(1 / (1 - level), 6))  # 1 - 0.99 is not quite 0.01
+    if rows < needed:
+        highest = (
+            f"the highest they can tell is {math.floor(1e4 * (1 - 1 / rows)) / 1e4:g}"
+            if rows > 1
+            else "too few for any"
+        )
+        raise SettingsError(
+            f"The level of abstention is {level:g}, which takes {needed:,} validation rows. This run has {rows:,}; {highest}. "
+            "Ask for less, or train with more (data.validation_rows)."
+        )
