@@ -16,10 +16,15 @@ def predict(
     *,
     output: OutputFlag = None,
     settings: SetFlags = None,
+    top_k: int | None = None,
+    probabilities: Annotated[bool, Parameter(negative="")] = False,
+    abstain: float | None = None,
     precision: str = "fp32",
     device: str | None = None,
 ) -> None:
     """Classify rows: every input row comes out once, in order, with label, probability, or the error that kept it out.
+
+    With --top-k, --probabilities or --abstain, what goes to standard output is JSON lines.
 
     Parameters
     ----------
@@ -31,6 +36,13 @@ def predict(
         File to write (.csv, .jsonl or .parquet); without it, label, probability and text go to standard output.
     settings
         data.text_columns, data.label_column or data.header as key=value, where columns cannot be found by name.
+    top_k
+        Also tell this many labels, likeliest first, each with its probability.
+    probabilities
+        Also tell every label's probability.
+    abstain
+        Decide a row only where its answer set is a single label; the set holds the right label for this share of rows
+        like the validation rows, as 0.99. The others are marked abstained, with their sets. Needs the extra 'abstain'.
     precision
         'fp32', in which a text's answer does not depend on its neighbours beyond rounding; 'bf16'; or 'auto', the device's
         fastest, which moves probabilities in the third digit.
@@ -39,23 +51,29 @@ def predict(
     """
     from newslora.config import load_recipe
     from newslora.errors import SettingsError
+    from newslora.predict.answers import Answers
     from newslora.predict.bulk import predict_lines, predict_source, print_source
     from newslora.predict.classifier import Classifier
 
     data = load_recipe("seed", data_changes(settings)).data
     classifier = Classifier.load(run, device, precision)
+    answers = Answers(classifier.labels, top_k, probabilities, abstain)
+    if abstain is not None:
+        classifier.answer_sets(abstain)  # a level that cannot be had is told before a row is read
     console = remarks()
     if source == "-":
         if output is not None:
             raise SettingsError("Standard input goes to standard output: leave --output out, or name a file as input.")
         sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # a broken line is reported, not fatal
-        counted = predict_lines(classifier, sys.stdin, sys.stdout)
+        counted = predict_lines(classifier, sys.stdin, sys.stdout, answers)
     elif output is None:
-        counted = print_source(classifier, source, sys.stdout, data)
+        counted = print_source(classifier, source, sys.stdout, data, answers)
     else:
         with counting("rows classified") as progress:
-            counted = predict_source(classifier, source, output, data, progress)
+            counted = predict_source(classifier, source, output, data, progress, answers)
         console.print(f"{counted.rows:,} rows in {output}", highlight=False, markup=False)
+    if abstain is not None:
+        console.print(f"{counted.abstained:,} of {counted.rows:,} rows were left undecided at level {abstain:g}.")
     if counted.failed:
         console.print(
             f"{counted.failed:,} of {counted.rows:,} rows could not be classified; the reason stands in each."

@@ -1,0 +1,62 @@
+"""What is told of each row besides its own columns: names, types and values of the columns prediction adds."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from newslora.errors import SettingsError
+from newslora.predict.classifier import Prediction
+
+DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What to tell of each row.
+
+    Columns: `predicted`, `probability` (of the likeliest label) and `error`; with `abstain` also `abstained` and
+    `answer_set`; with `top_k` as many of `top_1`, `top_1_probability`, ...; with `probabilities` one `p(LABEL)` a label.
+    """
+
+    labels: tuple[str, ...]  # of the classifier, in id order
+    top_k: int | None = None  # likeliest labels, with their probabilities
+    probabilities: bool = False  # of every label
+    abstain: float | None = None  # level of the answer sets; None decides every row
+
+    def __post_init__(self) -> None:
+        if self.top_k is not None and not 1 <= self.top_k <= len(self.labels):
+            raise SettingsError(f"top-k is {self.top_k}. Allowed: 1 to {len(self.labels)}, the labels of this run.")
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing beyond label and probability is asked for."""
+        return self.top_k is None and not self.probabilities and self.abstain is None
+
+    def columns(self) -> dict[str, type]:
+        """Added column -> type of its values, in order."""
+        found: dict[str, type] = {"predicted": str, "probability": float}
+        if self.abstain is not None:
+            found |= {"abstained": bool, "answer_set": list}
+        for place in range(1, (self.top_k or 0) + 1):
+            found |= {f"top_{place}": str, f"top_{place}_probability": float}
+        if self.probabilities:
+            found |= {f"p({label})": float for label in self.labels}
+        return found | {"error": str}
+
+    def of(self, prediction: Prediction) -> dict[str, Any]:
+        """The added columns of a row that could be classified."""
+        found: dict[str, Any] = {"predicted": prediction.label, "probability": _short(prediction.probability)}
+        if self.abstain is not None:
+            found |= {"abstained": prediction.abstained, "answer_set": list(prediction.answer_set or ())}
+        for place, (label, probability) in enumerate(prediction.top(self.top_k or 0), 1):
+            found |= {f"top_{place}": label, f"top_{place}_probability": _short(probability)}
+        if self.probabilities:
+            found |= {f"p({label})": _short(value) for label, value in prediction.probabilities.items()}
+        return found | {"error": None}
+
+    def of_failed(self, problem: str) -> dict[str, Any]:
+        """The added columns of a row that could not."""
+        return dict.fromkeys(self.columns()) | {"error": problem}
+
+
+def _short(value: float) -> float:
+    return round(value, DIGITS)
