@@ -15,11 +15,13 @@ from newslora.data.splits import Splits, load_splits
 from newslora.data.tokens import tokenize, tokenizer_sha256
 from newslora.errors import RunError
 from newslora.evaluation.evaluate import evaluate_articles
+from newslora.evaluation.score import score_articles
 from newslora.model.adapter import AdapterCard, save_adapter
 from newslora.model.backbones import Backbone, resolve_backbone
 from newslora.model.classifier import build_classifier, count_parameters, length_limit
 from newslora.model.describe import describe_classifier
 from newslora.model.engine import engine_name
+from newslora.predict.calibration import calibrate, save_calibration
 from newslora.predict.classifier import Classifier
 from newslora.report.report import write_report
 from newslora.runfolder import FORMAT, RunFolder
@@ -177,11 +179,7 @@ def _finish(
     )
     version = save_adapter(model, prepared.tokenizer, card, run.adapter)
     classifier = Classifier.load(run.path, device=str(device))  # what was saved is what is scored
-    for name in ("validation", "test"):
-        one = prepared.splits.present().get(name)
-        if one is not None:
-            watcher.note(f"Evaluating {len(one.articles):,} {name} rows")
-            evaluate_articles(classifier, one, name, run.evaluation, chose_the_epoch=name == "validation")
+    _evaluate(run, prepared, classifier, watcher)
     return {
         "format": FORMAT,
         "recipe": recipe.name,
@@ -194,6 +192,26 @@ def _finish(
         "environment": environment_record(device, precision),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _evaluate(run: RunFolder, prepared: Prepared, classifier: Classifier, watcher: Watcher) -> None:
+    """Calibrate the classifier on the validation rows, then evaluate it on those and on the test rows."""
+    splits, recipe = prepared.splits, prepared.recipe
+    watcher.note(f"Evaluating {len(splits.validation.articles):,} validation rows")
+    scored = score_articles(classifier, splits.validation)
+    trained = not splits.validation_is_cut_from_train and splits.validation.sha256 == splits.train.sha256
+    if trained:  # rows it has learnt by heart say nothing about how sure it may be of others
+        watcher.note("The validation rows are the training rows: no temperature is fitted, and it cannot abstain.")
+    else:
+        classifier.calibration = calibrate(scored.logits, scored.labels, recipe.evaluation.calibrate)
+        save_calibration(classifier.calibration, run.adapter, classifier.card.weights_sha256)
+    evaluate_articles(
+        classifier, splits.validation, "validation", run.evaluation, recipe.data,
+        chose_the_epoch=True, trained=trained, scored=scored,
+    )  # fmt: skip
+    if splits.test is not None:
+        watcher.note(f"Evaluating {len(splits.test.articles):,} test rows")
+        evaluate_articles(classifier, splits.test, "test", run.evaluation, recipe.data, chose_the_epoch=False)
 
 
 def _portable_name(backbone: Backbone) -> str:

@@ -86,8 +86,9 @@ def test_the_adapter_is_stock_peft(run: Path, tiny_bert: Path) -> None:
     stock = PeftModel.from_pretrained(base, adapter).eval()
     with torch.no_grad():
         logits = stock(**AutoTokenizer.from_pretrained(adapter)(text, return_tensors="pt")).logits
-    ours = newslora.Classifier.load(run)(text)
-    wanted = logits.double().softmax(-1)[0].tolist()
+    classifier = newslora.Classifier.load(run)
+    ours = classifier(text)
+    wanted = (logits.double() / classifier.temperature).softmax(-1)[0].tolist()
     assert list(ours.probabilities.values()) == pytest.approx(wanted, abs=1e-6)
     assert ours.label == stock.config.id2label[int(logits.argmax())]
 

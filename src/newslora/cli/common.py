@@ -50,10 +50,11 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
 
 
 def show(result: dict[str, Any]) -> None:
-    from newslora.cli.screen import evaluation_tables
+    """An evaluation: its tables, and what is to be said of them."""
+    from newslora.cli.evaluation_tables import evaluation_tables, remarks_on
 
     console = results()
     for table in evaluation_tables(result):
         console.print(table)
-    if result["note"]:
-        console.print(result["note"], highlight=False)
+    for remark in remarks_on(result):
+        console.print(remark, highlight=False, markup=False)

@@ -10,9 +10,10 @@ def evaluate(
     /,
     *,
     data: str | None = None,
+    by: str | None = None,
     settings: SetFlags = None,
 ) -> None:
-    """Show how good a run is: accuracy, F1 per class and confusion, with 95 % intervals.
+    """Show how good a run is, with 95 % intervals: per class, how sure it may be, when to abstain, its surest errors.
 
     Parameters
     ----------
@@ -20,13 +21,15 @@ def evaluate(
         A finished run folder.
     data
         Other labelled rows to score; by default the run's own test rows, as scored when it finished.
+    by
+        A column of the data, such as a publisher, to break accuracy down by.
     settings
         Settings of the section data for reading them, as key=value (data.label_column=..., data.label_names=[...]).
     """
     from newslora.evaluation.evaluate import evaluate_run
 
     with counting("rows scored") as progress:
-        result = evaluate_run(run, data, data_changes(settings), progress)
+        result = evaluate_run(run, data, data_changes(settings), progress, by)
     show(result)
 
 

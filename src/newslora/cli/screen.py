@@ -78,31 +78,6 @@ class _Clock:
         return self._rows / (now - self._began)
 
 
-def evaluation_tables(result: dict[str, Any]) -> "list[Table]":
-    """An evaluation as tables: the whole, per class, and the confusion matrix."""
-    from rich.table import Table
-
-    whole = Table(title=f"{result['name']}: {result['rows']:,} rows of {result['source']}", title_justify="left")
-    for heading in ("metric", "value", "95 % interval"):
-        whole.add_column(heading, justify="left" if heading == "metric" else "right")
-    whole.add_row("accuracy", *_rate(result["accuracy"]))
-    whole.add_row("macro F1", *_rate(result["macro_f1"]))
-    whole.add_row("loss", f"{result['loss']:.4f}", "")
-    per_class = Table(title="per class, % (95 % interval)", title_justify="left")
-    for heading in ("label", "precision", "recall", "F1", "rows"):
-        per_class.add_column(heading, justify="left" if heading == "label" else "right")
-    for name, row in result["per_class"].items():
-        cells = [_short_rate(row[key]) for key in ("precision", "recall", "f1")]
-        per_class.add_row(_plain(name), *cells, f"{row['rows']:,}")
-    confusion = Table(title="confusion (rows: true, columns: predicted)", title_justify="left")
-    confusion.add_column("")
-    for name in result["labels"]:
-        confusion.add_column(_plain(name), justify="right")
-    for name, counts in zip(result["labels"], result["confusion"], strict=True):
-        confusion.add_row(_plain(name), *(f"{count:,}" for count in counts))
-    return [whole, per_class, confusion]
-
-
 def plan_table(recipe: "Recipe", plan: "Plan") -> "Table":
     """A dry run's answer."""
     from rich.table import Table
@@ -159,20 +134,3 @@ def duration(seconds: float) -> str:
     if seconds < 90 * 60:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def _rate(rate: dict[str, Any]) -> tuple[str, str]:
-    low, high = rate["interval"]
-    return f"{rate['value']:.2%}", f"{low:.2%} to {high:.2%}"
-
-
-def _short_rate(rate: dict[str, Any]) -> str:
-    """Five of these columns fit a terminal of 80."""
-    low, high = rate["interval"]
-    return f"{100 * rate['value']:.3g} ({100 * low:.3g}-{100 * high:.3g})"
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -1,7 +1,6 @@
-"""A classifier and labelled rows -> one JSON of metrics and one CSV of every row's prediction."""
+"""A classifier and labelled rows -> one JSON of metrics, one CSV of every row's prediction, one of the wrong rows."""
 
 import csv
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,25 @@ from typing import Any
 import numpy as np
 
 from newslora import files
-from newslora.config import load_recipe
+from newslora.config import DataSettings, load_recipe
 from newslora.data.articles import ArticleSet, check_quarantine, make_label_set, read_articles
-from newslora.data.sources import parse_source, split_for
+from newslora.data.sources import open_table, parse_source, split_for
 from newslora.errors import RunError
-from newslora.metrics import Labels, Probabilities, full_metrics
+from newslora.evaluation.abstention import abstention
+from newslora.evaluation.breakdown import breakdowns, by_name, column_values, find_column, source_column
+from newslora.evaluation.rows import find_errors, shortened, write_errors, write_rows
+from newslora.evaluation.score import Scored, score_articles
+from newslora.metrics import full_metrics, softmax
+from newslora.metrics.calibration import calibration_numbers, top_answers
 from newslora.predict.classifier import Classifier
 from newslora.runfolder import RunFolder
 
+TRAINED = "These rows trained the classifier, or hold rows that did: the figures say nothing about other rows."
 SELECTION_BIAS = (
     "These rows also chose the kept epoch, so the figures are optimistic; rows that took no part in training tell more."
+)
+FITTED = (
+    "They also fitted the temperature and set the levels of abstention: calibration and coverage are optimistic too."
 )
 
 
@@ -27,36 +35,59 @@ def evaluate_articles(
     articles: ArticleSet,
     name: str,
     folder: Path,
+    settings: DataSettings,
+    *,
     chose_the_epoch: bool,
+    trained: bool = False,
+    by: str | None = None,
+    scored: Scored | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, Any]:
-    """Score every row once and write `folder/NAME.json` and `folder/NAME.csv`.
+    """Score every row once and write `folder/NAME.json`, `folder/NAME.csv` and `folder/NAME-errors.csv`.
 
     Args:
         classifier: the trained run.
-        articles: labelled rows, label ids as in the classifier.
+        articles: labelled rows, at least one, label ids as in the classifier.
         name: of the files, usually the split.
         folder: where they go.
+        settings: how the rows were read.
         chose_the_epoch: whether these rows were used to pick the best epoch, which the result then says.
+        trained: whether they were trained on, which the result then says.
+        by: a column of the data to break accuracy down by; None: one that names the news' source, where there is one.
+        scored: the rows' logits, where they are known already.
         progress: told the rows of each finished batch.
 
     Returns:
-        What the JSON holds.
+        What the JSON holds: the rows' record, all of `full_metrics`, and
+        `calibration`: temperature, why it is 1 where it is, and log loss, Brier, ECE and confidence before and after;
+        `abstention`: coverage, set size and share answered at a few levels (newslora.evaluation.abstention);
+        `accuracy_by`: a list of breakdowns (newslora.evaluation.breakdown);
+        `errors`: the fifty most confidently wrong rows (newslora.evaluation.rows);
+        `chose_the_epoch`, `trained`, `note`: what makes these rows kinder than others;
+        `adapter_sha256`, `precision`, `seconds`: what scored them, and how long it took.
+
+    Raises:
+        DataError: no column `by`.
     """
-    labels: Labels = np.array([article.label for article in articles.articles], dtype=np.int64)
-    began = time.monotonic()
-    probabilities = classifier.predict_proba([article.text for article in articles.articles], progress=progress)
-    seconds = time.monotonic() - began
-    result: dict[str, Any] = {"name": name, **articles.record()}
-    result |= full_metrics(labels, probabilities, classifier.labels)
+    named = source_column(articles, settings.header, by)
+    scored = scored or score_articles(classifier, articles, progress)
+    labels, probabilities = scored.labels, softmax(scored.logits, classifier.temperature)
+    errors = find_errors(articles, classifier.labels, labels, probabilities)
+    result = {"name": name, **articles.record(), **full_metrics(labels, probabilities, classifier.labels)}
     result |= {
+        "calibration": _calibration(classifier, scored),
+        "abstention": abstention(classifier, labels, probabilities),
+        "accuracy_by": breakdowns(*top_answers(labels, probabilities), scored.lengths, named),
+        "errors": shortened(errors),
         "chose_the_epoch": chose_the_epoch,
-        "note": SELECTION_BIAS if chose_the_epoch else None,
+        "trained": trained,
+        "note": _note(classifier, chose_the_epoch, trained),
         "adapter_sha256": classifier.card.weights_sha256,
         "precision": classifier.precision.name,
-        "seconds": round(seconds, 3),
+        "seconds": round(scored.seconds, 3),
     }
-    _write_rows(folder / f"{name}.csv", articles, classifier.labels, probabilities)
+    write_rows(folder / f"{name}.csv", articles, classifier.labels, probabilities)
+    write_errors(folder / f"{name}-errors.csv", errors)
     files.write_json(folder / f"{name}.json", result)
     return result
 
@@ -66,6 +97,7 @@ def evaluate_run(
     data: str | None,
     changes: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] = lambda rows: None,
+    by: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a finished run on its own test rows (else validation rows), or on another source.
 
@@ -74,23 +106,51 @@ def evaluate_run(
         data: as `data.source`; None gives the result stored when the run finished.
         changes: settings of the section data for reading `data`, over those of the run's recipe.
         progress: told the rows of each finished batch.
+        by: a column of the data to break accuracy down by.
 
     Raises:
         RunError: an unfinished run, or one whose stored data cannot be found again.
-        DataError: rows that cannot be used.
+        DataError: rows that cannot be used, or no column `by`.
     """
     run = RunFolder.open(run_path)
+    settings = load_recipe(run.recipe_file, changes).data
     if data is None:
-        return _stored_result(run)
+        stored = _stored_result(run)
+        return stored if by is None else _broken_down(run, stored, settings, by)
     classifier = Classifier.load(run_path)
-    settings, record = load_recipe(run.recipe_file, changes).data, run.data()
+    record = run.data()
     source = parse_source(data)
     spellings = make_label_set(tuple(record["labels"]), record["label_base"])
     articles, _ = read_articles(source, split_for(source, "test"), settings, spellings)
     check_quarantine(articles, settings.max_quarantine_share, None)
-    same = articles.sha256 in {split["sha256"] for name, split in record["splits"].items() if name != "test"}
-    name = _file_name(data)
-    return evaluate_articles(classifier, articles, name, run.evaluation, chose_the_epoch=same, progress=progress)
+    roles = [role for role, split in record["splits"].items() if split["sha256"] == articles.sha256]
+    chose = "validation" in roles or ("train" in roles and record["validation_is_cut_from_train"])
+    return evaluate_articles(
+        classifier, articles, _file_name(data), run.evaluation, settings,
+        chose_the_epoch=chose, trained="train" in roles, by=by, progress=progress,
+    )  # fmt: skip
+
+
+def _calibration(classifier: Classifier, scored: Scored) -> dict[str, Any]:
+    """What the temperature does to these rows."""
+    calibration = classifier.calibration
+    after = calibration_numbers(scored.labels, softmax(scored.logits, classifier.temperature))
+    return {
+        "temperature": classifier.temperature,
+        "reason": "this run has none" if calibration is None else calibration.record["reason"],
+        "validation_rows": None if calibration is None else len(calibration.labels),
+        "before": calibration_numbers(scored.labels, softmax(scored.logits)),
+        "after": after,
+    }
+
+
+def _note(classifier: Classifier, chose_the_epoch: bool, trained: bool) -> str | None:
+    """What makes these rows kinder than others."""
+    said = [TRAINED] if trained else []
+    if chose_the_epoch:
+        said.append(SELECTION_BIAS)
+        said += [FITTED] if classifier.calibration is not None else []
+    return " ".join(said) or None
 
 
 def _stored_result(run: RunFolder) -> dict[str, Any]:
@@ -102,18 +162,27 @@ def _stored_result(run: RunFolder) -> dict[str, Any]:
     raise RunError(f"The run {run.path} has no evaluation yet. Finish it: `newslora train --resume {run.path}`.")
 
 
+def _broken_down(run: RunFolder, result: dict[str, Any], settings: DataSettings, by: str) -> dict[str, Any]:
+    """A stored evaluation with accuracy by one more column, read from the rows' source; nothing is scored again."""
+    source = parse_source(result["source"])
+    table = open_table(source, source.split, settings.header)
+    if table.sha256 != result["sha256"]:
+        raise RunError(
+            f"'{source.text}' has changed since {run.path} was evaluated on it. Restore it, or score it as it is now: "
+            f"--data {source.text} --by {by}."
+        )
+    find_column(table, source, by, set())
+    with (run.evaluation / f"{result['name']}.csv").open(encoding="utf-8", newline="") as stream:
+        lines = [(int(line["row"]), line["label"] == line["predicted"]) for line in csv.DictReader(stream)]
+    values = column_values(table, by, [row for row, _ in lines])
+    others = [one for one in result.get("accuracy_by", []) if (one["by"], one["kind"]) != (by, "name")]
+    result["accuracy_by"] = [*others, by_name(by, values, np.array([hit for _, hit in lines]))]
+    files.write_json(run.evaluation / f"{result['name']}.json", result)
+    return result
+
+
 def _file_name(source: str) -> str:
     stem = source.rstrip("/").rpartition("/")[2].split(".")[0] or "data"
     safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in stem)
-    return f"{safe}-data" if safe in ("validation", "test") else safe
-
-
-def _write_rows(path: Path, articles: ArticleSet, names: tuple[str, ...], probabilities: Probabilities) -> None:
-    """One line a row: row number, text, true label, predicted label, its probability, all probabilities."""
-    with files.atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["row", "text", "label", "predicted", "probability", *(f"p({name})" for name in names)])
-        for article, row in zip(articles.articles, probabilities, strict=True):
-            best = int(row.argmax())
-            rounded = [f"{value:.6f}" for value in row]
-            writer.writerow([article.row, article.text, names[article.label], names[best], rounded[best], *rounded])
+    # these names are the run's own, and NAME-errors.csv is another file's
+    return f"{safe}-data" if safe in ("validation", "test") or safe.endswith("-errors") else safe

@@ -1,0 +1,153 @@
+"""An evaluation on screen, within 80 columns. An evaluation stored by an older newslora shows what it holds."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SHARES = {
+    "accuracy": "accuracy", "macro_precision": "macro precision", "macro_recall": "macro recall", "macro_f1": "macro F1",
+    "confidence": "mean confidence", "ece": "ECE (15 bins)",
+}  # fmt: skip
+NUMBERS = {"mcc": "MCC", "auroc": "AUROC (one vs rest)", "log_loss": "log loss", "brier": "Brier (0 to 2)"}
+LEAST_SHARE = 0.01  # of the rows in a reliability bin shown
+ERRORS_SHOWN = 5
+NAMES_SHOWN = 10
+
+
+def evaluation_tables(result: dict[str, Any]) -> "list[Table]":
+    """All tables: the whole, per class, confusion, reliability, accuracy by a column, abstention, surest errors."""
+    tables = [_whole(result), _per_class(result), _confusion(result)]
+    if "reliability" in result:
+        tables.append(_reliability(result))
+    tables += [_by_name(one) for one in result.get("accuracy_by", []) if one["kind"] == "name"]
+    if any("coverage" in level for level in result.get("abstention", {}).get("levels", [])):
+        tables.append(_abstention(result["abstention"]["levels"]))
+    if result.get("errors"):
+        tables.append(_errors(result["errors"]))
+    return tables
+
+
+def remarks_on(result: dict[str, Any]) -> Iterator[str]:
+    """Sentences beneath the tables: temperature, why abstaining cannot be had, and the kindness of these rows."""
+    calibration = result.get("calibration")
+    if calibration:
+        before, after = calibration["before"], calibration["after"]
+        if calibration["reason"]:
+            yield f"Temperature 1: {calibration['reason']}."
+        else:
+            yield (
+                f"Temperature {calibration['temperature']:.3f}, fitted on {calibration['validation_rows']:,} validation rows: "
+                f"ECE {before['ece']:.2%} before, {after['ece']:.2%} after; log loss {before['log_loss']:.4f} before, "
+                f"{after['log_loss']:.4f} after."
+            )
+    reasons = [level["reason"] for level in result.get("abstention", {}).get("levels", []) if "reason" in level]
+    yield from reasons[:1]
+    if result["note"]:
+        yield result["note"]
+
+
+def _whole(result: dict[str, Any]) -> "Table":
+    table = _table(
+        f"{result['name']}: {result['rows']:,} rows of {result['source']}", "metric", "value", "95 % interval"
+    )
+    for key, name in (SHARES | NUMBERS).items():
+        if key in result:
+            table.add_row(name, *_rate(result[key], as_share=key in SHARES))
+    if "log_loss" not in result:
+        table.add_row("loss", f"{result['loss']:.4f}", "")
+    return table
+
+
+def _per_class(result: dict[str, Any]) -> "Table":
+    table = _table("per class, % (95 % interval)", "label", "precision", "recall", "F1", "rows")
+    for name, row in result["per_class"].items():
+        cells = [_short_rate(row[key]) for key in ("precision", "recall", "f1")]
+        table.add_row(_plain(name), *cells, f"{row['rows']:,}")
+    return table
+
+
+def _confusion(result: dict[str, Any]) -> "Table":
+    table = _table("confusion (rows: true, columns: predicted)", "", *map(_plain, result["labels"]))
+    for name, counts in zip(result["labels"], result["confusion"], strict=True):
+        table.add_row(_plain(name), *(f"{count:,}" for count in counts))
+    return table
+
+
+def _reliability(result: dict[str, Any]) -> "Table":
+    bins = result["reliability"]["bins"]
+    shown = [one for one in bins if one["rows"] >= LEAST_SHARE * result["rows"]]
+    table = _table("is it as often right as it is sure?", "confidence, %", "rows", "mean", "accuracy, %")
+    if rest := sum(one["rows"] for one in bins) - sum(one["rows"] for one in shown):
+        table.caption = f"Left out: bins of less than 1 % of the rows ({rest:,} in all)."
+    for one in shown:
+        span = f"{100 * one['low']:.0f} to {100 * one['high']:.0f}"
+        table.add_row(span, f"{one['rows']:,}", f"{100 * one['confidence']:.1f}", _short_rate(one["accuracy"]))
+    return table
+
+
+def _by_name(one: dict[str, Any]) -> "Table":
+    table = _table(f"by {one['by']}", _plain(one["by"]), "rows", "accuracy, %")
+    for group in one["groups"][:NAMES_SHOWN]:
+        table.add_row(_plain(group["name"]), f"{group['rows']:,}", _short_rate(group["accuracy"]))
+    if (more := len(one["groups"]) - NAMES_SHOWN) > 0:
+        table.caption = f"{more:,} more in the JSON."
+    return table
+
+
+def _abstention(levels: list[dict[str, Any]]) -> "Table":
+    heads = ("level", "right label in set", "answered", "right of those", "set size")
+    table = _table("predict --abstain LEVEL would come to, %", *heads)
+    table.caption = "A row's set is to hold the right label LEVEL of the time; a set of one label is an answer."
+    for one in (level for level in levels if "coverage" in level):
+        shares = [_short_rate(one[key]) for key in ("coverage", "answered", "accuracy_of_answered")]
+        table.add_row(f"{one['level']:g}", *shares, f"{one['mean_set_size']:.2f}")
+    return table
+
+
+def _errors(errors: list[dict[str, Any]]) -> "Table":
+    from rich.table import Table
+
+    count = min(ERRORS_SHOWN, len(errors))
+    title = f"the {count} most confidently wrong rows" if count > 1 else "the wrong row"
+    table = Table(title=title, title_justify="left", expand=True)
+    table.add_column("row", justify="right")
+    table.add_column("label, predicted")
+    table.add_column("sure", justify="right")
+    table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
+    for one in errors[:count]:
+        pair = f"{_plain(one['label'])}, {_plain(one['predicted'])}"
+        table.add_row(f"{one['row']:,}", pair, f"{one['confidence']:.3f}", _plain(" ".join(one["text"].split())))
+    return table
+
+
+def _table(title: str, first: str, *others: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(title=_plain(title), title_justify="left", caption_justify="left")
+    table.add_column(first)
+    for heading in others:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _rate(rate: dict[str, Any], as_share: bool) -> tuple[str, str]:
+    if rate["value"] is None:
+        return "-", rate["reason"]
+    (low, high), form = rate["interval"], ".2%" if as_share else ".4f"
+    return f"{rate['value']:{form}}", f"{low:{form}} to {high:{form}}"
+
+
+def _short_rate(rate: dict[str, Any]) -> str:
+    """Five of these columns fit a terminal of 80."""
+    if rate["value"] is None:
+        return "-"
+    low, high = rate["interval"]
+    return f"{100 * rate['value']:.3g} ({100 * low:.3g}-{100 * high:.3g})"
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,90 @@
+"""Accuracy against length, confidence and a column of the data, such as the publisher."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newslora.data.articles import ArticleSet
+from newslora.data.readers import Table
+from newslora.data.sources import Source, open_table
+from newslora.errors import DataError, near
+from newslora.metrics.basic import Hits
+from newslora.metrics.groups import accuracy_by_name, accuracy_by_number
+
+SOURCES = ("source", "publisher", "domain", "agency", "outlet", "site", "feed")  # columns looked for unasked
+NAME_LENGTH = 60  # characters kept of a value
+NOTHING = "(none)"
+
+
+def breakdowns(
+    hits: Hits, confidence: NDArray[np.float64], lengths: NDArray[np.int64], named: dict[str, list[str]]
+) -> list[dict[str, Any]]:
+    """Accuracy in groups of rows, each with its interval.
+
+    Args:
+        hits: (R,) whether the answer is right.
+        confidence: (R,) probability of the answer.
+        lengths: (R,) tokens.
+        named: column -> (R,) its values.
+
+    Returns:
+        One dict a breakdown: `by`, `kind` ('number' or 'name') and `groups` (see newslora.metrics.groups).
+    """
+    found = [
+        {"by": "confidence", "kind": "number", "groups": accuracy_by_number(confidence, hits)},
+        {"by": "length", "kind": "number", "unit": "tokens", "groups": accuracy_by_number(lengths, hits)},
+    ]
+    return found + [by_name(column, values, hits) for column, values in named.items()]
+
+
+def by_name(column: str, values: Sequence[str], hits: Hits) -> dict[str, Any]:
+    """Accuracy by the values of a column."""
+    return {"by": column, "kind": "name", "groups": accuracy_by_name(values, hits)}
+
+
+def source_column(articles: ArticleSet, header: bool | None, wanted: str | None) -> dict[str, list[str]]:
+    """Column -> its value in each article's row: the wanted column, else one that names the news' source, if any does.
+
+    Args:
+        articles: rows as read; their source is read once more, as articles do not carry other columns.
+        header: as `data.header`.
+        wanted: a column's name.
+
+    Raises:
+        DataError: no such column, or a source that cannot be read again.
+    """
+    taken = {*articles.text_columns, articles.label_column}
+    table = open_table(articles.source, articles.split, header)
+    column = find_column(table, articles.source, wanted, taken)
+    if column is None:
+        return {}
+    values = column_values(table, column, [article.row for article in articles.articles])
+    # unasked, a column that differs in every row (an address, say) would only fill pages
+    telling = 2 <= len(set(values)) <= len(values) // 2
+    return {column: values} if wanted or telling else {}
+
+
+def find_column(table: Table, source: Source, wanted: str | None, taken: set[str | None]) -> str | None:
+    """The wanted column, or a known one that is neither text nor label.
+
+    Raises:
+        DataError: the wanted column is missing.
+    """
+    if wanted is None:
+        return next((name for name in table.columns if name.casefold() in SOURCES and name not in taken), None)
+    if wanted not in table.columns:
+        raise DataError(
+            f"There is no column '{wanted}' in '{source.text}': its columns are {', '.join(table.columns[:20])}."
+            f"{near(wanted, table.columns)}"
+        )
+    return wanted
+
+
+def column_values(table: Table, column: str, rows: Sequence[int]) -> list[str]:
+    """The column's value in these rows (1-based numbers), in their order."""
+    asked = set(rows)
+    found = {row.number: row.fields.get(column) for row in table.rows if row.number in asked}
+    texts = {number: "" if value is None else " ".join(str(value).split()) for number, value in found.items()}
+    return [texts.get(number, "")[:NAME_LENGTH] or NOTHING for number in rows]

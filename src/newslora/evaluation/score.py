@@ -1,0 +1,33 @@
+"""A classifier and labelled rows -> what every number of an evaluation is made of."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newslora.data.articles import ArticleSet
+from newslora.metrics import Labels, Logits
+from newslora.predict.classifier import Classifier
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """R rows as the classifier sees them, before its temperature."""
+
+    labels: Labels  # (R,)
+    logits: Logits  # (R, C)
+    lengths: NDArray[np.int64]  # (R,) tokens, as cut at the length limit
+    seconds: float
+
+
+def score_articles(
+    classifier: Classifier, articles: ArticleSet, progress: Callable[[int], None] = lambda rows: None
+) -> Scored:
+    """Score every row once."""
+    labels: Labels = np.array([article.label for article in articles.articles], dtype=np.int64)
+    began = time.monotonic()
+    rows = classifier.rows([article.text for article in articles.articles])
+    logits = classifier.logits(rows, progress)
+    return Scored(labels, logits, rows.tokens.lengths, time.monotonic() - began)
