@@ -3,7 +3,12 @@
     python benchmarks/scaling.py minilm -o benchmarks/results/DATE-scaling-minilm.json --figure docs/figures/scaling
 
 One axis at a time, the others as in the seed recipe (batch 16, rank 4, rows of AG News' lengths). Each point is a process
-of its own, so its peak memory is its own. Run it on an idle machine.
+of its own, so its peak memory is its own. Run it on an idle machine, or for its memory alone:
+
+    python benchmarks/scaling.py minilm --axis "training rows" --untimed -o benchmarks/results/DATE-memory-rows-minilm.json
+
+"memory" is the process's peak over what it held after its imports, pages of mapped files included, which the system may
+take back; "anonymous" is the peak of what it cannot (RssAnon), imports included.
 """
 
 import argparse
@@ -13,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from newslora import files
 from newslora.bench.run import measure_apart
 from newslora.bench.worker import Job
+from newslora.data.store import Spool, chunks, write_columns
 from newslora.report.drawing import Drawing, Theme, new_figure, write_figure
 from newslora.runtime import environment_record, pick_device, resolve_precision
 
@@ -25,7 +30,7 @@ AXES = {
     "tokens a row": (16, 32, 64, 128, 256, 512),
     "rows a batch": (1, 4, 16, 64, 256),
     "LoRA rank": (1, 4, 16, 64, 256),
-    "training rows": (10_000, 100_000, 1_000_000),
+    "training rows": (10_000, 100_000, 1_000_000, 10_000_000),
 }
 TOKENS_ON_THE_CLOCK = 40_000
 
@@ -33,17 +38,24 @@ TOKENS_ON_THE_CLOCK = 40_000
 def write_rows(path: Path, count: int, length: int | None) -> float:
     """Random rows of one length, or of AG News' lengths; returns their mean length."""
     generator = np.random.default_rng(0)
-    lengths = np.clip(generator.gamma(5.5, 53 / 5.5, count), 12, 300).astype(np.int64)
-    if length is not None:
-        lengths[:] = length
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    ids = generator.integers(5, 20_000, int(offsets[-1]), dtype=np.int32)
-    labels = generator.integers(0, 4, count)
-    save_file({"ids": ids, "offsets": offsets, "labels": labels, "pad_id": np.array([0])}, path)
-    return float(lengths.mean())
+    ids, offsets, labels = Spool(np.int32), Spool(np.int64), Spool(np.int64)
+    offsets.add(0)
+    end = 0
+    for start, stop in chunks(count):
+        lengths = np.clip(generator.gamma(5.5, 53 / 5.5, stop - start), 12, 300).astype(np.int64)
+        if length is not None:
+            lengths[:] = length
+        ends = end + np.cumsum(lengths)
+        offsets.extend(ends)
+        ids.extend(generator.integers(5, 20_000, int(ends[-1]) - end, dtype=np.int32))
+        labels.extend(generator.integers(0, 4, stop - start))
+        end = int(ends[-1])
+    columns = {"ids": ids.array(), "offsets": offsets.array(), "labels": labels.array(), "pad_id": np.array([0])}
+    write_columns(path, columns, {})
+    return end / count
 
 
-def measure_point(backbone: str, variant: str, axis: str, value: int, folder: Path) -> dict[str, Any]:
+def measure_point(backbone: str, variant: str, axis: str, value: int, folder: Path, timed: bool) -> dict[str, Any]:
     batch = value if axis == "rows a batch" else 16
     length = value if axis == "tokens a row" else None
     rows_file = folder / "rows.safetensors"
@@ -52,30 +64,35 @@ def measure_point(backbone: str, variant: str, axis: str, value: int, folder: Pa
     rank = value if axis == "LoRA rank" else 4
     job = Job(backbone, "training", variant, str(rows_file), batch, max(2, steps // 2), steps, rank=rank)
     result = measure_apart(job)
-    return {
-        "value": value,
+    rates = {
         "rows_per_second": result["rows"] / result["seconds"],
         "tokens_per_second": result["tokens"] / result["seconds"],
+    }
+    return {
+        "value": value,
+        **(rates if timed else {}),
         "memory": result["memory_peak"] - (result["memory_before"] or 0),
+        "anonymous": result["anonymous_peak"],
+        "file": rows_file.stat().st_size,
         "steps": steps,
     }
 
 
 def draw(result: dict[str, Any], theme: Theme) -> Drawing:
-    """Rows a second against length, batch and rank; memory against rows."""
+    """Rows a second against length, batch and rank; anonymous memory against rows."""
     figure = new_figure(7.2, 5.0, theme)
     for place, (axis, points) in enumerate(result["axes"].items(), 1):
         panel = figure.add_subplot(2, 2, place, facecolor=theme.paper)
         values = [point["value"] for point in points]
         memory = axis == "training rows"
-        heights = [point["memory"] / 2**20 if memory else point["rows_per_second"] for point in points]
+        heights = [point["anonymous"] / 2**20 if memory else point["rows_per_second"] for point in points]
         panel.plot(values, heights, "o-", color=theme.second, markersize=4, linewidth=1.4)
         panel.set_xscale("log", base=10 if memory else 2)
         panel.set_xticks(values, [f"{value:,}" for value in values])
         panel.minorticks_off()
         panel.set_ylim(0, max(heights) * 1.15)
         panel.set_xlabel(axis, color=theme.ink, fontsize=9)
-        panel.set_ylabel("memory (MiB)" if memory else "rows a second", color=theme.ink, fontsize=9)
+        panel.set_ylabel("anonymous memory (MiB)" if memory else "rows a second", color=theme.ink, fontsize=9)
         panel.tick_params(colors=theme.soft, labelsize=8)
         panel.grid(color=theme.grid, linewidth=0.6)
         panel.set_axisbelow(True)
@@ -90,20 +107,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("backbone", nargs="?", default="minilm")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--figure", type=Path, help="path of the figure without its suffix")
+    parser.add_argument("--figure", type=Path, help="path of the figure without its suffix; of all axes")
+    parser.add_argument("--axis", choices=AXES, help="one axis only")
+    parser.add_argument("--untimed", action="store_true", help="memory only: the machine is not idle")
     chosen = parser.parse_args()
     device = pick_device("cpu")
     precision = resolve_precision("auto", device)
     axes: dict[str, list[dict[str, Any]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for axis, values in AXES.items():
-            for value in values:
-                point = measure_point(chosen.backbone, f"newslora-{precision.name}", axis, value, Path(folder))
+    with tempfile.TemporaryDirectory(dir=chosen.output.parent) as folder:
+        for axis in [chosen.axis] if chosen.axis else AXES:
+            for value in AXES[axis]:
+                variant = f"newslora-{precision.name}"
+                point = measure_point(chosen.backbone, variant, axis, value, Path(folder), not chosen.untimed)
                 axes.setdefault(axis, []).append(point)
-                print(f"{axis} {value:,}: {point['rows_per_second']:.1f} rows/s, {point['memory'] / 2**20:,.0f} MiB")
+                rate = "" if chosen.untimed else f"{point['rows_per_second']:.1f} rows/s, "
+                print(f"{axis} {value:,}: {rate}{(point['anonymous'] or 0) / 2**20:,.0f} MiB anonymous", flush=True)
     result = {
         "what": f"packed training of {chosen.backbone}, random weights, one axis at a time",
         "environment": environment_record(device, precision),
+        "timed": not chosen.untimed,
         "axes": axes,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

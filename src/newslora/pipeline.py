@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from newslora import files
 from newslora.config import Recipe, load_recipe
 from newslora.data.articles import ArticleSet
@@ -100,7 +98,7 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool
         _check_same_data(run, prepared)
         for name, one in prepared.splits.present().items():
             aside = f", {len(one.quarantined):,} set aside in {run.quarantine_file}" if one.quarantined else ""
-            watcher.note(f"{name}: {len(one.articles):,} rows of {one.described}{aside}")
+            watcher.note(f"{name}: {len(one):,} rows of {one.described}{aside}")
         names = prepared.splits.labels.names
         model = build_classifier(prepared.backbone, names, recipe.lora, recipe.train.seed, recipe.model).to(target)
         counts = count_parameters(model)
@@ -135,9 +133,8 @@ def prepare(recipe: Recipe, quarantine_file: Path | None = None) -> Prepared:
 
 
 def _rows(one: ArticleSet, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Rows:
-    tokens = tokenize(tokenizer, [article.text for article in one.articles], max_length, cache_folder())
-    labels = np.array([article.label for article in one.articles], dtype=np.int64)
-    return Rows(tokens, labels, int(tokenizer.pad_token_id))
+    tokens = tokenize(tokenizer, one.texts, max_length, cache_folder())
+    return Rows(tokens, one.labels, int(tokenizer.pad_token_id))
 
 
 def _check_same_data(run: RunFolder, prepared: Prepared) -> None:
@@ -197,7 +194,7 @@ def _finish(
 def _evaluate(run: RunFolder, prepared: Prepared, classifier: Classifier, watcher: Watcher) -> None:
     """Calibrate the classifier on the validation rows, then evaluate it on those and on the test rows."""
     splits, recipe = prepared.splits, prepared.recipe
-    watcher.note(f"Evaluating {len(splits.validation.articles):,} validation rows")
+    watcher.note(f"Evaluating {len(splits.validation):,} validation rows")
     scored = score_articles(classifier, splits.validation)
     trained = not splits.validation_is_cut_from_train and splits.validation.sha256 == splits.train.sha256
     if trained:  # rows it has learnt by heart say nothing about how sure it may be of others
@@ -210,7 +207,7 @@ def _evaluate(run: RunFolder, prepared: Prepared, classifier: Classifier, watche
         chose_the_epoch=True, trained=trained, scored=scored,
     )  # fmt: skip
     if splits.test is not None:
-        watcher.note(f"Evaluating {len(splits.test.articles):,} test rows")
+        watcher.note(f"Evaluating {len(splits.test):,} test rows")
         evaluate_articles(classifier, splits.test, "test", run.evaluation, recipe.data, chose_the_epoch=False)
 
 

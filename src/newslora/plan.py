@@ -1,6 +1,7 @@
 """What a recipe will do, before it does it: parameters, steps, tokens and time, without downloading weights."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 TIMED_STEPS = 3  # after one that warms up
+BATCHES_SEEN = 10_000  # whose padding is counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +87,10 @@ def make_plan(recipe: Recipe, device: str | None = None) -> Plan:
         notes.append(f"{recipe.data.source} as published: {published.train_rows:,} train rows; nothing was downloaded.")
     else:
         splits = load_splits(recipe.data, recipe.train.seed)
-        labels, rows, validation_rows = splits.labels.names, len(splits.train.articles), len(splits.validation.articles)
-        table = _token_table(backbone, [article.text for article in splits.train.articles], limit, notes)
+        labels, rows, validation_rows = splits.labels.names, len(splits.train), len(splits.validation)
+        table = _token_table(backbone, splits.train.texts, limit, notes)
         tokens = None if table is None else int(table.offsets[-1]) * recipe.train.epochs
-        length = None if table is None else (_padded_per_row(table, recipe.train), float(table.lengths.mean()))
+        length = None if table is None else (_padded_per_row(table, recipe.train), int(table.offsets[-1]) / rows)
     counts = seconds = None
     if config is None:
         notes.append(f"The architecture of '{backbone.name}' is not known here without its config.json from the hub.")
@@ -106,7 +108,7 @@ def make_plan(recipe: Recipe, device: str | None = None) -> Plan:
     return Plan(counts, rows, validation_rows, steps, tokens, seconds, precision, tuple(notes))
 
 
-def _token_table(backbone: Backbone, texts: list[str], limit: int, notes: list[str]) -> TokenTable | None:
+def _token_table(backbone: Backbone, texts: Sequence[str], limit: int, notes: list[str]) -> TokenTable | None:
     try:
         return tokenize(backbone.tokenizer(), texts, limit, cache_folder())
     except NewsloraError:
@@ -115,10 +117,11 @@ def _token_table(backbone: Backbone, texts: list[str], limit: int, notes: list[s
 
 
 def _padded_per_row(table: TokenTable, settings: TrainSettings) -> float:
-    """Mean tokens a row takes in a batch, padding counted."""
-    lengths = table.lengths
-    plan = epoch_batches(lengths, settings.batch_size, settings.seed, 0, settings.group_by_length)
-    return float(np.mean([lengths[batch].max() for batch in plan]))
+    """Mean tokens a row takes in a batch, padding counted; of some batches where there are very many."""
+    rows = Rows(table, np.zeros(0, dtype=np.int64), 0)
+    plan = epoch_batches(rows.lengths, settings.batch_size, settings.seed, 0, settings.group_by_length)
+    seen = range(0, len(plan), -(-len(plan) // BATCHES_SEEN))
+    return float(np.mean([rows.lengths[plan[place]].max() for place in seen]))
 
 
 def _time_step(

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from newslora.config import DataSettings
+from newslora.data import articles, store
 from newslora.data.articles import (
     ArticleSet,
     LabelSet,
@@ -42,7 +43,7 @@ def read(path: Path, labels: LabelSet | None = None, **more: Any) -> tuple[Artic
 
 
 def ids(found: ArticleSet) -> list[int]:
-    return [article.label for article in found.articles]
+    return found.labels.tolist()
 
 
 def reasons(found: ArticleSet) -> list[str]:
@@ -54,7 +55,7 @@ def test_words_name_themselves_in_alphabetical_order(tmp_path: Path) -> None:
     assert labels.names == ("Business", "Sports", "World")
     assert labels.base is None
     assert ids(found) == [2, 1, 0, 2]
-    assert found.quarantined == []
+    assert len(found.quarantined) == 0
 
 
 def test_words_take_the_order_of_the_given_names(tmp_path: Path) -> None:
@@ -97,14 +98,14 @@ def test_codes_with_leading_zeros_are_names(tmp_path: Path) -> None:
     found, labels = read(labelled(tmp_path / "a.jsonl", ["01", "1", "02"]))
     assert labels.names == ("01", "02", "1")
     assert ids(found) == [0, 2, 1]
-    assert found.quarantined == []
+    assert len(found.quarantined) == 0
 
 
 @pytest.mark.parametrize("odd", ["9" * 5_000, "٣", "²", "-1", "1.5"])  # an Arabic digit
 def test_odd_numbers_are_names(odd: str, tmp_path: Path) -> None:
     found, labels = read(labelled(tmp_path / "a.jsonl", [odd, "1"]))
     assert set(labels.names) == {odd, "1"}
-    assert len(found.articles) == 2
+    assert len(found) == 2
 
 
 def test_booleans_are_two_labels(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_an_unknown_label_is_set_aside_with_the_known_ones(tmp_path: Path) -> No
     _, labels = read(labelled(tmp_path / "a.jsonl", ["World", "Sports"]))
     found, same = read(labelled(tmp_path / "b.jsonl", ["World", "Wrold", None, "", "Sports"]), labels)
     assert same is labels
-    assert [article.row for article in found.articles] == [1, 5]
+    assert found.rows.tolist() == [1, 5]
     assert [bad.row for bad in found.quarantined] == [2, 3, 4]
     assert reasons(found) == [
         "unknown label 'Wrold': not among the training labels (Sports, World)",
@@ -173,7 +174,7 @@ def test_text_is_the_columns_joined(tmp_path: Path) -> None:
         {"text": float("nan"), "label": "y"},
     ]
     found, _ = read(write(tmp_path / "a.jsonl", rows))
-    assert [article.text for article in found.articles] == ["a b", "b", "5"]
+    assert list(found.texts) == ["a b", "b", "5"]
     assert reasons(found) == ["empty text", "empty text"]
     assert found.text_columns == ("title", "text")
     assert found.label_column == "label"
@@ -184,7 +185,7 @@ def test_broken_encoding_costs_its_row_only(tmp_path: Path) -> None:
     path.write_bytes(b"label,text\nA,fine\nB,K\xfcche\nB,fine\nK\xfcche,fine\nA,\x00 nul\n")
     found, labels = read(path)
     assert labels.names == ("A", "B")
-    assert [article.row for article in found.articles] == [1, 3, 5]
+    assert found.rows.tolist() == [1, 3, 5]
     assert reasons(found) == [
         "broken encoding: not valid UTF-8",
         "broken encoding: the label is not valid UTF-8",
@@ -235,7 +236,7 @@ def set_with(good: int, bad: int, path: Path) -> ArticleSet:
 )  # fmt: skip
 def test_more_than_the_allowed_share_stops(good: int, bad: int, limit: float, stops: bool, tmp_path: Path) -> None:
     found = set_with(good, bad, tmp_path / "a.jsonl")
-    assert (len(found.articles), len(found.quarantined)) == (good, bad)
+    assert (len(found), len(found.quarantined)) == (good, bad)
     if not stops:
         check_quarantine(found, limit, None)
         return
@@ -275,7 +276,7 @@ def test_deep_json_neither_crashes_nor_loses_its_row(tmp_path: Path) -> None:
     more = ["[" * depth + "]" * depth for depth in depths]
     (tmp_path / "a.jsonl").write_text("\n".join(rows + deep + more) + "\n")
     found, _ = read(tmp_path / "a.jsonl")
-    assert len(found.articles) + len(found.quarantined) == 2 + 2 * len(depths)
+    assert len(found) + len(found.quarantined) == 2 + 2 * len(depths)
     assert len(found.quarantined) > len(depths)
 
 
@@ -287,6 +288,65 @@ def test_what_data_json_says_of_a_split(tmp_path: Path) -> None:
     assert (record["rows"], record["quarantined"]) == (2, 1)
     assert record["text_columns"] == ["text"]
     assert len(record["sha256"]) == 64
+
+
+@pytest.fixture
+def spilled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows outgrow memory at once."""
+    monkeypatch.setattr(store, "SPILL", 8)
+    monkeypatch.setattr(store, "CHUNK", 4)
+
+
+def shown(found: ArticleSet, labels: LabelSet) -> Any:
+    texts, aside = list(found.texts), list(found.quarantined)
+    return texts, found.labels.tolist(), found.rows.tolist(), aside, found.quarantined.reasons, labels, found.record()
+
+
+def test_rows_that_outgrow_memory_are_the_same_rows(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    train, test = labelled(tmp_path / "a.jsonl", ["b", "a", None] * 9), labelled(tmp_path / "b.jsonl", ["a", "c", ""])
+    small = shown(*read(train)), shown(*read(test, read(train)[1]))
+    assert not (tmp_path / "cache" / "articles").exists()
+    request.getfixturevalue("spilled")
+    assert (shown(*read(train)), shown(*read(test, read(train)[1]))) == small
+    assert len(list((tmp_path / "cache" / "articles").iterdir())) == 2
+
+
+@pytest.mark.usefixtures("spilled")
+def test_rows_kept_in_the_cache_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = labelled(tmp_path / "a.jsonl", [1, 2, 3, 4, None])
+    first = shown(*read(path, label_names=AG))
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(path.read_bytes())
+
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError("read again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(articles, "_read_rows", refuse)
+        assert shown(*read(path, label_names=AG)) == first
+        found, _ = read(copy, label_names=AG)  # the same bytes under another name, which the rows set aside then bear
+        assert [bad.source for bad in found.quarantined] == [str(copy)]
+        for change in ({"label_names": AG[::-1]}, {"label_column": "text", "text_columns": ("label",)}):
+            with pytest.raises(AssertionError, match="read again"):
+                read(path, **({"label_names": AG} | change))
+        with pytest.raises(AssertionError, match="read again"):
+            read(path, make_label_set(AG, base=1))
+    path.write_text(path.read_text().replace("text 1", "text 7"))
+    assert "text 7" in list(read(path, label_names=AG)[0].texts)
+
+
+@pytest.mark.usefixtures("spilled")
+def test_a_damaged_cache_or_none_costs_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = labelled(tmp_path / "a.jsonl", ["a", "b", None] * 5)
+    first = shown(*read(path))
+    (entry,) = (tmp_path / "cache" / "articles").iterdir()
+    content = bytearray(entry.read_bytes())
+    content[-1] ^= 1
+    entry.write_bytes(bytes(content))
+    assert shown(*read(path)) == first
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("NEWSLORA_CACHE", str(tmp_path / "file"))
+    assert shown(*read(path)) == first
 
 
 lines = st.one_of(
@@ -315,10 +375,10 @@ def test_random_csv_never_crashes_and_never_loses_a_row(
         assert not rows, error
         return
     write_quarantine(folder / "random-quarantine.jsonl", [found])
-    total = len(found.articles) + len(found.quarantined)
+    total = len(found) + len(found.quarantined)
     written = (folder / "random-quarantine.jsonl").read_text(encoding="utf-8").splitlines()
     assert sorted(json.loads(line)["row"] for line in written) == [bad.row for bad in found.quarantined]
-    numbers = sorted([one.row for one in found.articles] + [bad.row for bad in found.quarantined])
+    numbers = sorted(found.rows.tolist() + [bad.row for bad in found.quarantined])
     assert numbers == list(range(1, total + 1))
     if not any(b'"' in line for line in rows):
         assert total == len(rows)  # without quotes, a line is a row
@@ -346,8 +406,8 @@ def test_random_json_lines_never_crash_and_never_lose_a_row(
     (folder / "random.jsonl").write_bytes(b"\n".join(rows) + b"\n")
     found, _ = read(folder / "random.jsonl")
     write_quarantine(folder / "random-quarantine.jsonl", [found])
-    assert len(found.articles) + len(found.quarantined) == len(rows)
-    assert found.articles[0].text == "one"
+    assert len(found) + len(found.quarantined) == len(rows)
+    assert found.texts[0] == "one"
     assert all(bad.reason for bad in found.quarantined)
 
 
@@ -369,6 +429,6 @@ def test_random_bytes_give_rows_or_a_data_error(
     except DataError as error:
         assert str(error)
         return
-    numbers = sorted([one.row for one in found.articles] + [bad.row for bad in found.quarantined])
+    numbers = sorted(found.rows.tolist() + [bad.row for bad in found.quarantined])
     assert numbers == list(range(1, len(numbers) + 1))
     assert numbers

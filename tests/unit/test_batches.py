@@ -1,6 +1,7 @@
 """Every row once, in an order that seed and epoch decide, padded and masked right, whoever prepares it."""
 
 import os
+import tracemalloc
 import warnings
 from typing import Any
 
@@ -31,7 +32,11 @@ def some_lengths(rows: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).integers(3, 200, rows)
 
 
-def padded(lengths: Any, plan: list[list[int]]) -> int:
+def listed(plan: Any) -> list[list[int]]:
+    return [list(map(int, batch)) for batch in plan]
+
+
+def padded(lengths: Any, plan: Any) -> int:
     return sum(int(lengths[batch].max()) * len(batch) for batch in plan)
 
 
@@ -51,7 +56,8 @@ def equal(one: Batch, other: Batch) -> bool:
 )
 def test_every_row_exactly_once(lengths: list[int], batch_size: int, seed: int, epoch: int, by_length: bool) -> None:
     table = np.array(lengths, dtype=np.int64)
-    for plan in (epoch_batches(table, batch_size, seed, epoch, by_length), sorted_batches(table, batch_size)):
+    for made in (epoch_batches(table, batch_size, seed, epoch, by_length), sorted_batches(table, batch_size)):
+        plan = listed(made)
         assert sorted(row for batch in plan for row in batch) == list(range(len(lengths)))
         assert len(plan) == -(-len(lengths) // batch_size)
         assert sum(len(batch) == batch_size for batch in plan) == len(lengths) // batch_size
@@ -64,22 +70,63 @@ def test_grouping_by_length_over_several_stretches_loses_nothing() -> None:
     assert sorted(row for batch in plan for row in batch) == list(range(len(lengths)))
 
 
+@settings(deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 600), min_size=1, max_size=300),
+    batch_size=st.integers(1, 20),
+    seed=st.integers(0, 2**32 - 1),
+    by_length=st.booleans(),
+)
+def test_every_row_exactly_once_where_the_order_is_computed(
+    lengths: list[int], batch_size: int, seed: int, by_length: bool
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("newslora.data.order.FEW", 0)
+        plan = epoch_batches(np.array(lengths), batch_size, seed, 0, by_length)
+    batches = listed(plan)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    assert len(plan) == len(batches) == -(-len(lengths) // batch_size)
+    assert [list(plan[place]) for place in range(len(plan))][::-1] == batches[::-1]
+
+
+def test_ten_million_rows_are_planned_in_no_memory() -> None:
+    class Lengths:
+        def __len__(self) -> int:
+            return 10_000_000
+
+        def __getitem__(self, rows: Any) -> Any:
+            return rows % 50 + 3
+
+    tracemalloc.start()
+    try:
+        for by_length in (False, True):
+            plan = epoch_batches(Lengths(), 16, 42, 3, by_length)
+            rows = np.concatenate([plan[place] for place in (0, 1, 400_000, len(plan) - 1)])
+            assert len(plan) == 625_000
+            assert len(set(rows.tolist())) == 64
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20  # by length, numpy's order of 625,000 batches
+    finally:
+        tracemalloc.stop()
+
+
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     lengths = some_lengths(100)
     for by_length in (False, True):
         plans = {
-            (seed, epoch): epoch_batches(lengths, 8, seed, epoch, by_length) for seed in (0, 1) for epoch in (0, 1, 2)
+            (seed, epoch): listed(epoch_batches(lengths, 8, seed, epoch, by_length))
+            for seed in (0, 1)
+            for epoch in (0, 1, 2)
         }
         for one, plan in plans.items():
-            assert plan == epoch_batches(lengths, 8, *one, by_length)
+            assert plan == listed(epoch_batches(lengths, 8, *one, by_length))
             assert all(plan != other for two, other in plans.items() if two != one)
 
 
 def test_the_order_stays_as_it_was() -> None:
     """Resuming an older run, or repeating a published one, needs this very order."""
     lengths = np.array([5, 9, 2, 7, 1, 8, 3, 6, 4, 10])
-    assert epoch_batches(lengths, 4, 42, 1) == ORDER
-    assert epoch_batches(lengths, 4, 42, 1, by_length=True) == ORDER_BY_LENGTH
+    assert listed(epoch_batches(lengths, 4, 42, 1)) == ORDER
+    assert listed(epoch_batches(lengths, 4, 42, 1, by_length=True)) == ORDER_BY_LENGTH
 
 
 def test_grouping_by_length_pads_less_and_stays_shuffled() -> None:
@@ -142,12 +189,15 @@ def test_batches_come_in_the_plans_order(workers: int) -> None:
     loaded = list(load_batches(rows, plan, Rows.batch, workers, pin=False))
     assert len(loaded) == len(plan) == 8
     assert all(equal(batch, rows.batch(chosen)) for batch, chosen in zip(loaded, plan, strict=True))
+    rest = list(load_batches(rows, plan, Rows.batch, workers, pin=False, first=5))
+    assert len(rest) == 3
+    assert all(equal(one, other) for one, other in zip(rest, loaded[5:], strict=True))
 
 
 def test_an_empty_plan_gives_nothing() -> None:
     assert list(load_batches(make_rows([3]), [], Rows.batch, workers=0, pin=False)) == []
-    assert epoch_batches(np.zeros(0, dtype=np.int64), 4, 0, 0) == []
-    assert epoch_batches(np.zeros(0, dtype=np.int64), 4, 0, 0, by_length=True) == []
+    assert listed(epoch_batches(np.zeros(0, dtype=np.int64), 4, 0, 0)) == []
+    assert listed(epoch_batches(np.zeros(0, dtype=np.int64), 4, 0, 0, by_length=True)) == []
 
 
 def test_more_workers_than_cores_are_not_started_and_not_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,14 +5,19 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from newslora.config import DataSettings
-from newslora.data.articles import Article, ArticleSet
+from newslora.data import splits as splits_module
+from newslora.data import store
+from newslora.data.articles import ArticleSet
 from newslora.data.sources import parse_source
 from newslora.data.splits import Splits, cut_validation, draw_by_share, load_splits
+from newslora.data.texts import Quarantine, Texts
 from newslora.errors import DataError
 
 DRAWN = [1, 8, 9, 10]
@@ -32,17 +37,18 @@ def load(source: Path | str, seed: int = 42, quarantine: Path | None = None, **m
 
 def texts(found: ArticleSet | None) -> list[str]:
     assert found is not None
-    return [article.text for article in found.articles]
+    return list(found.texts)
 
 
 def shares(splits: Splits, found: ArticleSet) -> Counter[str]:
-    return Counter(splits.labels.names[article.label] for article in found.articles)
+    return Counter(splits.labels.names[label] for label in found.labels)
 
 
 def made_up(labels: list[int]) -> ArticleSet:
-    articles = [Article(row, f"text {row}", label) for row, label in enumerate(labels, 1)]
-    source = parse_source("corpus")
-    return ArticleSet(source, None, "", ("text",), "label", articles, [])
+    rows = np.arange(1, len(labels) + 1)
+    texts = Texts.of(f"text {row}" for row in rows)
+    source, none = parse_source("corpus"), Quarantine("corpus", Texts.of([]), {})
+    return ArticleSet(source, None, "", ("text",), "label", texts, np.array(labels, dtype=np.int64), rows, none)
 
 
 @pytest.mark.parametrize("rows", [3, 10, 20, 50])
@@ -50,7 +56,7 @@ def test_validation_is_cut_by_label_share(rows: int, tmp_path: Path) -> None:
     splits = load(write(tmp_path / "a.jsonl", LABELS), validation_rows=rows)
     assert splits.validation_is_cut_from_train
     assert splits.test is None
-    assert len(splits.validation.articles) == rows
+    assert len(splits.validation) == rows
     assert sorted(texts(splits.train) + texts(splits.validation)) == sorted(f"text {n}" for n in range(100))
     for label, number in shares(splits, splits.validation).items():
         assert abs(number - rows * LABELS.count(label) / 100) < 1
@@ -66,7 +72,7 @@ def test_the_same_seed_cuts_the_same_rows(tmp_path: Path) -> None:
 
 def test_the_rows_drawn_stay_as_they_were() -> None:
     """A published split must be found again: these rows were drawn by the first version."""
-    assert draw_by_share(made_up([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0, 0]), 4, 42) == DRAWN
+    assert draw_by_share(np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0, 0]), 4, 42).tolist() == DRAWN
 
 
 @settings(deadline=None)
@@ -82,9 +88,44 @@ def test_every_row_goes_to_one_side_exactly_once(labels: list[int], rows: int, s
             cut_validation(whole, rows, seed)
         return
     train, validation = cut_validation(whole, rows, seed)
-    assert len(validation.articles) == rows
-    assert sorted(article.row for article in train.articles + validation.articles) == list(range(1, len(labels) + 1))
-    assert validation.quarantined == []
+    assert len(validation) == rows
+    assert sorted([*train.rows, *validation.rows]) == list(range(1, len(labels) + 1))
+    assert len(validation.quarantined) == 0
+
+
+@settings(deadline=None)
+@given(
+    shares=st.lists(st.integers(0, 40), min_size=1, max_size=5).filter(lambda shares: sum(shares) > 1),
+    rows=st.integers(1, 100),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_very_many_rows_are_drawn_by_share_in_passing(shares: list[int], rows: int, seed: int) -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(shares)), shares))
+    rows = min(rows, len(labels) - 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(splits_module, "FEW", 1)
+        patch.setattr(store, "CHUNK", 7)
+        drawn = draw_by_share(labels, rows, seed)
+        assert drawn.tolist() == draw_by_share(labels, rows, seed).tolist()
+    assert len(drawn) == rows == len(set(drawn.tolist()))
+    assert drawn.tolist() == sorted(drawn.tolist())
+    assert 0 <= drawn[0] <= drawn[-1] < len(labels)
+    present = [share for share in shares if share]
+    if min(present) > 1 and len(present) <= rows <= len(labels) - len(present):
+        wanted = np.array(shares) * rows / len(labels)
+        assert (abs(np.bincount(labels[drawn], minlength=len(shares)) - wanted) < 1).all()
+
+
+def test_rows_drawn_in_passing_are_drawn_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chi-square over 4,000 seeds: no place, early or late, is likelier."""
+    monkeypatch.setattr(splits_module, "FEW", 1)
+    monkeypatch.setattr(store, "CHUNK", 7)
+    labels = np.zeros(40, dtype=np.int64)
+    counts = sum(np.bincount(draw_by_share(labels, 10, seed), minlength=40) for seed in range(4_000))
+    spread = float(
+        ((counts - 1_000) ** 2).sum() / (4_000 * 0.25 * 0.75)
+    )  # a fixed total: 39 degrees of freedom times 40/39
+    assert stats.chi2(39).sf(spread * 39 / 40) > 1e-4
 
 
 def test_too_few_rows_say_how_many_to_ask_for(tmp_path: Path) -> None:
@@ -92,13 +133,13 @@ def test_too_few_rows_say_how_many_to_ask_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"validation_rows is 640, but .* has 100 usable rows") as caught:
         load(path)
     assert "--set data.validation_rows=10)" in str(caught.value)
-    assert len(load(path, validation_rows=10).validation.articles) == 10
+    assert len(load(path, validation_rows=10).validation) == 10
 
 
 def test_a_label_with_a_single_row_is_cut_at_random(tmp_path: Path) -> None:
     splits = load(write(tmp_path / "a.jsonl", [*LABELS, "Rare"]), validation_rows=20)
-    assert len(splits.validation.articles) == 20
-    assert len(splits.train.articles) == 81
+    assert len(splits.validation) == 20
+    assert len(splits.train) == 81
 
 
 @pytest.mark.parametrize("rows", [2, 5, 40, 79])
@@ -106,7 +147,7 @@ def test_train_rows_are_drawn_after_the_cut(rows: int, tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", LABELS)
     whole, part = load(path, validation_rows=20), load(path, validation_rows=20, train_rows=rows)
     assert texts(part.validation) == texts(whole.validation)
-    assert len(part.train.articles) == rows
+    assert len(part.train) == rows
     assert set(texts(part.train)) < set(texts(whole.train))
     if rows >= 5:
         assert len(shares(part, part.train)) == 3
@@ -115,8 +156,8 @@ def test_train_rows_are_drawn_after_the_cut(rows: int, tmp_path: Path) -> None:
 
 def test_more_train_rows_than_there_are_take_all(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", LABELS)
-    assert len(load(path, validation_rows=20, train_rows=80).train.articles) == 80
-    assert len(load(path, validation_rows=20, train_rows=10_000).train.articles) == 80
+    assert len(load(path, validation_rows=20, train_rows=80).train) == 80
+    assert len(load(path, validation_rows=20, train_rows=10_000).train) == 80
 
 
 @pytest.fixture
@@ -131,7 +172,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_folders_own_splits_are_found(folder: Path, suffix: str) -> None:
     splits = load(f"{folder}{suffix}")
     assert not splits.validation_is_cut_from_train
-    assert len(splits.train.articles) == 100
+    assert len(splits.train) == 100
     assert texts(splits.validation) == ["text 100", "text 101"]
     assert texts(splits.test) == ["text 200", "text 201", "text 202"]
     assert list(splits.present()) == ["train", "validation", "test"]
@@ -141,7 +182,7 @@ def test_a_folder_without_validation_is_cut_and_its_test_is_kept(folder: Path) -
     (folder / "dev.jsonl").unlink()
     splits = load(folder, validation_rows=10)
     assert splits.validation_is_cut_from_train
-    assert len(splits.train.articles) == 90
+    assert len(splits.train) == 90
     assert len(texts(splits.test)) == 3
 
 
@@ -159,7 +200,7 @@ def test_the_bundled_corpus_has_its_three_splits() -> None:
     together = [text for one in splits.present().values() for text in texts(one)]
     assert len(splits.present()) == 3
     assert len(together) == len(set(together)) > 500
-    assert all(one.quarantined == [] for one in splits.present().values())
+    assert all(len(one.quarantined) == 0 for one in splits.present().values())
 
 
 def test_the_same_file_under_another_path_is_no_test(folder: Path, tmp_path: Path) -> None:
@@ -181,7 +222,7 @@ def test_an_unknown_label_in_validation_is_set_aside_and_told(folder: Path, tmp_
     (line,) = quarantine.read_text().splitlines()  # written before the error
     assert json.loads(line)["row"] == 10
     splits = load(folder, quarantine=quarantine, max_quarantine_share=0.1)
-    assert len(splits.validation.articles) == 9
+    assert len(splits.validation) == 9
     record = splits.record()["splits"]["validation"]
     assert (record["rows"], record["quarantined"]) == (9, 1)
 
@@ -214,4 +255,4 @@ def test_what_data_json_says(folder: Path) -> None:
 
 def test_a_cut_leaves_the_counts_reconciled(tmp_path: Path) -> None:
     splits = load(write(tmp_path / "a.jsonl", [*LABELS, None]), validation_rows=10)
-    assert sum(len(one.articles) + len(one.quarantined) for one in splits.present().values()) == 101
+    assert sum(len(one) + len(one.quarantined) for one in splits.present().values()) == 101

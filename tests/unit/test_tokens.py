@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from newslora.data import tokens
+from newslora.data import store, tokens
 from newslora.data.tokens import TokenTable, tokenize, tokenizer_sha256
 
 TEXTS = ["minister meets president over border treaty", "striker scores", "", "club wins nothing unheard of"]
@@ -140,6 +140,28 @@ def test_every_flipped_byte_of_the_tokens_is_noticed(tokenizer: Any, cache: Path
         assert rows(tokenize(tokenizer, TEXTS, 64, cache)) == rows(first), place
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_tokens_that_outgrow_memory_are_the_same(
+    cached: bool, tokenizer: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tokenize(tokenizer, TEXTS, 64)
+    monkeypatch.setattr(store, "SPILL", 8)
+    for _ in range(2):
+        table = tokenize(tokenizer, TEXTS, 64, cache if cached else None)
+        assert rows(table) == rows(first)
+        assert isinstance(table.ids.base, np.memmap) or isinstance(table.ids.base.base, np.memmap)
+
+
+def test_long_texts_are_tokenised_a_few_at_a_time(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = rows(tokenize(tokenizer, TEXTS * 3, 64))
+    monkeypatch.setattr(tokens, "CHARACTERS_A_CALL", 60)
+    calls = list(tokens._calls(TEXTS * 3))
+    assert [text for call in calls for text in call] == TEXTS * 3
+    assert all(len(call) == 1 or sum(map(len, call)) <= 60 for call in calls)
+    assert 1 < len(calls) < len(TEXTS * 3)
+    assert rows(tokenize(tokenizer, TEXTS * 3, 64)) == first
+
+
 def test_a_cache_that_cannot_be_made_does_not_stop_the_run(tokenizer: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     assert rows(tokenize(tokenizer, TEXTS, 64, tmp_path / "file")) == rows(tokenize(tokenizer, TEXTS, 64))
@@ -168,7 +190,7 @@ def test_the_least_recently_used_entries_go_first(tokenizer: Any, cache: Path, m
     size = held[0].stat().st_size
     for age, path in enumerate(held):
         os.utime(path, (age, age))
-    monkeypatch.setattr(tokens, "CACHE_LIMIT", 3 * size)
+    monkeypatch.setattr(store, "CACHE_LIMIT", 3 * size)
     tokenize(tokenizer, ["striker 4"], 64, cache)
     assert held[0] not in entries(cache)
     assert set(held[1:]) < set(entries(cache))

@@ -111,13 +111,11 @@ def _write_rows(settings: BenchSettings, config: Any, path: Path) -> dict[str, A
     articles, _ = read_articles(source, split_for(source, "train"), recipe.data, None)
     tokenizer, name = _tokenizer(settings)
     needed = (settings.warmup_steps + settings.steps) * settings.batch_size
-    order = np.random.default_rng(recipe.train.seed).permutation(len(articles.articles))[:needed]
-    chosen = [articles.articles[row] for row in order]
-    table = tokenize(tokenizer, [article.text for article in chosen], recipe.data.max_length, cache_folder())
+    chosen = articles.take(np.random.default_rng(recipe.train.seed).permutation(len(articles))[:needed])
+    table = tokenize(tokenizer, chosen.texts, recipe.data.max_length, cache_folder())
     ids = np.minimum(table.ids, config.vocab_size - 1)
-    labels = np.array([article.label for article in chosen], dtype=np.int64)
     pad = np.array([tokenizer.pad_token_id], dtype=np.int64)
-    save_file({"ids": ids, "offsets": table.offsets, "labels": labels, "pad_id": pad}, path)
+    save_file({"ids": ids, "offsets": table.offsets, "labels": chosen.labels, "pad_id": pad}, path)
     return {
         "source": settings.data,
         "sha256": articles.sha256,

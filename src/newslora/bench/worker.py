@@ -3,6 +3,7 @@
 A fresh process keeps the other side's threads, caches and memory out of the figures, and makes its peak memory its own.
 """
 
+import itertools
 import json
 import resource
 import sys
@@ -10,6 +11,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from newslora.bench.memory import AnonymousPeak
 
 VARIANTS = {
     "training": ("trainer-fp32", "trainer-bf16", "newslora-fp32", "newslora-bf16"),
@@ -37,8 +40,14 @@ def measure(job: Job) -> dict[str, Any]:
     """Seconds, rows and real tokens on the clock, and memory.
 
     Returns:
-        seconds, rows, tokens; memory_before (bytes after imports) and memory_peak (bytes) of this process.
+        seconds, rows, tokens; memory_before (bytes after imports), memory_peak and anonymous_peak (bytes) of this process.
     """
+    with AnonymousPeak() as anonymous:
+        result = _measure(job)
+    return result | {"anonymous_peak": anonymous.peak}
+
+
+def _measure(job: Job) -> dict[str, Any]:
     import peft  # noqa: F401  # counted as imports, not as memory of the run
     import torch
     import transformers  # noqa: F401
@@ -68,28 +77,30 @@ def measure(job: Job) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> Any:
-    """The rows that all variants share."""
+    """The rows that all variants share, mapped where `write_columns` wrote them."""
     from safetensors.numpy import load_file
 
     from newslora.data.batches import Rows
+    from newslora.data.store import read_columns
     from newslora.data.tokens import TokenTable
 
-    held = load_file(path)
+    found = read_columns(path)
+    held = load_file(path) if found is None else found[0]
     return Rows(TokenTable(held["ids"], held["offsets"]), held["labels"], pad_id=int(held["pad_id"][0]))
 
 
-def _plan(job: Job, rows: Any, recipe: Any) -> list[list[int]]:
+def _plan(job: Job, rows: Any, recipe: Any) -> list[Any]:
     from newslora.data.batches import epoch_batches
 
-    plan: list[list[int]] = []
-    while len(plan) < job.warmup_steps + job.steps:
-        plan += epoch_batches(rows.tokens.lengths, job.batch_size, recipe.train.seed, len(plan))
-    return plan[: job.warmup_steps + job.steps]
+    plan: list[Any] = []
+    while (missing := job.warmup_steps + job.steps - len(plan)) > 0:
+        plan += itertools.islice(epoch_batches(rows.lengths, job.batch_size, recipe.train.seed, len(plan)), missing)
+    return plan
 
 
-def _counted(job: Job, rows: Any, plan: list[list[int]], seconds: float) -> dict[str, Any]:
-    timed = [row for batch in plan[job.warmup_steps :] for row in batch]
-    return {"seconds": seconds, "rows": len(timed), "tokens": int(rows.tokens.lengths[timed].sum())}
+def _counted(job: Job, rows: Any, plan: list[Any], seconds: float) -> dict[str, Any]:
+    timed = [rows.lengths[batch] for batch in plan[job.warmup_steps :]]
+    return {"seconds": seconds, "rows": sum(map(len, timed)), "tokens": int(sum(map(sum, timed)))}
 
 
 def _train_ours(job: Job, model: Any, rows: Any, recipe: Any, precision: str) -> dict[str, Any]:
@@ -121,7 +132,7 @@ def _predict_ours(job: Job, model: Any, rows: Any, recipe: Any, precision: str) 
     plan = _plan(job, rows, recipe)
     engine = make_engine(model, "auto", Precision(precision, "benchmark"), release=True)
 
-    def score(batches: list[list[int]]) -> None:
+    def score(batches: list[Any]) -> None:
         chosen = [row for batch in batches for row in batch]
         parts = [rows.tokens[row] for row in chosen]
         table = TokenTable.of(parts)

@@ -1,42 +1,31 @@
 """Raw rows -> articles with label ids; rows that cannot be used go to quarantine with a reason."""
 
+import hashlib
 import itertools
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from newslora import files
 from newslora.config import DataSettings
 from newslora.data.columns import find_label_column, find_text_columns
 from newslora.data.readers import RawRow, Table
 from newslora.data.sources import Source, open_table
+from newslora.data.store import gathered, kept, read_columns
+from newslora.data.texts import Quarantine, RowSpool, Texts
 from newslora.errors import DataError
+from newslora.runtime import cache_folder
 
 NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # '01' is a name: it and '1' may be two labels
 PEEK = 100  # rows looked at to tell a headerless file's label column
-
-
-@dataclass(frozen=True, slots=True)
-class Article:
-    """One usable row."""
-
-    row: int  # 1-based row of its source
-    text: str
-    label: int  # label id, or -1 where labels were not asked for
-
-
-@dataclass(frozen=True, slots=True)
-class Quarantined:
-    """One row set aside."""
-
-    source: str
-    row: int
-    reason: str
-    excerpt: str  # the row's first characters, enough to find it
+REASONS_SHOWN = 3  # commonest reasons an error names
+FORMAT = "newslora articles 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +48,29 @@ class LabelSet:
 
 @dataclass(frozen=True, slots=True)
 class ArticleSet:
-    """The usable and unusable rows of one split."""
+    """The usable and unusable rows of one split. R, the usable ones, may be more than memory holds."""
 
     source: Source
     split: str | None
     sha256: str
     text_columns: tuple[str, ...]
     label_column: str | None
-    articles: list[Article]
-    quarantined: list[Quarantined]
+    texts: Texts  # R
+    labels: NDArray[np.int64]  # (R,) label ids
+    rows: NDArray[np.int64]  # (R,) 1-based rows of the source
+    quarantined: Quarantine
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     @property
     def described(self) -> str:
         return self.source.text if self.split in (None, self.source.split) else f"{self.source.text}:{self.split}"
+
+    def take(self, places: NDArray[np.int64]) -> "ArticleSet":
+        """Some of the usable rows, in this order."""
+        labels, rows = gathered(self.labels, places), gathered(self.rows, places)
+        return replace(self, texts=self.texts[places], labels=labels, rows=rows)
 
     def record(self) -> dict[str, Any]:
         """What data.json says of this split."""
@@ -80,7 +79,7 @@ class ArticleSet:
             "sha256": self.sha256,
             "text_columns": list(self.text_columns),
             "label_column": self.label_column,
-            "rows": len(self.articles),
+            "rows": len(self),
             "quarantined": len(self.quarantined),
         }
 
@@ -88,7 +87,9 @@ class ArticleSet:
 def read_articles(
     source: Source, split: str | None, settings: DataSettings, labels: LabelSet | None
 ) -> tuple[ArticleSet, LabelSet]:
-    """Read one split; with `labels` None (the training rows), learn the label set from it first.
+    """Read one split; with `labels` None (the training rows), learn the label set from it.
+
+    Rows that outgrow memory are kept in the cache, under the hash of everything they depend on.
 
     Raises:
         DataError: nothing readable, or columns that cannot be found.
@@ -99,28 +100,66 @@ def read_articles(
     shown = [[str(value) for value in row.fields.values()] for row in first if row.problem is None]
     label = find_label_column(table.columns, settings.label_column, table.has_header, shown, where)
     columns = find_text_columns(table.columns, settings.text_columns, table.has_header, label, where)
-    articles: list[Article] = []
-    quarantined: list[Quarantined] = []
-    if labels is None:
-        kept = list(itertools.chain(first, table.rows))
-        usable = (row.fields.get(label) for row in kept if usable_text(row, columns)[1] is None)
-        labels = learn_labels(usable, table, settings, where)
-        rows: Iterable[RawRow] = kept
-    else:
+    if labels is not None:
         labels = numbered(labels, [label_key(row.fields.get(label)) for row in first], settings.label_names)
-        rows = itertools.chain(first, table.rows)
+    path = cache_folder() / "articles" / f"{_fingerprint(table, columns, label, settings, labels)}.safetensors"
+    found = read_columns(path)
+    if found is None:
+        spool = RowSpool()
+        keys = _read_rows(itertools.chain(first, table.rows), columns, label, labels, spool)
+        held = spool.columns()
+        if labels is None:
+            labels = learn_labels(keys, table, settings, where)
+            held["labels"] = _numbered_anew(held["labels"], keys, labels)
+        notes: dict[str, Any] = {
+            "names": labels.names,
+            "base": labels.base,
+            "reasons": dict(spool.reasons.most_common(REASONS_SHOWN)),
+        }
+        found = (kept(path, held, notes) if spool.spilled else held), notes
+    held, notes = found
+    if labels is None:
+        labels = make_label_set(tuple(notes["names"]), notes["base"])
+    aside = Quarantine(source.text, Texts(held["aside"], held["aside_offsets"]), notes["reasons"])
+    texts = Texts(held["text"], held["text_offsets"])
+    if not texts and not aside:
+        raise DataError(f"The source {where} holds no rows. A data file has at least one row of text and label.")
+    return ArticleSet(source, split, table.sha256, columns, label, texts, held["labels"], held["rows"], aside), labels
+
+
+def _read_rows(
+    rows: Iterable[RawRow], columns: Sequence[str], label: str, labels: LabelSet | None, spool: RowSpool
+) -> list[str]:
+    """Every row into the spool; without `labels`, each spelling gets the next number, and the spellings are returned."""
+    seen: dict[str, int] = {}
     for row in rows:
         text, reason = usable_text(row, columns)
-        found = labels.find(row.fields.get(label)) if reason is None else None
-        if reason is None and found is None:
-            reason = _label_reason(row.fields.get(label), labels)
-        if reason is None and found is not None:
-            articles.append(Article(row.number, text, found))
+        value = row.fields.get(label)
+        found: int | None = None
+        if reason is None and labels is not None:
+            found = labels.find(value)
+        elif reason is None and (key := label_key(value)) and _is_unicode(key):
+            found = seen.setdefault(key, len(seen))
+        if found is not None:
+            spool.add(row.number, text, found)
         else:
-            quarantined.append(Quarantined(source.text, row.number, reason or "", excerpt(row)))
-    if not articles and not quarantined:
-        raise DataError(f"The source {where} holds no rows. A data file has at least one row of text and label.")
-    return ArticleSet(source, split, table.sha256, columns, label, articles, quarantined), labels
+            spool.set_aside(row.number, reason or _label_reason(value, labels), excerpt(row))
+    return list(seen)
+
+
+def _numbered_anew(numbers: NDArray[np.int64], keys: Sequence[str], labels: LabelSet) -> NDArray[np.int64]:
+    """Places in `keys` -> label ids."""
+    ids = np.array([labels.find(key) for key in keys], dtype=np.int64)
+    return gathered(ids, numbers)
+
+
+def _fingerprint(
+    table: Table, columns: Sequence[str], label: str, settings: DataSettings, labels: LabelSet | None
+) -> str:
+    """Hex SHA-256 of all that decides what is read: the bytes, how they are taken, and the labels or what names them."""
+    known = [table.label_names, settings.label_names] if labels is None else sorted(labels.spellings.items())
+    facts = [FORMAT, table.sha256, table.columns, table.has_header, columns, label, known]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def usable_text(row: RawRow, columns: Sequence[str]) -> tuple[str, str | None]:
@@ -196,10 +235,11 @@ def require_labels(labels: LabelSet, train: ArticleSet) -> None:
     Raises:
         DataError: fewer than two labels.
     """
-    if len({article.label for article in train.articles}) < 2:
-        seen = f"only '{labels.names[train.articles[0].label]}'" if train.articles else "none"
+    seen = np.flatnonzero(np.bincount(train.labels))
+    if len(seen) < 2:
+        only = f"only '{labels.names[seen[0]]}'" if len(seen) else "none"
         raise DataError(
-            f"Training needs at least two labels; '{train.described}' has {seen}. Check data.label_column "
+            f"Training needs at least two labels; '{train.described}' has {only}. Check data.label_column "
             f"(now '{train.label_column}')."
         )
 
@@ -234,15 +274,11 @@ def make_label_set(names: tuple[str, ...], base: int | None = None) -> LabelSet:
 
 def write_quarantine(path: Path, sets: Iterable[ArticleSet]) -> None:
     """All rows set aside, one JSON object a line: source, row, reason, excerpt."""
-    lines = (
-        json.dumps(
-            {"source": bad.source, "row": bad.row, "reason": bad.reason, "excerpt": bad.excerpt}, ensure_ascii=False
-        )
-        for one in sets
-        for bad in one.quarantined
-    )
     # a reason may quote a broken label: its lone surrogates become \\u escapes, which JSON knows
-    files.write_text(path, "".join(line + "\n" for line in lines).encode("utf-8", "backslashreplace").decode("utf-8"))
+    how: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
+    with files.atomic_path(path) as temporary, temporary.open("w", **how) as stream:
+        for one in sets:
+            stream.writelines(json.dumps(asdict(bad), ensure_ascii=False) + "\n" for bad in one.quarantined)
 
 
 def check_quarantine(one: ArticleSet, limit: float, kept_in: Path | None) -> None:
@@ -251,11 +287,10 @@ def check_quarantine(one: ArticleSet, limit: float, kept_in: Path | None) -> Non
     Raises:
         DataError: with the commonest reasons and where to read all of them.
     """
-    bad, total = len(one.quarantined), len(one.articles) + len(one.quarantined)
-    if not bad or (bad / total <= limit and one.articles):
+    bad, total = len(one.quarantined), len(one) + len(one.quarantined)
+    if not bad or (bad / total <= limit and len(one)):
         return
-    reasons = Counter(item.reason for item in one.quarantined).most_common(3)
-    listed = "; ".join(f"{reason} ({count:,} rows)" for reason, count in reasons)
+    listed = "; ".join(f"{reason} ({count:,} rows)" for reason, count in one.quarantined.reasons.items())
     where = f" All of them with row numbers: {kept_in}." if kept_in else ""
     raise DataError(
         f"{bad:,} of {total:,} rows of '{one.described}' cannot be used ({bad / total:.1%}; "
@@ -263,11 +298,11 @@ def check_quarantine(one: ArticleSet, limit: float, kept_in: Path | None) -> Non
     )
 
 
-def _label_reason(value: Any, labels: LabelSet) -> str:
+def _label_reason(value: Any, labels: LabelSet | None) -> str:
     key = label_key(value)
     if not key:
         return "no label"
-    if not _is_unicode(key):
+    if labels is None or not _is_unicode(key):
         return "broken encoding: the label is not valid UTF-8"
     shown = ", ".join(labels.names[:10]) + (" ..." if len(labels) > 10 else "")
     return f"unknown label '{key[:60]}': not among the training labels ({shown})"

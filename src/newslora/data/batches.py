@@ -1,16 +1,18 @@
 """Rows -> batches: which rows in which order, and how they become tensors.
 
-The order is a pure function of (seed, epoch), so a resumed run needs no sampler state.
+The order is a pure function of (seed, epoch), so a resumed run needs no sampler state. Batches are named one at a time,
+so an epoch of ten million rows takes no more memory than one of a million.
 """
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from newslora.data.order import Order, shuffled
 from newslora.data.tokens import TokenTable
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _B = TypeVar("_B")
 
+Chosen = Sequence[int] | NDArray[np.int64]  # row numbers
 STRETCH = 50  # batches sorted together when grouping by length: enough to pad little, few enough to stay random
 
 
@@ -50,21 +53,72 @@ class Rows:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def batch(self, rows: Sequence[int]) -> Batch:
+    @property
+    def lengths(self) -> "Lengths":
+        """(R,) tokens of each row, looked up where they are asked for."""
+        return _LengthsOf(self.tokens)
+
+    def batch(self, rows: Chosen) -> Batch:
         """Row numbers -> Batch."""
         import torch
 
-        lengths = self.tokens.lengths_of(np.asarray(rows, dtype=np.int64))
+        places = np.asarray(rows, dtype=np.int64)
+        lengths = self.tokens.lengths_of(places)
         ids = np.full((len(rows), int(lengths.max())), self.pad_id, dtype=np.int64)
-        for place, row in enumerate(rows):
+        for place, row in enumerate(places):
             ids[place, : lengths[place]] = self.tokens[row]
         mask = (np.arange(ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)
-        return Batch(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(self.labels[list(rows)]))
+        return Batch(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(self.labels[places]))
 
 
-def epoch_batches(
-    lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int, by_length: bool = False
-) -> list[list[int]]:
+class Lengths(Protocol):
+    """Tokens of each row: an array, or something that answers like one."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.int64]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _LengthsOf:
+    tokens: TokenTable
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self.tokens.lengths_of(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class EpochPlan:
+    """The batches of one epoch: item i holds the row numbers of batch i."""
+
+    lengths: Lengths
+    batch_size: int
+    order: Order  # of the rows
+    batch_order: Order | None  # of the batches, where rows of like length share one
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch_size)
+
+    def __getitem__(self, index: int) -> NDArray[np.int64]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        if self.batch_order is None:
+            return self._ordered(index * self.batch_size, self.batch_size)
+        batch = int(self.batch_order[np.array([index])][0])
+        rows = self._ordered(batch // STRETCH * STRETCH * self.batch_size, STRETCH * self.batch_size)
+        start = batch % STRETCH * self.batch_size
+        return rows[np.argsort(-self.lengths[rows], kind="stable")][start : start + self.batch_size]
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        return (self[index] for index in range(len(self)))
+
+    def _ordered(self, start: int, count: int) -> NDArray[np.int64]:
+        return self.order[np.arange(start, min(start + count, len(self.order)))]
+
+
+def epoch_batches(lengths: Lengths, batch_size: int, seed: int, epoch: int, by_length: bool = False) -> EpochPlan:
     """Every row exactly once, shuffled; one batch may be smaller.
 
     Args:
@@ -74,20 +128,15 @@ def epoch_batches(
         by_length: form batches of like lengths, which pads less: shuffled rows are sorted within stretches of
             `STRETCH` batches, and the batches are shuffled again. The stock Trainer's `group_by_length` does the like.
     """
-    if len(lengths) == 0:
-        return []
     generator = np.random.default_rng((seed, epoch))
-    order = generator.permutation(len(lengths))
-    if by_length:
-        stretches = np.split(order, range(STRETCH * batch_size, len(order), STRETCH * batch_size))
-        order = np.concatenate([part[np.argsort(-lengths[part], kind="stable")] for part in stretches])
-    batches = [chunk.tolist() for chunk in np.split(order, range(batch_size, len(order), batch_size))]
-    return [batches[place] for place in generator.permutation(len(batches))] if by_length else batches
+    order = shuffled(len(lengths), generator)
+    batch_order = shuffled(-(-len(lengths) // batch_size), generator) if by_length else None
+    return EpochPlan(lengths, batch_size, order, batch_order)
 
 
 def sorted_batches(
     lengths: NDArray[np.int64], batch_size: int | None = None, batch_tokens: int | None = None
-) -> list[list[int]]:
+) -> list[NDArray[np.int64]]:
     """Every row exactly once, longest first, so that a batch holds little padding and memory peaks at once.
 
     Args:
@@ -97,15 +146,22 @@ def sorted_batches(
             that is a batch of its own.
     """
     order = np.argsort(-lengths, kind="stable")
-    batches: list[list[int]] = []
+    batches = []
     start = 0
     while start < len(order):
         rows = len(order) if batch_size is None else batch_size
         if batch_tokens is not None:
             rows = min(rows, max(1, batch_tokens // max(1, int(lengths[order[start]]))))
-        batches.append(order[start : start + rows].tolist())
+        batches.append(order[start : start + rows])
         start += rows
     return batches
+
+
+class Plan(Protocol):
+    """Which rows make each batch: a list of row numbers a batch, or something that answers like one."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Chosen: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +169,8 @@ class Planned:
     """A plan as a map-style data set: item i is batch i. At module level, so that workers can be given it."""
 
     rows: Rows
-    plan: list[list[int]]
-    collate: Callable[[Rows, Sequence[int]], Any]
+    plan: Plan
+    collate: Callable[[Rows, Chosen], Any]
 
     def __getitem__(self, index: int) -> Any:
         return self.collate(self.rows, self.plan[index])
@@ -124,7 +180,7 @@ class Planned:
 
 
 def load_batches(
-    rows: Rows, plan: list[list[int]], collate: Callable[[Rows, Sequence[int]], _B], workers: int, pin: bool
+    rows: Rows, plan: Plan, collate: Callable[[Rows, Chosen], _B], workers: int, pin: bool, first: int = 0
 ) -> Iterator[_B]:
     """The plan's batches in its order, prepared ahead by `workers` processes (0: here and now), at most one a core.
 
@@ -134,13 +190,14 @@ def load_batches(
         collate: makes a batch of row numbers; at module level, so that workers can be given it.
         workers: processes.
         pin: whether batches go into page-locked memory, from which a GPU copies without waiting.
+        first: batches of the plan that are done already.
     """
     from torch.utils.data import DataLoader
 
     workers = min(workers, _cores())
     # a map-style data set needs no base class; torch's annotation says otherwise
     settings: dict[str, Any] = {"dataset": Planned(rows, plan, collate), "batch_size": None, "num_workers": workers}
-    return iter(DataLoader(pin_memory=pin, **settings))
+    return iter(DataLoader(pin_memory=pin, sampler=range(first, len(plan)), **settings))
 
 
 def _cores() -> int:

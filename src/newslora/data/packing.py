@@ -8,13 +8,12 @@ AG News at batch 16 pads 53 tokens a row to 95; packed, the 42 are never compute
 attention finds rows of like length side by side; `order` leads back to the order they were asked for in.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from newslora.data.batches import Rows
+from newslora.data.batches import Chosen, Rows
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +48,7 @@ class PackedBatch:
         )  # fmt: skip
 
 
-def pack(rows: Rows, chosen: Sequence[int]) -> PackedBatch:
+def pack(rows: Rows, chosen: Chosen) -> PackedBatch:
     """Row numbers -> PackedBatch. Every row whole, exactly once."""
     import torch
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from newslora.config import DataSettings
 from newslora.data.articles import (
@@ -16,6 +17,8 @@ from newslora.data.articles import (
     write_quarantine,
 )
 from newslora.data.sources import Source, parse_source, split_for
+from newslora.data.store import FEW, Spool, all_but, chunks
+from newslora.data.texts import Quarantine, Texts
 from newslora.errors import DataError
 
 
@@ -71,9 +74,8 @@ def load_splits(settings: DataSettings, seed: int, quarantine_file: Path | None 
     cut = validation is None
     if validation is None:
         train, validation = cut_validation(train, settings.validation_rows, seed)
-    if settings.train_rows is not None and settings.train_rows < len(train.articles):
-        kept = draw_by_share(train, settings.train_rows, seed)
-        train = replace(train, articles=[train.articles[index] for index in kept])
+    if settings.train_rows is not None and settings.train_rows < len(train):
+        train = train.take(draw_by_share(train.labels, settings.train_rows, seed))
     return Splits(labels, train, validation, test, cut)
 
 
@@ -101,34 +103,61 @@ def cut_validation(train: ArticleSet, rows: int, seed: int) -> tuple[ArticleSet,
     Raises:
         DataError: fewer training rows than that leaves.
     """
-    labels = {article.label for article in train.articles}
-    total = len(train.articles)
-    if total - rows < len(labels):
+    total = len(train)
+    if total - rows < np.count_nonzero(np.bincount(train.labels)):
         raise DataError(
             f"data.validation_rows is {rows:,}, but '{train.described}' has {total:,} usable rows in all. "
             f"Set it to some {max(1, total // 10):,} (--set data.validation_rows={max(1, total // 10)}), "
             "or give validation rows of their own with --validation."
         )
-    moved = draw_by_share(train, rows, seed)
-    kept = sorted(set(range(total)) - set(moved))
-    return (
-        replace(train, articles=[train.articles[index] for index in kept]),
-        replace(train, articles=[train.articles[index] for index in moved], quarantined=[]),
-    )
+    moved = draw_by_share(train.labels, rows, seed)
+    none_aside = Quarantine(train.source.text, Texts.of(()), {})  # they stay with train, to be counted once
+    return train.take(all_but(total, moved)), replace(train.take(moved), quarantined=none_aside)
 
 
-def draw_by_share(articles: ArticleSet, rows: int, seed: int) -> list[int]:
+def draw_by_share(labels: NDArray[np.int64], rows: int, seed: int) -> NDArray[np.int64]:
     """`rows` places drawn by label share (at random where a label has a single row), in the source's order."""
+    counts = np.bincount(labels)
+    present = counts[counts > 0]
+    by_share = bool(present.min() > 1 and len(present) <= rows <= len(labels) - len(present))
+    if len(labels) > FEW:
+        return _draw_in_passing(labels, counts if by_share else np.array([len(labels)]), rows, seed)
     from sklearn.model_selection import train_test_split
 
-    labels = np.array([article.label for article in articles.articles])
-    counts = np.bincount(labels)
-    counts = counts[counts > 0]
-    by_share = counts.min() > 1 and len(counts) <= rows <= len(labels) - len(counts)
     _, drawn = train_test_split(
         np.arange(len(labels)), test_size=rows, random_state=seed, stratify=labels if by_share else None
     )
-    return sorted(drawn.tolist())
+    places: NDArray[np.int64] = np.sort(drawn)
+    return places
+
+
+def _draw_in_passing(labels: NDArray[np.int64], counts: NDArray[np.int64], rows: int, seed: int) -> NDArray[np.int64]:
+    """The same in one pass and a chunk's memory: selection sampling (Knuth, TAOCP 2, 3.4.2, algorithm S).
+
+    How many of a label's rows fall into a chunk is hypergeometric; which of the chunk's rows, uniform.
+
+    Args:
+        labels: (R,) label ids; all count as one label where `counts` has one entry.
+        counts: (C,) rows of each label.
+        rows: to draw.
+        seed: decides which.
+    """
+    generator = np.random.default_rng(seed)
+    shares = rows * counts / counts.sum()
+    wanted = np.floor(shares).astype(np.int64)
+    wanted[np.argsort(wanted - shares, kind="stable")[: rows - wanted.sum()]] += 1  # the largest remainders
+    left = counts.copy()
+    drawn = Spool(np.int64)
+    for start, stop in chunks(len(labels)):
+        chosen = []
+        for label in np.flatnonzero(wanted):
+            here = np.flatnonzero(labels[start:stop] == label) if len(counts) > 1 else np.arange(stop - start)
+            number = generator.hypergeometric(wanted[label], left[label] - wanted[label], len(here))
+            chosen.append(generator.choice(here, number, replace=False))
+            wanted[label] -= number
+            left[label] -= len(here)
+        drawn.extend(start + np.sort(np.concatenate(chosen or [np.zeros(0, np.int64)])))
+    return drawn.array()
 
 
 def _role(main: Source, named: str | None, role: str, settings: DataSettings, labels: LabelSet) -> ArticleSet | None:

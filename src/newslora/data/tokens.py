@@ -4,10 +4,8 @@ Dimension letters used in data/ and model/: R rows of a split, B rows of a batch
 T tokens of all rows together, C labels.
 """
 
-import contextlib
 import hashlib
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,20 +13,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from newslora.errors import StorageError
-from newslora.files import atomic_path
+from newslora.data.store import Spool, kept, read_columns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-CACHE_LIMIT = 5_000_000_000  # bytes; the least recently used tokens go first
 ROWS_A_CALL = 10_000  # tokenizers works through this many texts on all cores at once
-FORMAT = b"newslora tokens 2"
+CHARACTERS_A_CALL = 4_000_000  # but not through more than this: it takes some hundred bytes a token
+FORMAT = b"newslora tokens 3"
 
 
 @dataclass(frozen=True, slots=True)
 class TokenTable:
-    """Token ids of R rows, end to end; row i is `ids[offsets[i]:offsets[i + 1]]`."""
+    """Token ids of R rows, end to end; row i is `ids[offsets[i]:offsets[i + 1]]`. Large ones are mapped from a file."""
 
     ids: NDArray[np.int32]  # (T,)
     offsets: NDArray[np.int64]  # (R + 1,)
@@ -41,7 +38,7 @@ class TokenTable:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """(R,) tokens of each row."""
+        """(R,) tokens of each row, in memory; `lengths_of` asks for some."""
         return np.diff(self.offsets)
 
     @classmethod
@@ -67,15 +64,15 @@ def tokenize(
         max_length: tokens kept of a row, special tokens included.
         cache: folder of earlier results; None tokenises anew.
     """
-    path = None
-    if cache is not None:
-        path = cache / "tokens" / f"{_fingerprint(tokenizer, texts, max_length)}.safetensors"
-        if (found := _read(path)) is not None:
-            return found
-    table = _tokenize(tokenizer, texts, max_length)
-    if path is not None:
-        _write(path, table)
-    return table
+    if cache is None:
+        return _tokenize(tokenizer, texts, max_length)
+    path = cache / "tokens" / f"{_fingerprint(tokenizer, texts, max_length)}.safetensors"
+    if (found := read_columns(path)) is not None:
+        columns = found[0]
+    else:
+        table = _tokenize(tokenizer, texts, max_length)
+        columns = kept(path, {"ids": table.ids, "offsets": table.offsets}, {})
+    return TokenTable(columns["ids"], columns["offsets"])
 
 
 def tokenizer_sha256(tokenizer: "PreTrainedTokenizerBase") -> str:
@@ -99,21 +96,37 @@ def tokenizer_sha256(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def _tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length: int) -> TokenTable:
-    parts: list[NDArray[np.int32]] = []
-    lengths: list[int] = []
-    for start in range(0, len(texts), ROWS_A_CALL):
+    ids, offsets = Spool(np.int32), Spool(np.int64)
+    offsets.add(0)
+    end = 0
+    for some in _calls(texts):
         rows = tokenizer(
-            list(texts[start : start + ROWS_A_CALL]),
+            some,
             truncation=True,
             max_length=max_length,
             padding=False,
             return_attention_mask=False,
             return_token_type_ids=False,
         )["input_ids"]
-        lengths.extend(len(row) for row in rows)
-        parts.append(np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]))
-    ids = np.concatenate(parts) if parts else np.zeros(0, np.int32)
-    return TokenTable(ids, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64))
+        ids.extend(np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]))
+        ends = end + np.cumsum([len(row) for row in rows], dtype=np.int64)
+        offsets.extend(ends)
+        end = int(ends[-1])
+    return TokenTable(ids.array(), offsets.array())
+
+
+def _calls(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The texts of each call of the tokenizer, which holds every token of a text before it cuts."""
+    some: list[str] = []
+    characters = 0
+    for text in texts:
+        if len(some) == ROWS_A_CALL or (some and characters + len(text) > CHARACTERS_A_CALL):
+            yield some
+            some, characters = [], 0
+        some.append(text)
+        characters += len(text)
+    if some:
+        yield some
 
 
 def _fingerprint(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length: int) -> str:
@@ -123,45 +136,3 @@ def _fingerprint(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max
         encoded = text.encode()
         digest.update(len(encoded).to_bytes(8, "little") + encoded)
     return digest.hexdigest()
-
-
-def _read(path: Path) -> TokenTable | None:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        tensors = load_file(path)
-        table = TokenTable(tensors["ids"], tensors["offsets"])
-        if tensors["checksum"].tolist() != _checksum(table):
-            return None
-    except (OSError, SafetensorError, KeyError):
-        return None  # absent or damaged: tokenise again
-    with contextlib.suppress(OSError):  # a cache shared read-only still serves
-        path.touch()  # recently used, for the size limit
-    return table
-
-
-def _checksum(table: TokenTable) -> list[int]:
-    """CRC-32 of both arrays: a disk's flipped bit would train on other words."""
-    return [zlib.crc32(array.data) for array in (table.ids, table.offsets)]
-
-
-def _write(path: Path, table: TokenTable) -> None:
-    from safetensors.numpy import save_file
-
-    try:
-        with atomic_path(path) as temporary:
-            checksum = np.array(_checksum(table), dtype=np.int64)
-            save_file({"ids": table.ids, "offsets": table.offsets, "checksum": checksum}, temporary)
-        _trim(path.parent)
-    except (StorageError, OSError):
-        pass  # a cache that cannot be written costs time, not the run
-
-
-def _trim(folder: Path) -> None:
-    held = sorted(folder.glob("*.safetensors"), key=lambda item: item.stat().st_mtime, reverse=True)
-    size = 0
-    for path in held:
-        size += path.stat().st_size
-        if size > CACHE_LIMIT:
-            path.unlink(missing_ok=True)

@@ -60,7 +60,7 @@ def source_column(articles: ArticleSet, header: bool | None, wanted: str | None)
     column = find_column(table, articles.source, wanted, taken)
     if column is None:
         return {}
-    values = column_values(table, column, [article.row for article in articles.articles])
+    values = column_values(table, column, articles.rows.tolist())
     # unasked, a column that differs in every row (an address, say) would only fill pages
     telling = 2 <= len(set(values)) <= len(values) // 2
     return {column: values} if wanted or telling else {}

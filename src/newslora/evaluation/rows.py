@@ -19,14 +19,14 @@ def write_rows(path: Path, articles: ArticleSet, names: tuple[str, ...], probabi
     """One line a row: row number, text, true label, predicted label, its probability, all probabilities."""
     lines = (
         [
-            article.row,
-            article.text,
-            names[article.label],
+            number,
+            text,
+            names[label],
             names[int(row.argmax())],
             _short(row.max()),
             *map(_short, row),
         ]
-        for article, row in zip(articles.articles, probabilities, strict=True)
+        for number, text, label, row in zip(articles.rows, articles.texts, articles.labels, probabilities, strict=True)
     )
     heads = ["row", "text", "label", "predicted", "probability", *(f"p({name})" for name in names)]
     _write(path, heads, lines)
@@ -39,8 +39,8 @@ def find_errors(
     what the right label was given."""
     return [
         {
-            "row": articles.articles[place].row,
-            "text": articles.articles[place].text,
+            "row": int(articles.rows[place]),
+            "text": articles.texts[place],
             "label": names[labels[place]],
             "predicted": names[int(probabilities[place].argmax())],
             "confidence": float(probabilities[place].max()),

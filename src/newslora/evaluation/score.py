@@ -26,8 +26,7 @@ def score_articles(
     classifier: Classifier, articles: ArticleSet, progress: Callable[[int], None] = lambda rows: None
 ) -> Scored:
     """Score every row once."""
-    labels: Labels = np.array([article.label for article in articles.articles], dtype=np.int64)
     began = time.monotonic()
-    rows = classifier.rows([article.text for article in articles.articles])
+    rows = classifier.rows(articles.texts)
     logits = classifier.logits(rows, progress)
-    return Scored(labels, logits, rows.tokens.lengths, time.monotonic() - began)
+    return Scored(articles.labels, logits, rows.tokens.lengths, time.monotonic() - began)

@@ -7,7 +7,7 @@ attention adds biases of relative position inside the stock module). tests/equiv
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from newslora.data.batches import Batch, Rows
+from newslora.data.batches import Batch, Chosen, Rows
 from newslora.data.packing import PackedBatch, pack
 from newslora.errors import SettingsError
 from newslora.model.packed.dropout import DropoutBits
@@ -30,7 +30,7 @@ class Engine(Protocol):
     device: "torch.device"
 
     @property
-    def collate(self) -> "Callable[[Rows, Sequence[int]], AnyBatch]":
+    def collate(self) -> "Callable[[Rows, Chosen], AnyBatch]":
         """Makes a batch of row numbers; a plain function, so that worker processes can be given it."""
 
     def logits(self, batch: AnyBatch, dropout_seed: Sequence[int] | None = None) -> "torch.Tensor":
@@ -52,7 +52,7 @@ class PaddedEngine:
         self.device: torch.device = next(model.parameters()).device
 
     @property
-    def collate(self) -> "Callable[[Rows, Sequence[int]], AnyBatch]":
+    def collate(self) -> "Callable[[Rows, Chosen], AnyBatch]":
         return Rows.batch
 
     def logits(self, batch: AnyBatch, dropout_seed: Sequence[int] | None = None) -> "torch.Tensor":
@@ -73,7 +73,7 @@ class PackedEngine:
         self.device: torch.device = next(model.parameters()).device
 
     @property
-    def collate(self) -> "Callable[[Rows, Sequence[int]], AnyBatch]":
+    def collate(self) -> "Callable[[Rows, Chosen], AnyBatch]":
         return pack
 
     def logits(self, batch: AnyBatch, dropout_seed: Sequence[int] | None = None) -> "torch.Tensor":

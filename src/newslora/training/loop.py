@@ -136,11 +136,11 @@ class _Loop:
     def _steps_left(self) -> Iterator[list[AnyBatch]]:
         """The micro-batches of each optimiser step of this epoch that is not done yet."""
         s, state = self.settings, self.state
-        lengths = self.train_rows.tokens.lengths
-        plan = epoch_batches(lengths, s.batch_size, _mixed(s.seed, ORDER_SEED), state.epoch, s.group_by_length)
+        order_seed = _mixed(s.seed, ORDER_SEED)
+        plan = epoch_batches(self.train_rows.lengths, s.batch_size, order_seed, state.epoch, s.group_by_length)
         done = (state.step - state.epoch * self.epoch_steps) * s.accumulation_steps
         batches = load_batches(
-            self.train_rows, plan[done:], self.engine.collate, self.workers, pin=self.engine.device.type == "cuda"
+            self.train_rows, plan, self.engine.collate, self.workers, self.engine.device.type == "cuda", first=done
         )
         held: list[AnyBatch] = []
         for place, batch in enumerate(batches, done + 1):
