@@ -12,7 +12,6 @@ take back; "anonymous" is the peak of what it cannot (RssAnon), imports included
 """
 
 import argparse
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 from newslora import files
 from newslora.bench.run import measure_apart
 from newslora.bench.worker import Job
-from newslora.data.store import Spool, chunks, write_columns
+from newslora.data.store import Spool, chunks, scratch, write_columns
 from newslora.report.drawing import Drawing, Theme, new_figure, write_figure
 from newslora.runtime import environment_record, pick_device, resolve_precision
 
@@ -114,7 +113,7 @@ def main() -> None:
     device = pick_device("cpu")
     precision = resolve_precision("auto", device)
     axes: dict[str, list[dict[str, Any]]] = {}
-    with tempfile.TemporaryDirectory(dir=chosen.output.parent) as folder:
+    with scratch() as folder:
         for axis in [chosen.axis] if chosen.axis else AXES:
             for value in AXES[axis]:
                 variant = f"newslora-{precision.name}"

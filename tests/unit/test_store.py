@@ -76,7 +76,7 @@ def test_a_full_disk_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(spool._file, "write", full)
-    with pytest.raises(StorageError, match="free space"):
+    with pytest.raises(StorageError, match=r"No space left on device.*NEWSLORA_CACHE"):
         spool.extend(np.arange(4))
 
 

@@ -23,16 +23,12 @@ from newslora.runtime import cache_folder
 
 FEW = 2**20  # rows up to which their order stays in memory: 8 MiB
 CHUNK = 2**16  # rows worked on at once where there are more
-SPILL = 16 * 2**20  # bytes up to which a column stays in memory
+SPILL = 4 * 2**20  # bytes up to which a column stays in memory
 CACHE_LIMIT = 5_000_000_000  # bytes of each folder of the cache; the least recently used files go first
 PIECE = 2**20  # bytes read or written at once
 Columns = dict[str, NDArray[Any]]
-_NAMES = {
-    "int64": "I64",
-    "int32": "I32",
-    "uint8": "U8",
-}  # numpy's and safetensors' names, widest first: all lie aligned
 BUFFER = 4096  # single numbers or texts gathered before they are written
+_NAMES = {"int64": "I64", "int32": "I32", "uint8": "U8"}  # numpy's and safetensors' names
 
 
 class Spool:
@@ -77,8 +73,13 @@ class Spool:
             self._held.clear()
 
     def _write(self, content: bytes) -> None:
-        with files.disk_errors(self._folder):
+        try:
             self._file.write(content)
+        except OSError as error:
+            raise StorageError(
+                f"Rows cannot be laid down in {self._folder}: {error.strerror or error}. Free space there, or set "
+                "NEWSLORA_CACHE to a folder on another disk."
+            ) from error
         self._written += len(content)
 
 
@@ -90,6 +91,11 @@ def _spill_folder() -> Path:
         if os.access(folder, os.W_OK):
             return folder
     return Path(tempfile.gettempdir())
+
+
+def scratch() -> "tempfile.TemporaryDirectory[str]":
+    """A folder for the time being, on the same disk."""
+    return tempfile.TemporaryDirectory(dir=_spill_folder())
 
 
 def chunks(count: int) -> Iterator[tuple[int, int]]:
@@ -143,7 +149,7 @@ def write_columns(path: Path, columns: Columns, notes: Mapping[str, Any]) -> Non
         columns: int64, int32 or uint8 each.
         notes: JSON to keep beside them.
     """
-    order = sorted(columns, key=lambda name: -columns[name].dtype.itemsize)
+    order = sorted(columns, key=lambda name: -columns[name].dtype.itemsize)  # widest first: then all lie aligned
     tensors: dict[str, Any] = {}
     end = 0
     for name in order:
