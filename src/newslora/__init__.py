@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from newslora.config import Recipe, load_recipe
     from newslora.errors import NewsloraError
     from newslora.estimator import NewsClassifier
+    from newslora.evaluation.compare import compare
     from newslora.pipeline import resume, train
     from newslora.predict.classifier import Classifier, Prediction
 
@@ -20,12 +21,16 @@ _HOME = {
     "NewsloraError": "newslora.errors",
     "Prediction": "newslora.predict.classifier",
     "Recipe": "newslora.config",
+    "compare": "newslora.evaluation.compare",
     "load_recipe": "newslora.config",
     "resume": "newslora.pipeline",
     "train": "newslora.pipeline",
 }
 
-__all__ = ["Classifier", "NewsClassifier", "NewsloraError", "Prediction", "Recipe", "load_recipe", "resume", "train"]
+__all__ = [
+    "Classifier", "NewsClassifier", "NewsloraError", "Prediction", "Recipe", "compare", "load_recipe", "resume",
+    "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,136 @@
+"""Runs that are seeds of one recipe: which they are, how much they scatter, and whether recipes differ."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newslora.evaluation.paired import METRICS, Scores, contrast_intervals
+from newslora.metrics.intervals import CONFIDENCE_LEVEL
+from newslora.runfolder import RunFolder
+
+LABELS_ONLY = ("name", "description", "train.seed", "data.source", "data.validation", "data.test")  # see recipe_key
+FEW = 5  # seeds below which a standard deviation is rough
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Runs of one recipe."""
+
+    name: str
+    members: tuple[int, ...]  # places among the runs
+    seeds: tuple[int, ...]
+
+
+def recipe_key(run: RunFolder) -> dict[str, Any]:
+    """All that decides a run but its seed: settings, and data and backbone by hash, wherever their files lie."""
+    flat: dict[str, Any] = {}
+    for section, value in run.recipe().model_dump().items():
+        flat |= (
+            {f"{section}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {section: value}
+        )
+    flat = {key: value for key, value in flat.items() if key not in LABELS_ONLY}
+    splits = run.data()["splits"]
+    return flat | {
+        "data": {name: one["sha256"] for name, one in splits.items() if name != "test"},
+        "backbone": run.manifest()["backbone"]["sha256"],
+    }
+
+
+def group_runs(runs: Sequence[RunFolder]) -> list[Group]:
+    """The runs by recipe, in order; a group is named after its recipe and what sets it apart from the others."""
+    keys = [recipe_key(run) for run in runs]
+    heads = [keys.index(key) for key in keys]  # the first run of the same recipe
+    apart = [name for name in keys[0] if any(key[name] != keys[0][name] for key in keys)]
+    groups = []
+    for head in dict.fromkeys(heads):
+        members = tuple(place for place, other in enumerate(heads) if other == head)
+        told = [runs[head].recipe().name, *(_told(name, keys[head][name]) for name in apart)]
+        groups.append(Group(", ".join(told), members, tuple(runs[place].recipe().train.seed for place in members)))
+    return groups
+
+
+def spread(group: Group, scores: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Mean, standard deviation (over n - 1) and range of each metric over a group's seeds."""
+    found: dict[str, Any] = {"name": group.name, "runs": list(group.members), "seeds": list(group.seeds)}
+    for metric in METRICS:
+        values = _values(group, scores, metric)
+        found[metric] = {
+            "mean": float(values.mean()),
+            "standard_deviation": float(values.std(ddof=1)) if len(values) > 1 else None,
+            "lowest": float(values.min()),
+            "highest": float(values.max()),
+        }
+    return found
+
+
+def compare_groups(
+    groups: Sequence[Group], runs: Sequence[Scores], scores: Sequence[Mapping[str, float]]
+) -> list[dict[str, Any]]:
+    """Each two recipes of at least two seeds: difference of their means, against other rows and against other seeds.
+
+    `rows_interval` asks what other test rows would give (paired bootstrap of the mean over seeds), `seeds_interval` what
+    other seeds would (Welch's t; scipy.stats.ttest_ind). A difference counts as shown where neither holds zero. The level
+    of both is corrected for the number of pairs (Bonferroni).
+    """
+    pairs = list(combinations([group for group in groups if len(group.members) > 1], 2))
+    if not pairs:
+        return []
+    weights = np.zeros((len(pairs), len(runs)))
+    for row, (first, second) in zip(weights, pairs, strict=True):
+        row[list(first.members)] = 1 / len(first.members)
+        row[list(second.members)] = -1 / len(second.members)
+    found = []
+    for (first, second), over_rows in zip(pairs, contrast_intervals(runs, weights), strict=True):
+        one: dict[str, Any] = {"groups": [first.name, second.name]}
+        for metric in METRICS:
+            over_seeds = _welch(_values(first, scores, metric), _values(second, scores, metric), len(pairs))
+            one[metric] = {
+                "difference": over_rows[metric]["value"],
+                "rows_interval": over_rows[metric]["interval"],
+                "seeds_interval": over_seeds,
+                "shown": _without_zero(over_rows[metric]["interval"]) and _without_zero(over_seeds),
+            }
+        found.append(one)
+    return found
+
+
+def few_seeds_note(groups: Sequence[Group]) -> str | None:
+    """What a standard deviation of few seeds is worth: its 95 % interval under normal scatter, by chi-square."""
+    from scipy.stats import chi2
+
+    sizes = [len(group.members) for group in groups if 1 < len(group.members) < FEW]
+    if not sizes:
+        return None
+    fewest = min(sizes)
+    low, high = (float(np.sqrt((fewest - 1) / chi2.ppf(q, fewest - 1))) for q in (0.975, 0.025))
+    return (
+        f"{fewest} seeds tell little of the scatter between seeds: the true standard deviation may be {low:.1f} to "
+        f"{high:.0f} times the one shown."
+    )
+
+
+def _values(group: Group, scores: Sequence[Mapping[str, float]], metric: str) -> NDArray[np.float64]:
+    return np.array([scores[place][metric] for place in group.members])
+
+
+def _welch(first: NDArray[np.float64], second: NDArray[np.float64], pairs: int) -> list[float]:
+    from scipy.stats import ttest_ind
+
+    if np.ptp(first) == 0 and np.ptp(second) == 0:  # no scatter: nothing to divide by
+        return [float(first[0] - second[0])] * 2
+    bounds = ttest_ind(first, second, equal_var=False).confidence_interval(1 - (1 - CONFIDENCE_LEVEL) / pairs)
+    return [float(bounds.low), float(bounds.high)]
+
+
+def _without_zero(interval: Sequence[float]) -> bool:
+    return interval[0] > 0 or interval[1] < 0
+
+
+def _told(name: str, value: Any) -> str:
+    if name in ("data", "backbone"):
+        return f"{name} {str(value['train'] if name == 'data' else value)[:8]}"
+    return f"{name.rpartition('.')[2]} {'unset' if value is None else value}"

@@ -1,0 +1,153 @@
+"""The stored predictions of finished runs, and the rows that all of them scored."""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from newslora import files
+from newslora.config import load_recipe
+from newslora.data.readers import CELL_LIMIT
+from newslora.data.sources import open_table, parse_source, split_for
+from newslora.errors import DataError, RunError
+from newslora.evaluation.evaluate import evaluate_run
+from newslora.evaluation.paired import Scores
+from newslora.runfolder import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One run's stored evaluation."""
+
+    record: dict[str, Any]  # what its JSON holds
+    rows: list[tuple[str, str, str]]  # row number, text, label
+    predicted: list[str]
+    scores: Scores
+
+
+def common_evaluation(runs: Sequence[RunFolder]) -> list[Stored]:
+    """An evaluation of the same rows by every run: of test rows if there are, of rows that chose the epoch at last.
+
+    Raises:
+        DataError: no rows that all have scored, or other labels.
+        RunError: a damaged evaluation.
+    """
+    stored = [_records(run) for run in runs]
+    shared = set.intersection(*({record["sha256"] for record in one.values()} for one in stored))
+    order = sorted(stored[0], key=lambda name: (name == "validation", name != "test", name))
+    for digest in [stored[0][name]["sha256"] for name in order if stored[0][name]["sha256"] in shared]:
+        names = [next(name for name, record in one.items() if record["sha256"] == digest) for one in stored]
+        scored = [_read(run, name, one[name]) for run, name, one in zip(runs, names, stored, strict=True)]
+        if _same_rows(scored):
+            return scored
+    had = "; ".join(f"{run.path} has {_described(one)}" for run, one in zip(runs, stored, strict=True))
+    raise DataError(
+        f"These runs have no scored rows in common, so they cannot be compared: {had}. "
+        "Score all of them on the same rows with --data SOURCE."
+    )
+
+
+def evaluation_of(
+    runs: Sequence[RunFolder], data: str, changes: Mapping[str, Any], progress: Callable[[int], None]
+) -> list[Stored]:
+    """Every run's evaluation of the rows of `data`, scored now where it is not stored yet.
+
+    Raises:
+        DataError: rows that cannot be used, or that the runs' settings read differently.
+    """
+    scored = []
+    for run in runs:
+        record = None if changes else _stored(run, data)
+        if record is None:
+            record = evaluate_run(run.path, data, changes, progress)
+        scored.append(_read(run, record["name"], record))
+    if not _same_rows(scored):
+        raise DataError(
+            f"The runs read '{data}' differently: {', '.join(f'{len(one.rows):,} rows' for one in scored)}, or other row "
+            "numbers or labels. Give the settings that read it with --set, such as data.label_column."
+        )
+    return scored
+
+
+def _stored(run: RunFolder, data: str) -> dict[str, Any] | None:
+    """The record of an evaluation of the same bytes by the same adapter."""
+    source = parse_source(data)
+    digest = open_table(source, split_for(source, "test"), load_recipe(run.recipe_file).data.header).sha256
+    wanted = (digest, run.manifest()["adapter_sha256"])
+    return next(
+        (record for record in _records(run).values() if (record["sha256"], record["adapter_sha256"]) == wanted), None
+    )
+
+
+def _records(run: RunFolder) -> dict[str, dict[str, Any]]:
+    """Evaluation name -> its JSON, where its predictions are there too."""
+    run.manifest()  # raises where the run is not whole
+    found = sorted(path for path in run.evaluation.glob("*.json") if path.with_suffix(".csv").is_file())
+    try:
+        records = {path.stem: files.read_json(path) for path in found}
+        return {name: one | {"sha256": one["sha256"], "name": name} for name, one in records.items()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"An evaluation in {run.evaluation} is damaged ({error}). Run `newslora evaluate` again."
+        ) from None
+
+
+def _read(run: RunFolder, name: str, record: dict[str, Any]) -> Stored:
+    path = run.evaluation / f"{name}.csv"
+    names: list[str] = record["labels"]
+    place = {label: index for index, label in enumerate(names)}
+    csv.field_size_limit(CELL_LIMIT)
+    with path.open(encoding="utf-8", newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    try:
+        scores = Scores(
+            np.array([place[line["label"]] for line in lines], dtype=np.int64),
+            np.array([place[line["predicted"]] for line in lines], dtype=np.int64),
+            np.array([[float(line[f"p({label})"]) for label in names] for line in lines]).reshape(-1, len(names)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{path} is damaged or not one label a row ({error!r}). Run `newslora evaluate` again."
+        ) from None
+    rows = [(line["row"], line["text"], line["label"]) for line in lines]
+    return Stored(record, rows, [line["predicted"] for line in lines], scores)
+
+
+def _same_rows(scored: Sequence[Stored]) -> bool:
+    """Whether row numbers and true labels are equal; texts may be other columns of the same rows.
+
+    Raises:
+        DataError: other label names, or other orders of them.
+    """
+    first = scored[0]
+    for other in scored[1:]:
+        if set(other.record["labels"]) != set(first.record["labels"]):
+            raise DataError(
+                f"The runs know other labels: {', '.join(first.record['labels'])} and "
+                f"{', '.join(other.record['labels'])}. Only runs with the same labels can be compared."
+            )
+    keys = [[(row, label) for row, _, label in one.rows] for one in scored]
+    return bool(keys[0]) and all(key == keys[0] for key in keys[1:])
+
+
+def _described(records: Mapping[str, Mapping[str, Any]]) -> str:
+    told = [f"{name} ({one['rows']:,} rows of {one['source']})" for name, one in records.items()]
+    return ", ".join(told) or "none"
+
+
+def write_differences(path: Path, names: Sequence[str], scored: Sequence[Stored]) -> None:
+    """One line a row on which the runs' labels differ: row, text, label, then each run's label and its probability."""
+    with files.atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["row", "text", "label", *(f"{head} {name}" for name in names for head in ("predicted", "p"))])
+        for place in differing(scored):
+            said = [(one.predicted[place], f"{one.scores.probabilities[place].max():.6f}") for one in scored]
+            writer.writerow([*scored[0].rows[place], *(cell for pair in said for cell in pair)])
+
+
+def differing(scored: Sequence[Stored]) -> list[int]:
+    """Places of the rows on which not all runs give the same label."""
+    return [place for place in range(len(scored[0].rows)) if len({one.predicted[place] for one in scored}) > 1]

@@ -1,0 +1,271 @@
+"""Whole run folders compared: differences planted and absent, seeds of one recipe, and rows that are not the same."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import newslora
+from newslora import files
+from newslora.cli.app import main
+from newslora.cli.compare import sentences, tables
+from newslora.config import load_recipe
+from newslora.errors import DataError, NewsloraError, RunError, SettingsError
+from newslora.evaluation.seeds import Group, few_seeds_note
+from newslora.metrics import full_metrics
+from newslora.runfolder import RunFolder
+
+LABELS = ("Sports", "World")
+ROWS = 400
+
+
+@dataclass
+class Maker:
+    """Makes run folders whose stored evaluation is what a test says."""
+
+    folder: Path
+
+    def __call__(
+        self,
+        name: str,
+        right: Sequence[bool] | np.ndarray[Any, Any],
+        *,
+        labels: tuple[str, ...] = LABELS,
+        evaluation: str = "test",
+        sha256: str = "rows",
+        numbers: Sequence[int] | None = None,
+        note: str | None = None,
+        train_sha256: str = "train",
+        **changes: Any,
+    ) -> Path:
+        recipe = load_recipe("quickstart", {key.replace("__", "."): value for key, value in changes.items()})
+        run = RunFolder.create(self.folder / name, recipe)
+        files.write_json(run.data_file, {"labels": list(labels), "splits": {"train": {"sha256": train_sha256}}})
+        files.write_json(run.manifest_file, {"adapter_sha256": name, "backbone": {"sha256": "weights"}})
+        self.score(run, right, labels, evaluation, sha256, numbers, note)
+        return run.path
+
+    def score(
+        self,
+        run: RunFolder,
+        right: Sequence[bool] | np.ndarray[Any, Any],
+        labels: tuple[str, ...] = LABELS,
+        evaluation: str = "test",
+        sha256: str = "rows",
+        numbers: Sequence[int] | None = None,
+        note: str | None = None,
+    ) -> None:
+        """Rows are Sports and World by turns, whatever the ids of the labels."""
+        true = np.array([labels.index(LABELS[place % 2]) for place in range(len(right))])
+        predicted = np.where(right, true, (true + 1) % len(labels))
+        probabilities = np.full((len(right), len(labels)), 0.1 / (len(labels) - 1))
+        probabilities[np.arange(len(right)), predicted] = 0.9
+        record = {
+            "name": evaluation,
+            "source": "news.csv",
+            "sha256": sha256,
+            "note": note,
+            "adapter_sha256": run.path.name,
+        }
+        files.write_json(run.evaluation / f"{evaluation}.json", record | full_metrics(true, probabilities, labels))
+        with (run.evaluation / f"{evaluation}.csv").open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["row", "text", "label", "predicted", "probability", *(f"p({name})" for name in labels)])
+            for place, row in enumerate(probabilities):
+                number = place + 1 if numbers is None else numbers[place]
+                writer.writerow(
+                    [number, f"text {number}", labels[true[place]], labels[predicted[place]], row.max(), *row]
+                )
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Maker:
+    return Maker(tmp_path)
+
+
+def wrong_on(*places: int, rows: int = ROWS) -> np.ndarray[Any, Any]:
+    right = np.ones(rows, dtype=bool)
+    right[list(places)] = False
+    return right
+
+
+def test_a_planted_difference_is_found_with_its_size_and_its_rows(make: Maker, tmp_path: Path) -> None:
+    good = make("good", wrong_on(0, 1))
+    bad = make("bad", wrong_on(0, *range(100, 140)))
+    output = tmp_path / "out" / "result.json"
+    result = newslora.compare([good, bad], output=output)
+    (pair,) = result["pairs"]
+    assert (pair["only_first_right"], pair["only_second_right"], pair["shown"]) == (40, 1, True)
+    assert pair["differences"]["accuracy"]["value"] == pytest.approx(39 / ROWS)
+    assert pair["sentence"].startswith("good is more accurate than bad: by 9.75 points (95 % interval ")
+    assert "The loss of good is lower" in pair["sentence"]
+    assert json.loads(output.read_text()) == result
+    with (tmp_path / "out" / "result-rows.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(row["row"]) for row in rows] == [2, *range(101, 141)]
+    assert rows[0] == {
+        "row": "2", "text": "text 2", "label": "World", "predicted good": "Sports", "p good": "0.900000",
+        "predicted bad": "World", "p bad": "0.900000",
+    }  # fmt: skip
+    turned = newslora.compare([bad, good])["pairs"][0]["sentence"]
+    assert turned == pair["sentence"]
+
+
+def test_no_difference_is_said_plainly_where_none_is_shown(make: Maker) -> None:
+    first, second = make("first", wrong_on(*range(20))), make("second", wrong_on(*range(10, 32)))
+    (pair,) = newslora.compare([first, second])["pairs"]
+    assert pair["shown"] is False
+    assert pair["sentence"].startswith("No difference shown between first and second: +0.50 points")
+    same = make("same", wrong_on(*range(20)))
+    assert newslora.compare([first, same])["pairs"][0]["sentence"] == (
+        "No difference shown: first and same are right on the same rows."
+    )
+
+
+def test_a_difference_that_one_pair_would_show_is_not_shown_among_many(make: Maker) -> None:
+    runs = [make("a", wrong_on(0, rows=100)), make("b", wrong_on(*range(1, 10), rows=100))]
+    assert newslora.compare(runs)["pairs"][0]["shown"] is True  # 9 rows to 1: p = 0.021
+    runs += [make("c", wrong_on(50, rows=100)), make("d", wrong_on(51, rows=100))]
+    assert not any(pair["shown"] for pair in newslora.compare(runs)["pairs"])
+
+
+def test_runs_may_order_their_labels_differently(make: Maker) -> None:
+    first, second = make("first", wrong_on(3, 4)), make("second", wrong_on(3), labels=LABELS[::-1])
+    (pair,) = newslora.compare([first, second])["pairs"]
+    assert (pair["only_first_right"], pair["only_second_right"]) == (0, 1)
+    assert pair["differences"]["macro_f1"]["value"] == pytest.approx(pair["differences"]["accuracy"]["value"], abs=1e-4)
+
+
+def test_test_rows_come_before_validation_rows_and_selection_bias_is_passed_on(make: Maker) -> None:
+    paths = [make(name, wrong_on(1)) for name in ("a", "b")]
+    for path in paths:
+        make.score(RunFolder(path), wrong_on(), evaluation="validation", sha256="others", note="optimistic")
+    assert newslora.compare(paths)["evaluation"] == "test"
+    alone = [make(name, wrong_on(1), evaluation="validation", note="optimistic") for name in ("c", "d")]
+    assert newslora.compare(alone)["note"] == "optimistic"
+
+
+def test_validation_rows_cut_from_one_file_by_other_seeds_are_not_the_same_rows(make: Maker) -> None:
+    first = make("first", wrong_on(1), evaluation="validation", numbers=range(ROWS))
+    second = make("second", wrong_on(1), evaluation="validation", numbers=range(5, ROWS + 5))
+    with pytest.raises(
+        DataError, match=r"no scored rows in common.*first has validation \(400 rows of news.csv\).*--data"
+    ):
+        newslora.compare([first, second])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "told"),
+    [
+        (lambda make: [make("a", wrong_on(1))], SettingsError, "at least two runs"),
+        (lambda make: [make("a", wrong_on(1)), make.folder / "a"], SettingsError, "named twice"),
+        (lambda make: [make("a", wrong_on(1)), make.folder / "b"], RunError, "There is no run folder"),
+        (
+            lambda make: [make("a", wrong_on(1)), make("b", wrong_on(1), sha256="x")],
+            DataError,
+            "no scored rows in common",
+        ),
+        (
+            lambda make: [make("a", wrong_on(1)), make("b", wrong_on(1), labels=("Sports", "World", "News"))],
+            DataError,
+            "know other labels",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_said(
+    make: Maker, spoil: Callable[[Maker], list[Path]], kind: type[NewsloraError], told: str
+) -> None:
+    with pytest.raises(kind, match=told):
+        newslora.compare(spoil(make))
+
+
+def test_an_unfinished_run_and_a_damaged_evaluation_are_said(make: Maker) -> None:
+    first, second = make("first", wrong_on(1)), make("second", wrong_on(1))
+    table = second / "evaluation" / "test.csv"
+    table.write_text(table.read_text().replace("0.9", "high"))
+    with pytest.raises(RunError, match=r"test.csv is damaged.*newslora evaluate"):
+        newslora.compare([first, second])
+    (second / "manifest.json").unlink()
+    with pytest.raises(RunError, match="did not finish"):
+        newslora.compare([first, second])
+
+
+def scattered(share: float, seed: int, rows: int = 500) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(seed).random(rows) < share
+
+
+def test_seeds_of_one_recipe_are_one_group_wherever_their_data_lay(make: Maker) -> None:
+    runs = [
+        make("a", wrong_on(*range(10)), train__seed=1, data__source="here.csv"),
+        make("b", wrong_on(*range(20)), train__seed=2, data__source="there.csv"),
+        make("c", wrong_on(*range(30)), train__seed=3, lora__rank=8),
+        make("d", wrong_on(*range(30)), train__seed=4, train_sha256="others"),
+    ]
+    result = newslora.compare(runs)
+    (group,) = result["seeds"]
+    assert (group["runs"], group["seeds"]) == ([0, 1], [1, 2])
+    assert group["name"] == "quickstart, rank 4, data train"
+    accuracy = group["accuracy"]
+    assert accuracy["mean"] == pytest.approx(0.9625)
+    assert accuracy["standard_deviation"] == pytest.approx(0.025 / np.sqrt(2))
+    assert (accuracy["lowest"], accuracy["highest"]) == (0.95, 0.975)
+    assert [pair["seeds_of_one_recipe"] for pair in result["pairs"]] == [True] + [False] * 5
+    assert result["recipes"] == []  # the others have one run each
+    assert "takes other seeds" in result["scope"]
+
+
+def test_recipes_differ_only_where_rows_and_seeds_both_say_so(make: Maker) -> None:
+    def runs(name: str, shares: Sequence[float], rank: int) -> list[Path]:
+        return [
+            make(f"{name}-{seed}", scattered(share, hash_of(name, seed)), train__seed=seed, lora__rank=rank)
+            for seed, share in enumerate(shares)
+        ]
+
+    def hash_of(name: str, seed: int) -> int:
+        return 1000 * ord(name) + seed
+
+    good, bad = runs("g", (0.95, 0.955, 0.945), 4), runs("b", (0.85, 0.855, 0.845), 8)
+    result = newslora.compare([*good, *bad])
+    (one,) = result["recipes"]
+    assert one["accuracy"]["shown"] is True
+    assert one["sentence"].startswith("The recipe (quickstart, rank 4) is more accurate than (quickstart, rank 8): by ")
+    assert result["scope"] is None
+    # the same mean, but seeds that scatter more than the recipes differ: many rows alone would call it a difference
+    wild = runs("w", (0.95, 0.99, 0.75), 16)
+    (one,) = newslora.compare([*good, *wild])["recipes"]
+    assert one["accuracy"]["rows_interval"][0] > 0
+    assert one["accuracy"]["seeds_interval"][0] < 0
+    assert one["accuracy"]["shown"] is False
+    assert one["sentence"].startswith("No difference shown between the recipes")
+
+
+def test_the_worth_of_few_seeds() -> None:
+    three = few_seeds_note([Group("a", (0, 1, 2), (1, 2, 3))])
+    assert three is not None
+    assert "0.5 to 6 times" in three  # sqrt(2 / 7.378) and sqrt(2 / 0.0506), as tables of chi-square have it
+    assert few_seeds_note([Group("a", (0,), (1,)), Group("b", tuple(range(1, 7)), tuple(range(6)))]) is None
+
+
+def test_tables_fit_eighty_columns_and_the_command_says_what_the_function_does(
+    make: Maker, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from rich.console import Console
+
+    monkeypatch.setenv("COLUMNS", "80")
+    runs = [make(f"20261125-101530-news-{n}", scattered(0.5 + n / 10, n), train__seed=n) for n in range(4)]
+    result = newslora.compare(runs)
+    for table in tables(result):
+        assert Console(width=200).measure(table).minimum <= 80
+    assert main(["compare", *map(str, runs), "-o", str(tmp_path / "r.json")]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    flat = " ".join(shown.split())
+    assert all(" ".join(sentence.split()) in flat for sentence in sentences(result))
+    assert "<.0001*" in flat
+    assert main(["compare", str(runs[0])]) == 2
+    assert "at least two runs" in capsys.readouterr().err
