@@ -6,6 +6,7 @@ Everything public is imported on first use, so `import newslora` costs nothing.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from newslora.auditing.audit import audit
     from newslora.config import Recipe, load_recipe
     from newslora.errors import NewsloraError
     from newslora.estimator import NewsClassifier
@@ -21,6 +22,7 @@ _HOME = {
     "NewsloraError": "newslora.errors",
     "Prediction": "newslora.predict.classifier",
     "Recipe": "newslora.config",
+    "audit": "newslora.auditing.audit",
     "compare": "newslora.evaluation.compare",
     "load_recipe": "newslora.config",
     "resume": "newslora.pipeline",
@@ -28,7 +30,7 @@ _HOME = {
 }
 
 __all__ = [
-    "Classifier", "NewsClassifier", "NewsloraError", "Prediction", "Recipe", "compare", "load_recipe", "resume",
+    "Classifier", "NewsClassifier", "NewsloraError", "Prediction", "Recipe", "audit", "compare", "load_recipe", "resume",
     "train",
 ]  # fmt: skip
 

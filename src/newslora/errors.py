@@ -26,6 +26,12 @@ class DataError(NewsloraError, ValueError):
     exit_code = 3
 
 
+class LeakageError(DataError):
+    """Rows of one split repeat rows of another, where that was not to be (`audit --strict`)."""
+
+    exit_code = 1
+
+
 class BackboneError(NewsloraError, ValueError):
     """A pretrained encoder cannot be found, read or adapted."""
 

@@ -7,7 +7,7 @@ import cyclopts
 from cyclopts import App
 
 from newslora import __version__
-from newslora.cli import bench, compare, evaluate, predict, train
+from newslora.cli import audit, bench, compare, evaluate, predict, train
 from newslora.errors import NewsloraError
 
 EXIT_USAGE = 2
@@ -23,6 +23,7 @@ for command in (
     train.train,
     evaluate.evaluate,
     compare.compare,
+    audit.audit,
     predict.predict,
     evaluate.report,
     bench.bench,

@@ -54,7 +54,7 @@ def build_classifier(
     if model is not None:
         _set_dropout(config, family, model)
     seed_everything(seed, HEAD_SEED)
-    with _quiet_transformers():
+    with quiet_transformers():
         built, report = backbone.load(
             AutoModelForSequenceClassification.from_pretrained,
             config=config,
@@ -156,8 +156,8 @@ def length_limit(config: "PretrainedConfig", wanted: int) -> int:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Silence the notice that the head is new: it is meant to be, and what else is missing is checked."""
+def quiet_transformers() -> Iterator[None]:
+    """Silence progress bars, and the notice that the head is new: it is meant to be, and what else is missing is checked."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

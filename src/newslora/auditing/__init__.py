@@ -1,0 +1,1 @@
+"""What is wrong with labelled rows: copies, leaks, doubtful labels, damaged text."""

@@ -1,0 +1,203 @@
+"""Files -> what is wrong with them: one result as JSON, and one CSV of each kind of finding."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations_with_replacement
+from pathlib import Path
+from typing import Any, get_args
+
+from newslora import files
+from newslora.auditing.copies import LEAST, SHINGLE, SIMILARITY, Copies, find_copies
+from newslora.auditing.damage import KINDS, Damage, find_damage
+from newslora.auditing.judges import Judge
+from newslora.auditing.leakage import Leak, effect_on_accuracy, find_leaks, leakage_table
+from newslora.auditing.lengths import count_tokens, describe_split
+from newslora.auditing.lists import write_damage, write_duplicates, write_labels, write_leakage
+from newslora.auditing.rows import AuditRows, read_rows
+from newslora.auditing.verdicts import Encoder, judge_labels, run_predictions
+from newslora.config import DataSettings, load_recipe, make_recipe
+from newslora.data.articles import LabelSet, make_label_set, write_quarantine
+from newslora.errors import LeakageError, SettingsError, near
+from newslora.metrics import Probabilities
+from newslora.model.adapter import read_card
+from newslora.model.backbones import resolve_backbone
+from newslora.model.classifier import length_limit
+from newslora.runfolder import RunFolder
+
+Progress = Callable[[str, int], None]  # what is done, and on how many more rows
+
+
+def audit(
+    sources: Sequence[str],
+    *,
+    run: str | Path | None = None,
+    backbone: str | None = None,
+    output: str | Path | None = None,
+    similarity: float = SIMILARITY,
+    judge: Judge = "words",
+    changes: Mapping[str, Any] | None = None,
+    progress: Progress = lambda what, rows: None,
+) -> dict[str, Any]:
+    """Look for copies, leaks between splits, likely wrong labels and damaged text.
+
+    Args:
+        sources: files, folders or hub names, the training rows first: the splits of one data set.
+        run: a finished run: counts its tokens, shows what leaks do to its accuracy, and judges the labels of rows it was
+            not trained on.
+        backbone: as `model.backbone`, where tokens are to be counted without a run.
+        output: folder for audit.json and the lists (duplicates.csv, leakage.csv, labels.csv, text-damage.csv, and
+            quarantine.jsonl); None: nothing is written.
+        similarity: least share of three-word shingles that near copies have in common (Jaccard, 0.1 to 1).
+        judge: who judges labels out of fold, where no run has judged them unseen: 'words', 'backbone' or 'training'.
+        changes: settings of the section data for reading the sources, over those of the run.
+        progress: told what is done and each finished row.
+
+    Returns:
+        What audit.json holds: counts and shares, no text.
+
+    Raises:
+        SettingsError: arguments that do not go together.
+        DataError: sources that cannot be read.
+        RunError, BackboneError: the run or backbone cannot be had.
+        MissingExtraError: the extra 'audit' is not installed.
+    """
+    if not LEAST <= similarity <= 1:
+        raise SettingsError(f"The similarity is {similarity}. Allowed: {LEAST} to 1.")
+    if judge not in get_args(Judge):
+        allowed = get_args(Judge)
+        raise SettingsError(f"There is no judge '{judge}'. Allowed: {', '.join(allowed)}.{near(judge, allowed)}")
+    folder = RunFolder.open(Path(run)) if run is not None else None
+    settings, labels = _reading(folder, changes or {})
+    rows = read_rows(sources, settings, labels)
+    encoder = _encoder(folder, backbone, settings)
+    copies = find_copies(rows.texts, similarity, lambda count: progress("compared", count))
+    leaks = find_leaks(rows, copies)
+    damage = [(row, one) for row, text in enumerate(rows.texts) for one in find_damage(text)]
+    predictions: dict[int, Probabilities] = {}
+    trained: list[int] = []
+    if folder is not None:
+        predictions, trained = run_predictions(folder, rows, lambda count: progress("scored", count))
+    told, doubts = judge_labels(
+        rows, copies.clusters, judge, predictions, encoder, folder, lambda count: progress("embedded", count)
+    )
+    result: dict[str, Any] = {
+        "splits": [describe_split(rows, split) for split in rows.splits],
+        "duplicates": _duplicates(rows, copies, similarity),
+        "leakage": leakage_table(rows, leaks),
+        "leakage_effect": [
+            effect_on_accuracy(rows, leaks, first, number, predicted.argmax(1))
+            for first in trained[:1]
+            for number, predicted in predictions.items()
+            if number > first
+        ],
+        "labels": told,
+        "damage": _damage(rows, damage),
+        "run": None if folder is None else {"path": str(folder.path), "trained_on": [rows.splits[n].name for n in trained]},
+    }  # fmt: skip
+    if encoder is not None:
+        for split, record in zip(rows.splits, result["splits"], strict=True):
+            texts = rows.texts[split.start : split.stop]
+            record["tokens"] = count_tokens(encoder.tokenizer, texts, encoder.max_length)
+    if output is not None:
+        _write(Path(output), result, rows, copies, leaks, doubts, damage)
+    return result
+
+
+def refuse_leakage(result: Mapping[str, Any]) -> None:
+    """For `--strict`.
+
+    Raises:
+        LeakageError: a split repeats rows of an earlier one.
+    """
+    found = [(one["equal_rows"] + one["near_rows"], one) for one in result["leakage"]]
+    told = "; ".join(
+        f"{leaked:,} of {one['rows']:,} rows of {one['split']} repeat rows of {one['repeats']}"
+        for leaked, one in found
+        if leaked
+    )
+    if told:
+        raise LeakageError(
+            f"Leakage found: {told}. Remove them from one of the two: --output lists them in leakage.csv."
+        )
+
+
+def _reading(run: RunFolder | None, changes: Mapping[str, Any]) -> tuple[DataSettings, LabelSet | None]:
+    """How sources are read, and the labels they must have: a run's, or what the first source says."""
+    if run is None:
+        values = {key.removeprefix("data."): value for key, value in changes.items()}
+        return make_recipe({"data": values}).data, None
+    record = run.data()
+    run.manifest()  # raises where the run is not whole
+    return load_recipe(run.recipe_file, changes).data, make_label_set(tuple(record["labels"]), record["label_base"])
+
+
+def _encoder(run: RunFolder | None, backbone: str | None, settings: DataSettings) -> Encoder | None:
+    if run is not None:
+        if backbone is not None:
+            raise SettingsError("--run brings its own backbone: leave --backbone out.")
+        from transformers import AutoTokenizer
+
+        folder = run.adapter_folder()
+        card = read_card(folder)
+        found = resolve_backbone(card.backbone, card.backbone_revision)
+        return Encoder(found, AutoTokenizer.from_pretrained(folder, trust_remote_code=False), card.max_length)
+    if backbone is None:
+        return None
+    found = resolve_backbone(backbone)
+    return Encoder(found, found.tokenizer(), length_limit(found.config(), settings.max_length))
+
+
+def _duplicates(rows: AuditRows, copies: Copies, similarity: float) -> dict[str, Any]:
+    """Counts of copies, in all and for every two splits."""
+    pairs = [(group[0], other, True) for group in copies.exact for other in group[1:]]
+    pairs += [(one.first, one.second, False) for one in copies.near]
+    names = [split.name for split in rows.splits]
+    between: dict[tuple[int, int], dict[str, Any]] = {
+        (one, other): {"splits": [names[one], names[other]], "equal_pairs": 0, "near_pairs": 0, "with_other_labels": 0}
+        for one, other in combinations_with_replacement(range(len(names)), 2)
+    }
+    for first, second, equal in pairs:
+        place = sorted((int(rows.split_of[first]), int(rows.split_of[second])))
+        counts = between[place[0], place[1]]
+        counts["equal_pairs" if equal else "near_pairs"] += 1
+        counts["with_other_labels"] += int(rows.labels[first] != rows.labels[second])
+    return {
+        "shingle_words": SHINGLE,
+        "similarity": similarity,
+        "equal_groups": len(copies.exact),
+        "rows_equal_to_an_earlier": sum(len(group) - 1 for group in copies.exact),
+        "near_pairs": len(copies.near),
+        "rows_left_without_copies": len(set(copies.clusters.tolist())),
+        "between": list(between.values()),
+    }
+
+
+def _damage(rows: AuditRows, damage: Sequence[tuple[int, Damage]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": kind,
+            "meaning": KINDS[kind],
+            "split": split.name,
+            "rows": sum(one.kind == kind and split.start <= row < split.stop for row, one in damage),
+            "of": split.stop - split.start,
+        }
+        for split in rows.splits
+        for kind in KINDS
+    ]
+
+
+def _write(
+    folder: Path,
+    result: Mapping[str, Any],
+    rows: AuditRows,
+    copies: Copies,
+    leaks: Sequence[Leak],
+    doubts: Sequence[Any],
+    damage: Sequence[tuple[int, Damage]],
+) -> None:
+    """The lists, then the JSON that sums them up."""
+    write_duplicates(folder / "duplicates.csv", rows, copies)
+    write_leakage(folder / "leakage.csv", rows, leaks)
+    write_labels(folder / "labels.csv", rows, doubts)
+    write_damage(folder / "text-damage.csv", rows, damage)
+    write_quarantine(folder / "quarantine.jsonl", [split.articles for split in rows.splits])
+    files.write_json(folder / "audit.json", result)

@@ -1,0 +1,182 @@
+"""`newslora audit`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from newslora.cli.common import OutputFlag, SetFlags, data_changes, remarks, results
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def audit(
+    *sources: str,
+    run: Path | None = None,
+    backbone: str | None = None,
+    output: OutputFlag = None,
+    strict: bool = False,
+    similarity: float | None = None,
+    judge: Literal["words", "backbone", "training"] = "words",
+    settings: SetFlags = None,
+) -> None:
+    """Look for what is wrong with labelled rows: copies, leaks between splits, likely wrong labels, damaged text.
+
+    Parameters
+    ----------
+    sources
+        Files, folders or hub names: the splits of one data set, training rows first. A folder stands for all its splits.
+    run
+        A finished run: counts its tokens, shows what leaks do to its accuracy, judges labels of rows it has not seen.
+    backbone
+        A backbone whose tokens are counted, where there is no run.
+    output
+        Folder for audit.json and the lists duplicates.csv, leakage.csv, labels.csv and text-damage.csv.
+    strict
+        End with exit code 1 when a split repeats rows of an earlier one.
+    similarity
+        Least share of three-word sequences that near copies have in common (0.1 to 1; 0.6 unless told).
+    judge
+        Who judges labels out of fold, where no run has judged them unseen: 'words' (TF-IDF and logistic regression),
+        'backbone' (logistic regression on the pretrained encoder's embeddings), or 'training' (the run's recipe, once a
+        fold).
+    settings
+        Settings of the section data for reading the sources, as key=value (data.label_column=..., data.label_names=[...]).
+    """
+    from rich.progress import Progress, TextColumn
+
+    from newslora.auditing.audit import audit as audit_sources
+    from newslora.auditing.audit import refuse_leakage
+    from newslora.auditing.copies import SIMILARITY
+
+    with Progress(
+        TextColumn("{task.completed:,.0f} rows {task.description}"), console=remarks(), transient=True
+    ) as bar:
+        tasks: dict[str, Any] = {}
+
+        def progress(what: str, rows: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=None)
+            bar.advance(tasks[what], rows)
+
+        result = audit_sources(
+            sources,
+            run=run,
+            backbone=backbone,
+            output=output,
+            similarity=SIMILARITY if similarity is None else similarity,
+            judge=judge,
+            changes=data_changes(settings),
+            progress=progress,
+        )
+    console = results()
+    for table in tables(result):
+        console.print(table)
+    for sentence in sentences(result):
+        console.print(sentence, highlight=False, markup=False)
+    where = "Add --output FOLDER for the rows themselves." if output is None else f"The rows themselves: {output}"
+    console.print(where, highlight=False, markup=False)
+    if strict:
+        refuse_leakage(result)
+
+
+def tables(result: dict[str, Any]) -> "list[Table]":
+    """An audit as tables that fit 80 columns."""
+    return [_rows(result), _lengths(result), _copies(result), _findings(result)]
+
+
+def sentences(result: dict[str, Any]) -> list[str]:
+    """Leaks and their effect, and who judged the labels, in words."""
+    said = []
+    for one in result["leakage"]:
+        leaked = one["equal_rows"] + one["near_rows"]
+        text = f"No row of {one['split']} repeats a row of {one['repeats']}, nor nearly so."
+        if leaked:
+            text = (
+                f"Leakage: {leaked:,} of {one['rows']:,} rows of {one['split']} ({leaked / one['rows']:.2%}) repeat rows of "
+                f"{one['repeats']}: {one['equal_rows']:,} equal, {one['near_rows']:,} nearly; {one['with_another_label']:,} of "
+                "them have another label there."
+            )
+        said.append(text)
+    for one in result["leakage_effect"]:
+        if "rise" not in one:
+            continue
+        parts = [f"{_accuracy(one[name])} on {one[name]['rows']:,} {name} rows" for name in ("all", "clean", "leaked")]
+        low, high = one["rise"]["interval"]
+        said.append(
+            f"Accuracy on {one['split']}: {', '.join(parts)}. Leaks raise it by {100 * one['rise']['value']:+.2f} points "
+            f"({100 * low:+.2f} to {100 * high:+.2f}). {one['caveat']}"
+        )
+    if result["run"] and not result["run"]["trained_on"]:
+        said.append("The run was trained on none of these rows, so leaks between them say nothing of its accuracy.")
+    judges: dict[str | None, list[str]] = {one["judged_by"]: [] for one in result["labels"]}
+    for one in result["labels"]:
+        right = "" if one["its_accuracy"] is None else f" (right on {one['its_accuracy']:.1%})"
+        judges[one["judged_by"]].append(one["split"] + right)
+    for judge, judged in judges.items():
+        told = f"judged by {judge}" if judge else "not judged, for a label has all its rows in one cluster of copies"
+        said.append(f"Labels {told}: {', '.join(judged)}.")
+    return said
+
+
+def _rows(result: dict[str, Any]) -> "Table":
+    table = _table("rows", "split", "usable", "set aside", "labels")
+    for one in result["splits"]:
+        shares = (f"{name} {count:,} ({count / one['rows']:.1%})" for name, count in one["labels"].items())
+        table.add_row(_plain(one["name"]), f"{one['rows']:,}", f"{one['quarantined']:,}", _plain(", ".join(shares)))
+    return table
+
+
+def _lengths(result: dict[str, Any]) -> "Table":
+    limits = {one["tokens"]["limit"] for one in result["splits"] if "tokens" in one}
+    over = [f"over {limit:,}" for limit in limits]  # the rows a length limit cuts
+    table = _table("lengths", "split", "", "median", "mean", "99 of 100", "longest", *over)
+    for one in result["splits"]:
+        for unit in ("characters", "words", "tokens"):
+            if unit in one:
+                lengths = one[unit]
+                values = [f"{lengths[key]:,.0f}" for key in ("median", "mean", "percentile_99", "longest")]
+                cut = [f"{lengths['cut_rows']:,}"] if unit == "tokens" else []
+                table.add_row(_plain(one["name"]) if unit == "characters" else "", unit, *values, *cut)
+    return table
+
+
+def _copies(result: dict[str, Any]) -> "Table":
+    table = _table("pairs of copies", "splits", "equal pairs", "near pairs", "labels differ")
+    for one in result["duplicates"]["between"]:
+        first, second = one["splits"]
+        name = f"inside {first}" if first == second else f"{first} and {second}"
+        counts = [f"{one[key]:,}" for key in ("equal_pairs", "near_pairs", "with_other_labels")]
+        table.add_row(_plain(name), *counts)
+    return table
+
+
+def _findings(result: dict[str, Any]) -> "Table":
+    names = [one["name"] for one in result["splits"]]
+    table = _table("rows with", "", *names)
+    judged = {one["split"]: f"{one['likely_wrong']:,}" if one["judged_by"] else "-" for one in result["labels"]}
+    table.add_row("a likely wrong label", *(judged[name] for name in names))
+    for kind in dict.fromkeys(one["kind"] for one in result["damage"]):
+        counts = {one["split"]: one["rows"] for one in result["damage"] if one["kind"] == kind}
+        meaning = next(one["meaning"] for one in result["damage"] if one["kind"] == kind)
+        table.add_row(meaning, *(f"{counts[name]:,}" for name in names))
+    return table
+
+
+def _table(title: str, *headings: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for heading in headings:
+        table.add_column(_plain(heading), justify="left" if heading in ("", "split", "splits", "labels") else "right")
+    return table
+
+
+def _accuracy(share: dict[str, Any]) -> str:
+    low, high = share["interval"]
+    return f"{share['value']:.2%} ({low:.2%} to {high:.2%})"
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
