@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from newslora.config import Recipe, load_recipe
     from newslora.errors import NewsloraError
     from newslora.estimator import NewsClassifier
+    from newslora.explanation.attributions import Explanation, explain
     from newslora.pipeline import resume, train
     from newslora.predict.classifier import Classifier, Prediction
 
@@ -16,16 +17,21 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Classifier": "newslora.predict.classifier",
+    "Explanation": "newslora.explanation.attributions",
     "NewsClassifier": "newslora.estimator",
     "NewsloraError": "newslora.errors",
     "Prediction": "newslora.predict.classifier",
     "Recipe": "newslora.config",
+    "explain": "newslora.explanation.attributions",
     "load_recipe": "newslora.config",
     "resume": "newslora.pipeline",
     "train": "newslora.pipeline",
 }
 
-__all__ = ["Classifier", "NewsClassifier", "NewsloraError", "Prediction", "Recipe", "load_recipe", "resume", "train"]
+__all__ = [
+    "Classifier", "Explanation", "NewsClassifier", "NewsloraError", "Prediction", "Recipe", "explain", "load_recipe",
+    "resume", "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

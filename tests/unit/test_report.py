@@ -19,7 +19,8 @@ from newslora.model.families import FAMILIES
 from newslora.report.architecture import NAMES, caption, draw_architecture, head_modules, is_shared, layer_of
 from newslora.report.curves import draw_confusion, draw_training
 from newslora.report.drawing import DARK, LIGHT, Drawing, drawable, plain_matplotlib
-from newslora.report.report import report_run, seconds, write_report
+from newslora.report.pages import seconds
+from newslora.report.report import report_run, write_report
 from newslora.runfolder import RunFolder
 
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]

@@ -7,7 +7,7 @@ import cyclopts
 from cyclopts import App
 
 from newslora import __version__
-from newslora.cli import bench, evaluate, predict, train
+from newslora.cli import bench, evaluate, explain, predict, train
 from newslora.errors import NewsloraError
 
 EXIT_USAGE = 2
@@ -19,7 +19,7 @@ app = App(
     help="Fine-tune a pretrained text encoder with LoRA into a news classifier, and know how good it is.",
     help_format="plaintext",
 )
-for command in (train.train, evaluate.evaluate, predict.predict, evaluate.report, bench.bench):
+for command in (train.train, evaluate.evaluate, predict.predict, explain.explain, evaluate.report, bench.bench):
     app.command(command)
 app.command(train.list_settings, name="settings")
 

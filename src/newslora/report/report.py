@@ -8,19 +8,15 @@ import base64
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from newslora import files
 from newslora.config import Recipe, setting_fields
 from newslora.report.architecture import caption, draw_architecture
 from newslora.report.curves import draw_confusion, draw_training
 from newslora.report.drawing import Written, write_figure
+from newslora.report.pages import environment
 from newslora.runfolder import RunFolder
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-_SPACE, _DASH = "\N{NO-BREAK SPACE}", "\N{EN DASH}"
 
 
 def report_run(path: Path) -> Path:
@@ -56,7 +52,7 @@ def write_report(run: RunFolder, manifest: dict[str, Any]) -> Path:
     for one in evaluations:
         name = f"confusion-{one['name']}"
         figures[name] = write_figure(run.figures, name, partial(draw_confusion, one))
-    page = _environment().get_template("template.html").render(
+    page = environment().get_template("template.html").render(
         recipe=recipe,
         manifest=manifest,
         data=data,
@@ -106,49 +102,3 @@ def _embedded(figure: Written) -> dict[str, str]:
         "light": head + base64.b64encode(figure.light).decode("ascii"),
         "dark": head + base64.b64encode(figure.dark).decode("ascii"),
     }
-
-
-def _environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("newslora.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,  # a fact that is missing is an error, not a blank
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": percent, "interval": interval, "count": count, "seconds": seconds, "short": short, "python": repr,
-    }  # fmt: skip
-    return environment
-
-
-def percent(value: float, digits: int = 2) -> str:
-    """0.9453 -> '94.53 %'."""
-    return f"{100 * value:.{digits}f}{_SPACE}%"
-
-
-def interval(bounds: list[float]) -> str:
-    """[0.925, 0.961] -> '92.5 to 96.1 %', with a dash."""
-    return f"{100 * bounds[0]:.1f}{_DASH}{100 * bounds[1]:.1f}{_SPACE}%"
-
-
-def count(value: int) -> str:
-    """37300 -> '37,300'."""
-    return f"{value:,}"
-
-
-def seconds(value: float) -> str:
-    """1970.2 -> '32 min 50 s'."""
-    whole = round(value)
-    if whole < 60:
-        return f"{value:.1f}{_SPACE}s"
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return (f"{hours:,}{_SPACE}h " if hours else "") + f"{minutes}{_SPACE}min {rest}{_SPACE}s"
-
-
-def short(digest: str | None) -> str:
-    """The first 12 digits of a hash; the files of the run hold the rest."""
-    return digest[:12] if digest else "unknown"

@@ -1,0 +1,90 @@
+"""Explanations -> JSON lines or one HTML file; and a run's own examples, right and wrong, for its report."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from newslora import files
+from newslora.data.readers import CELL_LIMIT
+from newslora.errors import MissingExtraError, SettingsError, near
+from newslora.explanation.attributions import Explanation, explain
+from newslora.predict.classifier import Classifier
+from newslora.report.pages import environment
+from newslora.runfolder import RunFolder
+
+OUTPUTS = (".jsonl", ".html")
+FILE = "explanations.json"
+EXAMPLES = 3  # of each: right and wrong
+LONGEST = 2_000  # characters of an example
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse an output file of another kind before any work is done.
+
+    Raises:
+        SettingsError: the suffix names no format.
+    """
+    if path.suffix.lower() not in OUTPUTS:
+        raise SettingsError(
+            f"The output '{path}' ends in '{path.suffix}'. Allowed: {', '.join(OUTPUTS)}.{near(path.suffix, OUTPUTS)}"
+        )
+
+
+def write_explanations(explanations: Sequence[Explanation], path: Path) -> None:
+    """Write JSON lines (one explanation a line, with character offsets) or a page, by the suffix.
+
+    Raises:
+        SettingsError: a suffix that names no format.
+        StorageError: the disk refuses.
+    """
+    check_suffix(path)
+    records = [one.record() for one in explanations]
+    if path.suffix.lower() == ".jsonl":
+        files.write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    else:
+        files.write_text(path, environment().get_template("explained.html").render(explanations=records))
+
+
+def explain_examples(run: RunFolder, classifier: Classifier) -> None:
+    """Explain some rows of the test split (else of the validation rows) into evaluation/explanations.json.
+
+    The wrong ones are those the classifier was surest of; the right ones its least sure, its median and its surest.
+    Without captum nothing is written, and a report says so.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    rows = _scored_rows(run)
+    right = [row for row in rows if row["label"] == row["predicted"]]
+    wrong = [row for row in rows if row["label"] != row["predicted"]]
+    places = sorted({0, len(right) // 2, len(right) - 1}) if right else []
+    chosen = wrong[-EXAMPLES:][::-1] + [right[place] for place in places]
+    try:
+        found = explain(classifier, [row["text"] for row in chosen])
+    except MissingExtraError:
+        return
+    examples = [
+        {"row": int(row["row"]), "true": row["label"]} | one.record() for row, one in zip(chosen, found, strict=True)
+    ]
+    files.write_json(run.evaluation / FILE, {"adapter_sha256": classifier.card.weights_sha256, "examples": examples})
+
+
+def read_examples(run: RunFolder) -> list[dict[str, Any]]:
+    """The examples explained for this run; none where captum was missing."""
+    path = run.evaluation / FILE
+    found: list[dict[str, Any]] = files.read_json(path)["examples"] if path.is_file() else []
+    return found
+
+
+def _scored_rows(run: RunFolder) -> list[dict[str, str]]:
+    """Lines of evaluation/test.csv (else validation.csv) short enough for a page, least sure first."""
+    csv.field_size_limit(CELL_LIMIT)
+    for name in ("test", "validation"):
+        path = run.evaluation / f"{name}.csv"
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as stream:
+                rows = [row for row in csv.DictReader(stream) if len(row["text"]) <= LONGEST]
+            return sorted(rows, key=lambda row: (float(row["probability"]), int(row["row"])))
+    return []
