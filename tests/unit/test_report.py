@@ -141,7 +141,7 @@ def make_run(path: Path, labels: list[str], source: str = "news.csv") -> tuple[R
         "format": 1,
         "recipe": "mine",
         "adapter_sha256": "c" * 64,
-        "backbone": {"name": "roberta-base", "location": "x", "kind": "hub", "revision": None, "sha256": None},
+        "backbone": {"name": "roberta-base", "location": "roberta-base", "kind": "hub", "revision": None, "sha256": None},
         "model": ROBERTA | {"labels": labels},
         "training": {"steps": 37300, "seconds": 1970.2, "best_epoch": 2},
         "seed": 42,

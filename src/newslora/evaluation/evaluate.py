@@ -19,7 +19,7 @@ from newslora.evaluation.score import Scored, score_articles
 from newslora.metrics import full_metrics, softmax
 from newslora.metrics.calibration import calibration_numbers, top_answers
 from newslora.predict.classifier import Classifier
-from newslora.runfolder import RunFolder
+from newslora.runfolder import NOT_EVALUATIONS, RunFolder
 
 TRAINED = "These rows trained the classifier, or hold rows that did: the figures say nothing about other rows."
 SELECTION_BIAS = (
@@ -185,4 +185,4 @@ def _file_name(source: str) -> str:
     stem = source.rstrip("/").rpartition("/")[2].split(".")[0] or "data"
     safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in stem)
     # these names are the run's own, and NAME-errors.csv is another file's
-    return f"{safe}-data" if safe in ("validation", "test") or safe.endswith("-errors") else safe
+    return f"{safe}-data" if safe in ("validation", "test", *NOT_EVALUATIONS) or safe.endswith("-errors") else safe

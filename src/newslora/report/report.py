@@ -13,6 +13,7 @@ from typing import Any
 from newslora import files
 from newslora.config import Recipe, setting_fields
 from newslora.report.architecture import caption, draw_architecture
+from newslora.report.card import write_card
 from newslora.report.curves import draw_confusion, draw_training
 from newslora.report.drawing import Written, write_figure
 from newslora.report.pages import environment
@@ -20,14 +21,16 @@ from newslora.runfolder import RunFolder
 
 
 def report_run(path: Path) -> Path:
-    """Write the report of a finished run anew, with whatever was evaluated since; returns report.html.
+    """Write the report and the model card of a finished run anew, with what was evaluated since; returns report.html.
 
     Raises:
         RunError: no run there, or an unfinished one.
         StorageError: it cannot be written.
     """
     run = RunFolder.open(path)
-    return write_report(run, run.manifest())
+    manifest = run.manifest()
+    write_card(run, manifest)
+    return write_report(run, manifest)
 
 
 def write_report(run: RunFolder, manifest: dict[str, Any]) -> Path:
@@ -42,7 +45,7 @@ def write_report(run: RunFolder, manifest: dict[str, Any]) -> Path:
         StorageError: the disk refuses.
     """
     data, metrics, recipe = run.data(), run.metrics(), run.recipe()
-    evaluations = read_evaluations(run)
+    evaluations = run.evaluations()
     model, best = manifest["model"], manifest["training"]["best_epoch"]
     rows = data["splits"].get("validation", {}).get("rows")
     figures = {
@@ -69,13 +72,6 @@ def write_report(run: RunFolder, manifest: dict[str, Any]) -> Path:
     )  # fmt: skip
     files.write_text(run.report_file, page)
     return run.report_file
-
-
-def read_evaluations(run: RunFolder) -> list[dict[str, Any]]:
-    """What evaluation/*.json hold: test first, then validation, then the others by name."""
-    order = {"test": 0, "validation": 1}
-    found = [files.read_json(path) for path in sorted(run.evaluation.glob("*.json"))]
-    return sorted(found, key=lambda one: (order.get(one["name"], 2), one["name"]))
 
 
 def _settings(recipe: Recipe) -> list[tuple[str, str, str]]:
