@@ -16,9 +16,10 @@ from newslora.config import make_recipe, setting_fields
 from newslora.errors import RunError
 from newslora.metrics import full_metrics
 from newslora.model.families import FAMILIES
-from newslora.report.architecture import NAMES, caption, draw_architecture, head_modules, is_shared, layer_of
+from newslora.report.architecture import draw_architecture
 from newslora.report.curves import draw_confusion, draw_training
 from newslora.report.drawing import DARK, LIGHT, Drawing, drawable, plain_matplotlib
+from newslora.report.layer import NAMES, caption, head_modules, is_shared, layer_of
 from newslora.report.pages import seconds
 from newslora.report.report import report_run, write_report
 from newslora.runfolder import RunFolder
@@ -141,7 +142,13 @@ def make_run(path: Path, labels: list[str], source: str = "news.csv") -> tuple[R
         "format": 1,
         "recipe": "mine",
         "adapter_sha256": "c" * 64,
-        "backbone": {"name": "roberta-base", "location": "roberta-base", "kind": "hub", "revision": None, "sha256": None},
+        "backbone": {
+            "name": "roberta-base",
+            "location": "roberta-base",
+            "kind": "hub",
+            "revision": None,
+            "sha256": None,
+        },
         "model": ROBERTA | {"labels": labels},
         "training": {"steps": 37300, "seconds": 1970.2, "best_epoch": 2},
         "seed": 42,

@@ -12,10 +12,11 @@ from typing import Any
 
 from newslora import files
 from newslora.config import Recipe, setting_fields
-from newslora.report.architecture import caption, draw_architecture
+from newslora.report.architecture import draw_architecture
 from newslora.report.card import write_card
 from newslora.report.curves import draw_confusion, draw_training
 from newslora.report.drawing import Written, write_figure
+from newslora.report.layer import caption
 from newslora.report.pages import environment
 from newslora.runfolder import RunFolder
 
