@@ -12,7 +12,8 @@ from test_report import HOSTILE, LABELS, make_run
 import newslora
 from newslora import files
 from newslora.model.adapter import read_card
-from newslora.report.card import write_card
+from newslora.report.card import HUB_METRICS, write_card
+from newslora.report.findings import SHARES
 from newslora.report.report import report_run
 from newslora.runfolder import RunFolder
 
@@ -24,14 +25,17 @@ def test_the_header_parses_and_its_numbers_are_the_evaluations(tmp_path: Path) -
     assert (card.data.library_name, card.data.pipeline_tag) == ("peft", "text-classification")
     assert card.data.language is None  # not known
     found = {(one.dataset_split, one.metric_type): one for one in card.data.eval_results}
-    assert len(found) == 4
+    assert len(found) == 2 * len(HUB_METRICS)
     for name in ("validation", "test"):
         one = files.read_json(run.evaluation / f"{name}.json")
-        for key, metric in (("accuracy", "accuracy"), ("macro_f1", "f1")):
+        for key, metric in HUB_METRICS.items():
             assert found[name, metric].metric_value == one[key]["value"]
+            scale, digits = (100, 1) if key in SHARES else (1, 4)
             low, high = one[key]["interval"]
-            assert f"{100 * low:.1f}\N{EN DASH}{100 * high:.1f}" in found[name, metric].metric_name
-            assert f"{100 * one[key]['value']:.2f}\N{NO-BREAK SPACE}%" in card.text
+            bounds = f"{scale * low:.{digits}f}\N{EN DASH}{scale * high:.{digits}f}"
+            assert bounds in found[name, metric].metric_name
+            assert bounds in card.text
+            assert f"{100 * one[key]['value']:.2f}\N{NO-BREAK SPACE}%" in card.text or key not in SHARES
         assert found[name, "accuracy"].dataset_args == {"rows": one["rows"], "sha256": one["sha256"]}
     assert "validation: Optimistic." in card.text
     assert "741,124 of 124,796,164" in card.text
@@ -70,7 +74,7 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     card = ModelCard.load(write_card(run, manifest))
     assert "<script" not in card.text
     assert r"a\|b \*c\* \`d\` \[e\](f)" in card.text
-    assert len(card.data.eval_results) == 4
+    assert len(card.data.eval_results) == 2 * len(HUB_METRICS)
 
 
 def test_a_run_has_a_card_its_hash_does_not_rest_on_and_whose_code_runs(
@@ -81,6 +85,7 @@ def test_a_run_has_a_card_its_hash_does_not_rest_on_and_whose_code_runs(
     version = RunFolder.open(planted).manifest()["adapter_sha256"]
     readme.write_text("something else", encoding="utf-8")
     assert read_card(planted / "adapter").weights_sha256 == version  # checks the weights
+    monkeypatch.setattr("newslora.report.report.write_report", lambda run, manifest: run.report_file)
     report_run(planted)
     assert readme.read_text(encoding="utf-8") == text
     monkeypatch.chdir(planted)

@@ -17,7 +17,7 @@ from newslora.evaluation.breakdown import breakdowns, by_name, column_values, fi
 from newslora.evaluation.rows import find_errors, shortened, write_errors, write_rows
 from newslora.evaluation.score import Scored, score_articles
 from newslora.metrics import full_metrics, softmax
-from newslora.metrics.calibration import calibration_numbers, top_answers
+from newslora.metrics.calibration import calibration_numbers, reliability, top_answers
 from newslora.predict.classifier import Classifier
 from newslora.runfolder import NOT_EVALUATIONS, RunFolder
 
@@ -59,7 +59,8 @@ def evaluate_articles(
 
     Returns:
         What the JSON holds: the rows' record, all of `full_metrics`, and
-        `calibration`: temperature, why it is 1 where it is, and log loss, Brier, ECE and confidence before and after;
+        `calibration`: temperature, why it is 1 where it is, and log loss, Brier, ECE and confidence before and after,
+            and the reliability before (that after stands in `full_metrics`);
         `abstention`: coverage, set size and share answered at a few levels (newslora.evaluation.abstention);
         `accuracy_by`: a list of breakdowns (newslora.evaluation.breakdown);
         `errors`: the fifty most confidently wrong rows (newslora.evaluation.rows);
@@ -134,12 +135,14 @@ def evaluate_run(
 def _calibration(classifier: Classifier, scored: Scored) -> dict[str, Any]:
     """What the temperature does to these rows."""
     calibration = classifier.calibration
+    unscaled = softmax(scored.logits)
+    before = calibration_numbers(scored.labels, unscaled)
     after = calibration_numbers(scored.labels, softmax(scored.logits, classifier.temperature))
     return {
         "temperature": classifier.temperature,
         "reason": "this run has none" if calibration is None else calibration.record["reason"],
         "validation_rows": None if calibration is None else len(calibration.labels),
-        "before": calibration_numbers(scored.labels, softmax(scored.logits)),
+        "before": before | {"reliability": reliability(*top_answers(scored.labels, unscaled))},
         "after": after,
     }
 

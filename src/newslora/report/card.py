@@ -15,6 +15,7 @@ from newslora import files
 from newslora.data.sources import parse_source
 from newslora.errors import DataError
 from newslora.model.backbones import Backbone
+from newslora.report.findings import METRICS, SHARES, weakest_label
 from newslora.report.pages import count, interval, percent, seconds
 from newslora.runfolder import RunFolder
 
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 
 FILE = "README.md"
 KEPT = ("language", "license", "license_name", "license_link", "datasets")
-METRICS = {"accuracy": "Accuracy", "macro_f1": "Macro F1"}  # key in evaluation/*.json -> name
-HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1"}  # the hub's own ids
+HUB_METRICS = {
+    "accuracy": "accuracy",
+    "macro_f1": "f1",
+    "mcc": "matthews_correlation",
+    "auroc": "roc_auc",
+}  # the hub's ids
 _UNESCAPED = re.compile(r"([\\`*_\[\]|#~])")
 
 
@@ -78,12 +83,13 @@ def _results(one: dict[str, Any]) -> "list[EvalResult]":
             dataset_name=name,
             dataset_split=one["name"],
             dataset_args={"rows": one["rows"], "sha256": one["sha256"]},
-            metric_type=HUB_METRICS[key],
-            metric_name=f"{words} (95 % interval {interval(one[key]['interval'])})",
+            metric_type=metric,
+            metric_name=f"{METRICS[key][0]} (95 % interval {_told(key, one[key])[1]})",
             metric_value=one[key]["value"],
-            metric_args={"average": "macro"} if key == "macro_f1" else None,
+            metric_args=None if key in ("accuracy", "mcc") else {"average": "macro"},
         )
-        for key, words in METRICS.items()
+        for key, metric in HUB_METRICS.items()
+        if key in one and one[key]["value"] is not None
     ]
 
 
@@ -112,7 +118,7 @@ def _body(run: RunFolder, manifest: dict[str, Any], data: dict[str, Any], evalua
         "## Training data",
         _training_data(data),
         "## Model",
-        _model(manifest, data),
+        _model(manifest, data, evaluations),
         "## How to use it",
         _usage(manifest),
         "## Limitations",
@@ -125,13 +131,24 @@ def _body(run: RunFolder, manifest: dict[str, Any], data: dict[str, Any], evalua
 
 def _evaluation(evaluations: Sequence[dict[str, Any]]) -> list[str]:
     rows = [
-        [_text(one["name"]), words, percent(one[key]["value"]), interval(one[key]["interval"]), count(one["rows"])]
+        [_text(one["name"]), name, *_told(key, one[key]), count(one["rows"])]
         for one in evaluations
-        for key, words in METRICS.items()
+        for key, (name, _) in METRICS.items()
+        if key in one
     ]
     notes = [f"{_text(one['name'])}: {_text(one['note'])}" for one in evaluations if one["note"]]
     table = _table(["rows of", "metric", "value", "95 % interval", "rows"], rows)
     return ["## How good it is", table if rows else "Nothing was evaluated.", *notes]
+
+
+def _told(key: str, rate: dict[str, Any]) -> list[str]:
+    """A metric's value and its interval."""
+    if rate["value"] is None:
+        return ["\N{EN DASH}", _text(rate["reason"])]
+    if key in SHARES:
+        return [percent(rate["value"]), interval(rate["interval"])]
+    low, high = rate["interval"]
+    return [f"{rate['value']:.4f}", f"{low:.4f}\N{EN DASH}{high:.4f}"]
 
 
 def _training_data(data: dict[str, Any]) -> str:
@@ -144,10 +161,11 @@ def _training_data(data: dict[str, Any]) -> str:
     return table + cut
 
 
-def _model(manifest: dict[str, Any], data: dict[str, Any]) -> str:
+def _model(manifest: dict[str, Any], data: dict[str, Any], evaluations: Sequence[dict[str, Any]]) -> str:
     model, counts, base = manifest["model"], manifest["model"]["parameters"], manifest["backbone"]
     share = percent(counts["trainable"] / counts["total"])
     revision = f", revision `{base['revision']}`" if base["revision"] else ""
+    temperature = next((one["calibration"]["temperature"] for one in evaluations if "calibration" in one), 1.0)
     weights = f", weights SHA-256 `{base['sha256']}`" if base["sha256"] else ""
     return "\n".join(
         [
@@ -157,6 +175,7 @@ def _model(manifest: dict[str, Any], data: dict[str, Any]) -> str:
             f"- LoRA: rank {model['rank']}, alpha {model['alpha']:g}, dropout {model['dropout']:g}, in "
             f"{model['adapted_modules']} modules ({', '.join(_text(one['name']) for one in model['adapted'])})",
             f"- Reads the first {count(data['max_length'])} tokens of a text",
+            f"- Probabilities are softmax of the logits over the temperature {temperature:.4g}, which newslora applies by itself",
             f"- Adapter SHA-256 `{manifest['adapter_sha256']}`",
         ]
     )
@@ -209,11 +228,10 @@ def _limitations(manifest: dict[str, Any], data: dict[str, Any], evaluations: Se
 
 def _weakest(one: dict[str, Any]) -> str:
     """The label found least often, of those that have rows."""
-    recalls = {name: row["recall"] for name, row in one["per_class"].items() if row["rows"]}
-    if not recalls:
+    name = weakest_label(one)
+    if name is None:
         return ""
-    name = min(recalls, key=lambda name: float(recalls[name]["value"]))
-    rate = recalls[name]
+    rate = one["per_class"][name]["recall"]
     return (
         f"Weakest label: {_text(name)}, of whose {one['name']} rows {percent(rate['value'])} are found "
         f"(95 % interval {interval(rate['interval'])})."

@@ -8,7 +8,7 @@ from typing import Any
 
 from newslora import files
 from newslora.data.readers import CELL_LIMIT
-from newslora.errors import MissingExtraError, SettingsError, near
+from newslora.errors import BackboneError, MissingExtraError, NetworkError, RunError, SettingsError, near
 from newslora.explanation.attributions import Explanation, explain
 from newslora.predict.classifier import Classifier
 from newslora.report.pages import environment
@@ -47,28 +47,39 @@ def write_explanations(explanations: Sequence[Explanation], path: Path) -> None:
         files.write_text(path, environment().get_template("explained.html").render(explanations=records))
 
 
-def explain_examples(run: RunFolder, classifier: Classifier) -> None:
-    """Explain some rows of the test split (else of the validation rows) into evaluation/explanations.json.
+def explain_examples(run: RunFolder, manifest: dict[str, Any]) -> str | None:
+    """Explain some rows of the test split (else of the validation rows) into evaluation/explanations.json, once.
 
     The wrong ones are those the classifier was surest of; the right ones its least sure, its median and its surest.
-    Without captum nothing is written, and a report says so.
+
+    Args:
+        run: with evaluation/*.csv.
+        manifest: says which adapter is to be explained.
+
+    Returns:
+        Why nothing could be explained, as a sentence; None where it was, now or before.
 
     Raises:
         StorageError: the disk refuses.
     """
+    path, version = run.evaluation / FILE, manifest["adapter_sha256"]
+    if path.is_file() and files.read_json(path)["adapter_sha256"] == version:
+        return None
     rows = _scored_rows(run)
     right = [row for row in rows if row["label"] == row["predicted"]]
     wrong = [row for row in rows if row["label"] != row["predicted"]]
     places = sorted({0, len(right) // 2, len(right) - 1}) if right else []
     chosen = wrong[-EXAMPLES:][::-1] + [right[place] for place in places]
     try:
-        found = explain(classifier, [row["text"] for row in chosen])
-    except MissingExtraError:
-        return
+        found = explain(Classifier.load(run.path, engine="padded"), [row["text"] for row in chosen])
+    except (MissingExtraError, RunError, BackboneError, NetworkError) as error:  # the report does without
+        path.unlink(missing_ok=True)  # another adapter's
+        return str(error)
     examples = [
         {"row": int(row["row"]), "true": row["label"]} | one.record() for row, one in zip(chosen, found, strict=True)
     ]
-    files.write_json(run.evaluation / FILE, {"adapter_sha256": classifier.card.weights_sha256, "examples": examples})
+    files.write_json(path, {"adapter_sha256": version, "examples": examples})
+    return None
 
 
 def read_examples(run: RunFolder) -> list[dict[str, Any]]:

@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from newslora import files
-from newslora.config import Recipe, setting_fields
+from newslora.config import Recipe, bundled_recipes, load_recipe, setting_fields
+from newslora.evaluation.faithfulness import FILE as FAITHFULNESS
+from newslora.report.accuracy import draw_breakdown, draw_reliability
 from newslora.report.architecture import draw_architecture
+from newslora.report.audited import read_audit
 from newslora.report.card import write_card
 from newslora.report.curves import draw_confusion, draw_training
-from newslora.report.drawing import Written, write_figure
+from newslora.report.drawing import Draw, Written, write_figure
+from newslora.report.explained import explain_examples, read_examples
+from newslora.report.findings import METRICS, SHARES, confused, findings, speeds, wrong_rows
 from newslora.report.layer import caption
 from newslora.report.pages import environment
 from newslora.runfolder import RunFolder
@@ -48,24 +53,30 @@ def write_report(run: RunFolder, manifest: dict[str, Any]) -> Path:
     data, metrics, recipe = run.data(), run.metrics(), run.recipe()
     evaluations = run.evaluations()
     model, best = manifest["model"], manifest["training"]["best_epoch"]
-    rows = data["splits"].get("validation", {}).get("rows")
-    figures = {
-        "architecture": write_figure(run.figures, "architecture", partial(draw_architecture, model)),
-        "training": write_figure(run.figures, "training", partial(draw_training, metrics, rows, best)),
-    }
-    for one in evaluations:
-        name = f"confusion-{one['name']}"
-        figures[name] = write_figure(run.figures, name, partial(draw_confusion, one))
+    epochs = [line for line in metrics if line["kind"] == "epoch"]
+    unexplained = explain_examples(run, manifest)
+    figures = _figures(run, manifest, metrics, evaluations)
     page = environment().get_template("template.html").render(
         recipe=recipe,
         manifest=manifest,
         data=data,
         model=model,
         evaluations=evaluations,
-        first=evaluations[0] if evaluations else None,
-        epochs=[line for line in metrics if line["kind"] == "epoch"],
+        findings=findings(evaluations[0]) if evaluations else [],
+        confused=confused,
+        wrong_rows=wrong_rows,
+        metrics=METRICS,
+        shares=SHARES,
+        epochs=epochs,
         best=best,
+        unexplained=unexplained,
+        examples=read_examples(run),
+        faithful=_faithful(run, manifest),
+        audit=read_audit(run),
+        sources=[shlex.quote(split["source"]) for split in data["splits"].values()],
+        speeds=speeds(manifest, data, recipe, len(epochs), evaluations),
         settings=_settings(recipe),
+        changed=_changed(recipe),
         caption=caption(model),
         figures={name: _embedded(figure) for name, figure in figures.items()},
         path=str(run.path.resolve()),
@@ -73,6 +84,33 @@ def write_report(run: RunFolder, manifest: dict[str, Any]) -> Path:
     )  # fmt: skip
     files.write_text(run.report_file, page)
     return run.report_file
+
+
+def _figures(
+    run: RunFolder, manifest: dict[str, Any], metrics: list[dict[str, Any]], evaluations: list[dict[str, Any]]
+) -> dict[str, Written]:
+    """Draw and write every figure; by name."""
+    rows = run.data()["splits"].get("validation", {}).get("rows")
+    draw: dict[str, Draw] = {
+        "architecture": partial(draw_architecture, manifest["model"]),
+        "training": partial(draw_training, metrics, rows, manifest["training"]["best_epoch"]),
+    }
+    for one in evaluations:
+        draw[f"confusion-{one['name']}"] = partial(draw_confusion, one)
+        if "calibration" in one:
+            draw[f"reliability-{one['name']}"] = partial(draw_reliability, one)
+    told = next((one for one in evaluations if one.get("accuracy_by")), None)
+    for place, breakdown in enumerate(told["accuracy_by"] if told else [], 1):
+        assert told is not None
+        draw[f"by-{told['name']}-{place}"] = partial(draw_breakdown, breakdown, told["accuracy"]["value"])
+    return {name: write_figure(run.figures, name, one) for name, one in draw.items()}
+
+
+def _faithful(run: RunFolder, manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """The test of explanations, if this adapter's were tested."""
+    path = run.evaluation / FAITHFULNESS
+    found: dict[str, Any] | None = files.read_json(path) if path.is_file() else None
+    return found if found and found["adapter_sha256"] == manifest["adapter_sha256"] else None
 
 
 def _settings(recipe: Recipe) -> list[tuple[str, str, str]]:
@@ -90,6 +128,14 @@ def _settings(recipe: Recipe) -> list[tuple[str, str, str]]:
         )
         rows.append((key, "unset" if value is None else words, info.description))
     return rows
+
+
+def _changed(recipe: Recipe) -> list[str]:
+    """'train.epochs = 2' for each setting that is not as in the bundled recipe of this name; its description fits no more."""
+    if recipe.name not in bundled_recipes():
+        return []
+    as_bundled = {key: value for key, value, _ in _settings(load_recipe(recipe.name))}
+    return [f"{key} = {value}" for key, value, _ in _settings(recipe) if value != as_bundled[key]]
 
 
 def _embedded(figure: Written) -> dict[str, str]:
