@@ -1,6 +1,6 @@
 """A run is a folder that explains itself. This module owns its layout, its lock and its manifest (written last).
 
-recipe.toml        the resolved recipe             adapter/       stock PEFT folder, with tokenizer and labels
+recipe.toml        the resolved recipe             adapter/       stock PEFT folder: tokenizer, labels, model card
 data.json          sources, hashes, label names    evaluation/    JSON, CSV of rows, CSV of errors per split
 quarantine.jsonl   rows set aside, with reasons    figures/       SVG and PNG
 metrics.jsonl      one line per logged step        report.html    everything above, for a reader

@@ -22,10 +22,9 @@ def draw_reliability(evaluation: dict[str, Any], theme: Theme) -> Drawing:
     scaled = calibration.get("temperature", 1.0) != 1.0
     upper.plot([0, 100], [0, 100], color=theme.soft, linewidth=0.8, linestyle=(0, (4, 3)), label="as right as sure")
     if scaled and "reliability" in calibration["before"]:
-        upper.plot(
-            *_points(_filled(calibration["before"]["reliability"]["bins"])), color=theme.first, linewidth=1.0, marker="s", markersize=4, markerfacecolor=theme.paper,
-            label="before the temperature",
-        )  # fmt: skip
+        points = _points(_filled(calibration["before"]["reliability"]["bins"]))
+        style: dict[str, Any] = {"linewidth": 1.0, "marker": "s", "markersize": 4, "markerfacecolor": theme.paper}
+        upper.plot(*points, color=theme.first, label="before the temperature", **style)
     every = evaluation["reliability"]["bins"]
     bins = _filled(every)
     x, y = _points(bins)

@@ -175,7 +175,7 @@ def _model(manifest: dict[str, Any], data: dict[str, Any], evaluations: Sequence
             f"- LoRA: rank {model['rank']}, alpha {model['alpha']:g}, dropout {model['dropout']:g}, in "
             f"{model['adapted_modules']} modules ({', '.join(_text(one['name']) for one in model['adapted'])})",
             f"- Reads the first {count(data['max_length'])} tokens of a text",
-            f"- Probabilities are softmax of the logits over the temperature {temperature:.4g}, which newslora applies by itself",
+            f"- Temperature: {temperature:.4g}; newslora divides the logits by it, with PEFT alone it is yours to do",
             f"- Adapter SHA-256 `{manifest['adapter_sha256']}`",
         ]
     )
