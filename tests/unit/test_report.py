@@ -24,6 +24,7 @@ from newslora.report.accuracy import draw_breakdown, draw_reliability
 from newslora.report.architecture import draw_architecture
 from newslora.report.curves import draw_confusion, draw_training
 from newslora.report.drawing import DARK, LIGHT, Drawing, Written, drawable, plain_matplotlib
+from newslora.report.explained import _chosen_rows
 from newslora.report.findings import METRICS, SHARES, confused, findings, wrong_rows
 from newslora.report.layer import NAMES, caption, head_modules, is_shared, layer_of
 from newslora.report.pages import seconds
@@ -409,6 +410,17 @@ def test_explanations_are_shown_or_why_there_are_none(planted: Path, tmp_path: P
     before = (planted / "evaluation" / "explanations.json").stat().st_mtime_ns
     report_run(planted)
     assert (planted / "evaluation" / "explanations.json").stat().st_mtime_ns == before  # explained once
+
+
+def test_the_surest_mistakes_and_a_spread_of_right_answers_are_explained(tmp_path: Path) -> None:
+    lines = [("A", "A", 0.5), ("A", "B", 0.6), ("A", "B", 0.9), ("A", "A", 0.8), ("B", "A", 0.7), ("B", "A", 0.95)]
+    lines += [("B", "B", 0.99), ("B", "B", 0.97), ("A", "A", 0.85)]
+    run = RunFolder(tmp_path)
+    text = "row,text,label,predicted,probability\n"
+    text += "".join(f"{row},text {row},{','.join(map(str, line))}\n" for row, line in enumerate(lines))
+    files.write_text(run.evaluation / "test.csv", text + f"77,{'long ' * 900},A,B,0.999\n")
+    assert [row["row"] for row in _chosen_rows(run)] == ["5", "2", "4", "0", "8", "6"]
+    assert _chosen_rows(RunFolder(tmp_path / "none")) == []
 
 
 def test_a_changed_bundled_recipe_names_its_changes(tmp_path: Path, no_figures: None) -> None:

@@ -72,11 +72,19 @@ def sample_texts(source: str, rows: int, settings: DataSettings, seed: int) -> l
         DataError: rows that cannot be read, or fewer than two usable ones.
     """
     _, table, columns = open_texts(source, settings)
-    texts = [text for text, problem in (usable_text(row, columns) for row in table) if problem is None]
-    if len(texts) < 2:
-        raise DataError(f"Usable rows in '{source}': {len(texts)}. Explanations are judged over two at least.")
-    drawn = np.random.default_rng(seed).choice(len(texts), min(rows, len(texts)), replace=False)
-    return [texts[place] for place in sorted(drawn)]
+    usable = (text for text, problem in (usable_text(row, columns) for row in table) if problem is None)
+    random = np.random.default_rng(seed)
+    kept: list[tuple[int, str]] = []  # a reservoir (Vitter 1985, algorithm R), so that any source fits in memory
+    seen = 0
+    for place, text in enumerate(usable):
+        seen += 1
+        if place < rows:
+            kept.append((place, text))
+        elif (spot := int(random.integers(place + 1))) < rows:
+            kept[spot] = (place, text)
+    if seen < 2:
+        raise DataError(f"Usable rows in '{source}': {seen}. Explanations are judged over two at least.")
+    return [text for _, text in sorted(kept)]
 
 
 def check_faithfulness(classifier: Classifier, explanations: Sequence[Explanation], seed: int = 0) -> dict[str, Any]:

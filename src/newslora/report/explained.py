@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +65,7 @@ def explain_examples(run: RunFolder, manifest: dict[str, Any]) -> str | None:
     path, version = run.evaluation / FILE, manifest["adapter_sha256"]
     if path.is_file() and files.read_json(path)["adapter_sha256"] == version:
         return None
-    rows = _scored_rows(run)
-    right = [row for row in rows if row["label"] == row["predicted"]]
-    wrong = [row for row in rows if row["label"] != row["predicted"]]
-    places = sorted({0, len(right) // 2, len(right) - 1}) if right else []
-    chosen = wrong[-EXAMPLES:][::-1] + [right[place] for place in places]
+    chosen = _chosen_rows(run)
     try:
         found = explain(Classifier.load(run.path, engine="padded"), [row["text"] for row in chosen])
     except (MissingExtraError, RunError, BackboneError, NetworkError) as error:  # the report does without
@@ -89,13 +85,24 @@ def read_examples(run: RunFolder) -> list[dict[str, Any]]:
     return found
 
 
-def _scored_rows(run: RunFolder) -> list[dict[str, str]]:
-    """Lines of evaluation/test.csv (else validation.csv) short enough for a page, least sure first."""
+def _chosen_rows(run: RunFolder) -> list[dict[str, str]]:
+    """Lines to explain of evaluation/test.csv (else validation.csv): wrong ones, then right ones. Holds no other text."""
+    names = ("test", "validation")
+    path = next((path for name in names if (path := run.evaluation / f"{name}.csv").is_file()), None)
+    if path is None:
+        return []
+    sides: dict[bool, list[tuple[float, int]]] = {True: [], False: []}  # right or not -> (probability, place)
+    for place, row in _lines(path):
+        if len(row["text"]) <= LONGEST:
+            sides[row["label"] == row["predicted"]].append((float(row["probability"]), place))
+    right, wrong = sorted(sides[True]), sorted(sides[False], reverse=True)
+    spread = sorted({0, len(right) // 2, len(right) - 1}) if right else []
+    places = [place for _, place in wrong[:EXAMPLES] + [right[at] for at in spread]]
+    found = {place: row for place, row in _lines(path) if place in places}
+    return [found[place] for place in places]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     csv.field_size_limit(CELL_LIMIT)
-    for name in ("test", "validation"):
-        path = run.evaluation / f"{name}.csv"
-        if path.is_file():
-            with path.open(encoding="utf-8", newline="") as stream:
-                rows = [row for row in csv.DictReader(stream) if len(row["text"]) <= LONGEST]
-            return sorted(rows, key=lambda row: (float(row["probability"]), int(row["row"])))
-    return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        yield from enumerate(csv.DictReader(stream))
