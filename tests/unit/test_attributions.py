@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -13,6 +14,7 @@ from conftest import DECISIVE
 from newslora.cli.explained import footnote, marked_text, top_words
 from newslora.errors import MissingExtraError, SettingsError
 from newslora.explanation import attributions
+from newslora.predict.calibration import Calibration
 from newslora.predict.classifier import Classifier
 from newslora.report.explained import write_explanations
 
@@ -49,6 +51,16 @@ def test_scores_add_up_and_the_answer_is_the_classifiers(classifier: Classifier)
         assert sum(word.score for word in one.words) == pytest.approx(one.log_odds - one.baseline, rel=0.01, abs=0.01)
         assert one.complete
         assert one.remarks == []
+
+
+def test_a_temperature_is_explained_with(planted: Path) -> None:
+    calibrated = Classifier.load(planted, engine="padded")
+    plain = newslora.explain(calibrated, TEXTS[0])
+    calibrated.calibration = Calibration(2.0, np.zeros((0, 2), np.float32), np.zeros(0, np.int64), {"reason": None})
+    halved = newslora.explain(calibrated, TEXTS[0])
+    assert halved.probability == pytest.approx(calibrated(TEXTS[0]).probability, abs=1e-6)
+    assert halved.log_odds == pytest.approx(plain.log_odds / 2, abs=1e-4)  # of two labels
+    assert halved.top(1)[0].score == pytest.approx(plain.top(1)[0].score / 2, rel=0.02)
 
 
 def test_too_few_steps_are_told(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
