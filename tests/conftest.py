@@ -44,6 +44,35 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+DECISIVE = "treaty"  # rows of `planted` are World where they hold it, else Sports
+NEUTRAL = ("meets", "over", "border", "signs", "twice", "final", "games", "record", "peace", "and", "in", "at", "as")
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    """A finished run on rows of eight words in any order; one decisive word among them makes a row World."""
+    import random
+
+    import newslora
+
+    folder = tmp_path_factory.mktemp("planted")
+    draw = random.Random(1)
+    rows = []
+    for number in range(160):
+        words = [*draw.sample(NEUTRAL, 7), DECISIVE] if number % 2 else draw.sample(NEUTRAL, 8)
+        draw.shuffle(words)
+        rows.append({"text": " ".join(words), "label": "World" if number % 2 else "Sports"})
+    for name, part in (("train", rows[:120]), ("test", rows[120:])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
+    run = newslora.train(
+        "seed", output=folder / "run", report=False, model__backbone=str(tiny_bert),
+        data__source=str(folder / "train.jsonl"), data__test=str(folder / "test.jsonl"), data__validation_rows=20,
+        data__workers=0, train__epochs=8, train__batch_size=8, train__learning_rate=1e-2, train__warmup_steps=5,
+        train__precision="fp32",
+    )  # fmt: skip
+    return run.path
+
+
 @pytest.fixture
 def news_file(tmp_path: Path) -> Path:
     """Forty labelled articles, two labels, as JSON lines; each text differs from the others by a number."""

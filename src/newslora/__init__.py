@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from newslora.errors import NewsloraError
     from newslora.estimator import NewsClassifier
     from newslora.evaluation.compare import compare
+    from newslora.explanation.attributions import Explanation, explain
     from newslora.pipeline import resume, train
     from newslora.predict.classifier import Classifier, Prediction
 
@@ -18,20 +19,22 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Classifier": "newslora.predict.classifier",
+    "Explanation": "newslora.explanation.attributions",
     "NewsClassifier": "newslora.estimator",
     "NewsloraError": "newslora.errors",
     "Prediction": "newslora.predict.classifier",
     "Recipe": "newslora.config",
     "audit": "newslora.auditing.audit",
     "compare": "newslora.evaluation.compare",
+    "explain": "newslora.explanation.attributions",
     "load_recipe": "newslora.config",
     "resume": "newslora.pipeline",
     "train": "newslora.pipeline",
 }
 
 __all__ = [
-    "Classifier", "NewsClassifier", "NewsloraError", "Prediction", "Recipe", "audit", "compare", "load_recipe", "resume",
-    "train",
+    "Classifier", "Explanation", "NewsClassifier", "NewsloraError", "Prediction", "Recipe", "audit", "compare", "explain",
+    "load_recipe", "resume", "train",
 ]  # fmt: skip
 
 

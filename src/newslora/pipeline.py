@@ -21,6 +21,7 @@ from newslora.model.describe import describe_classifier
 from newslora.model.engine import engine_name
 from newslora.predict.calibration import calibrate, save_calibration
 from newslora.predict.classifier import Classifier
+from newslora.report.card import write_card
 from newslora.report.report import write_report
 from newslora.runfolder import FORMAT, RunFolder
 from newslora.runtime import Precision, cache_folder, environment_record, pick_device, resolve_precision
@@ -112,6 +113,7 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool
             recipe.data.workers, watcher,
         )  # fmt: skip
         manifest = _finish(run, prepared, model, result, precision, target, watcher)
+        write_card(run, manifest)
         if report:
             write_report(run, manifest)
         files.write_json(run.manifest_file, manifest)

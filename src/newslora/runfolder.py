@@ -1,6 +1,6 @@
 """A run is a folder that explains itself. This module owns its layout, its lock and its manifest (written last).
 
-recipe.toml        the resolved recipe             adapter/       stock PEFT folder, with tokenizer and labels
+recipe.toml        the resolved recipe             adapter/       stock PEFT folder: tokenizer, labels, model card
 data.json          sources, hashes, label names    evaluation/    JSON, CSV of rows, CSV of errors per split
 quarantine.jsonl   rows set aside, with reasons    figures/       SVG and PNG
 metrics.jsonl      one line per logged step        report.html    everything above, for a reader
@@ -21,6 +21,7 @@ from newslora.config import Recipe, load_recipe, to_toml
 from newslora.errors import RunError, near
 
 FORMAT = 1
+NOT_EVALUATIONS = ("explanations", "faithfulness")  # other files in evaluation/
 
 
 class RunFolder:
@@ -103,6 +104,16 @@ class RunFolder:
             raise RunError(
                 f"{self.metrics_file} is damaged ({error}). Train the run again, or restore the file."
             ) from None
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """What evaluation/*.json hold: test first, then validation, then the others by name.
+
+        Raises:
+            RunError: one is damaged.
+        """
+        order = {"test": 0, "validation": 1}
+        paths = [path for path in self.evaluation.glob("*.json") if path.stem not in NOT_EVALUATIONS]
+        return [self._read(path) for path in sorted(paths, key=lambda path: (order.get(path.stem, 2), path.stem))]
 
     def adapter_folder(self) -> Path:
         """The trained adapter.

@@ -56,7 +56,7 @@ def test_a_run_folder_is_whole(run: Path) -> None:
     manifest = RunFolder.open(run).manifest()
     assert manifest["training"]["steps"] == 24
     assert manifest["environment"]["packages"]["torch"] == torch.__version__
-    assert {path.stem for path in (run / "evaluation").glob("*.json")} == {"validation", "test"}
+    assert {path.stem for path in (run / "evaluation").glob("*.json")} == {"validation", "test", "explanations"}
     assert list((run / "tensorboard").iterdir())
 
 

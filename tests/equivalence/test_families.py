@@ -182,3 +182,25 @@ def test_a_family_that_is_not_in_the_table_is_refused_with_those_that_are(tmp_pa
     GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=60).save_pretrained(tmp_path)
     with pytest.raises(BackboneError, match=r"'gpt2' is not supported.*roberta"):
         build_classifier(resolve_backbone(str(tmp_path)), LABELS, LoraSettings(), seed=0)
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_explanations_add_up_with_lora_in(family: str, saved: dict[str, tuple[Path, torch.Tensor]]) -> None:
+    from newslora.explanation.attributions import explain
+    from newslora.predict.classifier import Classifier
+
+    classifier = Classifier.load(saved[f"{family}.query-value"][0])
+    text = "striker scores twice as club wins cup final"
+    one = explain(classifier, text)
+    answer = classifier(text)  # from token ids, through the engine: what is explained is what is answered
+    assert (one.label, one.probability) == (answer.label, pytest.approx(answer.probability, abs=1e-5))
+    assert [word.text for word in one.words] == text.split()
+    wanted = one.log_odds - one.baseline
+    assert abs(wanted) > 1e-3
+    assert sum(word.score for word in one.words) == pytest.approx(wanted, abs=0.01)
+    lora = [p for name, p in classifier.padded().engine.model.named_parameters() if "lora_B" in name]
+    with torch.no_grad():
+        for parameter in lora:
+            parameter.zero_()
+    without = explain(classifier, text, label=one.label)
+    assert max(abs(a.score - b.score) for a, b in zip(one.words, without.words, strict=True)) > 1e-4

@@ -11,15 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import DECISIVE
 from newslora import files
-from newslora.config import make_recipe, setting_fields
+from newslora.config import load_recipe, make_recipe, setting_fields, to_toml
 from newslora.errors import RunError
+from newslora.evaluation.breakdown import breakdowns
 from newslora.metrics import full_metrics
+from newslora.metrics.calibration import calibration_numbers, reliability, top_answers
+from newslora.metrics.intervals import share
 from newslora.model.families import FAMILIES
-from newslora.report.architecture import NAMES, caption, draw_architecture, head_modules, is_shared, layer_of
+from newslora.report.accuracy import draw_breakdown, draw_reliability
+from newslora.report.architecture import draw_architecture
 from newslora.report.curves import draw_confusion, draw_training
-from newslora.report.drawing import DARK, LIGHT, Drawing, drawable, plain_matplotlib
-from newslora.report.report import report_run, seconds, write_report
+from newslora.report.drawing import DARK, LIGHT, Drawing, Written, drawable, plain_matplotlib
+from newslora.report.explained import _chosen_rows
+from newslora.report.findings import METRICS, SHARES, confused, findings, wrong_rows
+from newslora.report.layer import NAMES, caption, head_modules, is_shared, layer_of
+from newslora.report.pages import seconds
+from newslora.report.report import report_run, write_report
 from newslora.runfolder import RunFolder
 
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]
@@ -98,10 +107,32 @@ def evaluation(name: str, labels: list[str], rows: int, chose: bool) -> dict[str
     random = np.random.default_rng(rows)
     true = random.integers(0, len(labels), rows)
     probabilities = random.dirichlet(np.ones(len(labels)), rows)
-    probabilities[np.arange(rows), true] += 1
+    probabilities[np.arange(rows), true] += 0.4
+    probabilities /= 1.4
+    hits, confidence = top_answers(true, probabilities)
+    numbers = calibration_numbers(true, probabilities)
     head = {"name": name, "source": f"{name}.csv", "sha256": "ab" * 32, "quarantined": 0}
     tail = {"chose_the_epoch": chose, "note": "Optimistic." if chose else None, "adapter_sha256": "c" * 64}
-    return head | full_metrics(true, probabilities / 2, labels) | tail | {"precision": "fp32", "seconds": 1.0}
+    groups = breakdowns(hits, confidence, random.integers(5, 90, rows), {"publisher": [labels[k] for k in true]})
+    reliable = {"reliability": reliability(hits, np.sqrt(confidence))}
+    level = {
+        "coverage": share(9, 10),
+        "answered": share(8, 10),
+        "accuracy_of_answered": share(7, 8),
+        "mean_set_size": 1.2,
+    }
+    wrong = {"row": 1234, "text": f"of {HOSTILE}", "label": labels[0], "predicted": labels[1], "confidence": 0.9125}
+    rest = {
+        "calibration": {
+            "temperature": 1.5, "reason": None, "validation_rows": 60, "after": numbers,
+            "before": numbers | {"ece": 0.4321} | reliable,
+        },
+        "abstention": {"levels": [{"level": 0.95, "reason": "Too few."}, {"level": 0.99} | level]},
+        "accuracy_by": groups,
+        "errors": [wrong],
+    }  # fmt: skip
+    metrics = full_metrics(true, probabilities, labels)
+    return head | metrics | rest | tail | {"precision": "fp32", "seconds": 1.0}
 
 
 def make_run(path: Path, labels: list[str], source: str = "news.csv") -> tuple[RunFolder, dict[str, Any]]:
@@ -140,7 +171,13 @@ def make_run(path: Path, labels: list[str], source: str = "news.csv") -> tuple[R
         "format": 1,
         "recipe": "mine",
         "adapter_sha256": "c" * 64,
-        "backbone": {"name": "roberta-base", "location": "x", "kind": "hub", "revision": None, "sha256": None},
+        "backbone": {
+            "name": "roberta-base",
+            "location": "roberta-base",
+            "kind": "hub",
+            "revision": None,
+            "sha256": None,
+        },
         "model": ROBERTA | {"labels": labels},
         "training": {"steps": 37300, "seconds": 1970.2, "best_epoch": 2},
         "seed": 42,
@@ -187,6 +224,12 @@ class Page(HTMLParser):
         return [[" ".join(cell.split()) for cell in row] for row in self.cells]
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of a report's time; tests of its words do without."""
+    monkeypatch.setattr("newslora.report.report.write_figure", lambda folder, name, draw: Written(name, b"", b""))
+
+
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, str]:
     run, manifest = make_run(tmp_path_factory.mktemp("report") / "a run", LABELS)
@@ -213,8 +256,19 @@ def test_every_number_of_the_tables_appears(reported: tuple[RunFolder, str]) -> 
         assert [str(epoch), *losses, *shares, kept] in rows
     for name in ("validation", "test"):
         one = files.read_json(run.evaluation / f"{name}.json")
-        rates = [with_interval(one["accuracy"]), with_interval(one["macro_f1"])]
-        assert [*rates, f"{one['loss']:.4f}", f"{one['rows']:,}"] in rows
+        for key, (words, meaning) in METRICS.items():
+            low, high = one[key]["interval"]
+            shown = pct(one[key]["value"]) if key in SHARES else f"{one[key]['value']:.4f}"
+            bounds = (
+                f"{100 * low:.1f}\N{EN DASH}{100 * high:.1f} %" if key in SHARES else f"{low:.4f}\N{EN DASH}{high:.4f}"
+            )
+            assert [f"{words} {meaning}", shown, bounds] in rows
+        assert ["Calibration error (ECE)", pct(0.4321), pct(one["ece"]["value"])] in rows
+        level = one["abstention"]["levels"][1]
+        kinds = ("coverage", "answered", "accuracy_of_answered")
+        assert ["0.99", *(with_interval(level[kind]) for kind in kinds)] in rows
+        assert "Too few." in html
+        assert ["1,234", LABELS[0], LABELS[1], "91.2 %", f"of {HOSTILE}"] in rows
         for label, numbers in one["per_class"].items():
             three = [with_interval(numbers[key]) for key in ("precision", "recall", "f1")]
             assert [label, *three, str(numbers["rows"])] in rows
@@ -241,16 +295,20 @@ def test_the_first_glance_is_the_test_split_without_the_validation_caveat(report
 def test_the_page_stands_alone_and_shows_every_figure_on_both_papers(reported: tuple[RunFolder, str]) -> None:
     run, html = reported
     page = Page(html)
-    assert len(page.fetched) == 8  # four figures, light and dark
-    assert all(value.startswith("data:image/svg+xml;base64,") for value in page.fetched)
+    pictures = [value for value in page.fetched if not value.startswith("#")]
+    assert len(pictures) == 18  # nine figures, light and dark
+    assert all(value.startswith("data:image/svg+xml;base64,") for value in pictures)
+    assert {value[1:] for value in page.fetched if value not in pictures} <= set(re.findall(r'id="([^"]+)"', html))
     assert not re.search(r"@import|url\(|<script|<link", html)
     assert all(page.alts)
     assert page.seen.count("h1") == 1
     assert page.seen.count("table") == page.seen.count("caption")
-    names = {"architecture", "training", "confusion-validation", "confusion-test"}
+    names = {"architecture", "training"}
+    names |= {f"{kind}-{split}" for kind in ("confusion", "reliability") for split in ("validation", "test")}
+    names |= {f"by-test-{place}" for place in (1, 2, 3)}
     expected = {f"{name}{suffix}" for name in names for suffix in (".svg", ".png", "-dark.svg")}
     assert {path.name for path in run.figures.iterdir()} == expected
-    embedded = {base64.b64decode(value.partition(",")[2]) for value in page.fetched}
+    embedded = {base64.b64decode(value.partition(",")[2]) for value in pictures}
     assert embedded == {path.read_bytes() for path in run.figures.glob("*.svg")}
 
 
@@ -283,16 +341,93 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     html = write_report(run, manifest).read_text(encoding="utf-8")
     page = Page(html)
     assert "script" not in page.seen
-    assert page.seen.count("b") == 2  # the captions' own
+    assert page.seen.count("b") == 2  # the captions' own: Figure 1 and Figure 2
     assert any(f"{HOSTILE}.csv" in row for row in page.rows())
     assert {row[0] for row in page.rows()} >= {HOSTILE, labels[1], "体育"}
-    assert html.count("more: 50 rows") == 1
+    assert html.count("<summary>more: 50 rows, accuracy") == 1
     for path in run.figures.glob("*.svg"):
         ElementTree.parse(path)
 
     glance = html[html.index('class="glance"') : html.index("<h2>")]  # without test rows, and it says so
     assert "Accuracy on 60 validation rows" in glance
     assert "Optimistic." in glance
+
+
+def test_findings_say_what_the_numbers_say() -> None:
+    one = evaluation("test", LABELS, 90, chose=False)
+    weakest = min(LABELS, key=lambda label: one["per_class"][label]["recall"]["value"])
+    said = " ".join(findings(one)).replace("\N{NO-BREAK SPACE}", " ")
+    assert f"Weakest label: {weakest}. {100 * one['per_class'][weakest]['recall']['value']:.1f} %" in said
+    assert f"{100 * one['confidence']['value']:.1f} % sure on average" in said
+    assert "it answers 80.0 % of the rows and is right on 87.5 %" in said
+    pairs = confused(one)
+    counts = {(a, b): one["confusion"][i][j] for i, a in enumerate(LABELS) for j, b in enumerate(LABELS) if i != j}
+    assert {(pair.true, pair.predicted): pair.count for pair in pairs} == {k: v for k, v in counts.items() if v}
+    assert [pair.count for pair in pairs] == sorted((pair.count for pair in pairs), reverse=True)
+    assert wrong_rows(one) == sum(counts.values())
+
+
+def test_an_evaluation_of_an_older_newslora_is_shown_as_far_as_it_goes(tmp_path: Path, no_figures: None) -> None:
+    run, manifest = make_run(tmp_path / "run", LABELS)
+    for name in ("test", "validation"):
+        one = files.read_json(run.evaluation / f"{name}.json")
+        new = {"calibration", "abstention", "accuracy_by", "errors", "reliability", *METRICS} - {"accuracy", "macro_f1"}
+        files.write_json(run.evaluation / f"{name}.json", {key: value for key, value in one.items() if key not in new})
+    rows = Page(write_report(run, manifest).read_text(encoding="utf-8")).rows()
+    assert ["Loss mean cross-entropy in nats", f"{one['loss']:.4f}", "\N{EN DASH}"] in rows
+
+
+def test_an_audit_of_these_rows_is_shown_and_one_of_others_is_not(tmp_path: Path, no_figures: None) -> None:
+    run, manifest = make_run(tmp_path / "runs" / "one", LABELS)
+    labels = {"split": "train", "judged_by": "words", "its_accuracy": 0.9, "likely_wrong": 37, "rows": 1000}
+    leak = {"split": "test", "repeats": "train", "equal_rows": 2, "near_rows": 13, "with_another_label": 4, "rows": 90}
+    audit = {"splits": [{"sha256": "56" * 32}], "labels": [labels], "leakage": [leak]}
+    files.write_json(run.path.parent / "audit.json", audit)
+    assert "not audited yet" in write_report(run, manifest).read_text(encoding="utf-8")
+    files.write_json(run.path.parent / "audit.json", audit | {"splits": [{"sha256": "12" * 32}]})
+    files.write_text(
+        run.path.parent / "labels.csv", f"split,row,given,suggested,text\ntrain,17,World,Sports,{HOSTILE}\n"
+    )
+    html = write_report(run, manifest).read_text(encoding="utf-8")
+    assert ["train", "17", "World", "Sports", HOSTILE] in Page(html).rows()
+    assert "37 of 1,000 labels (3.7 %) are probably wrong" in " ".join(html.split())
+    assert "repeat a row of train: 2 word for word and 13 nearly, of 90; 4 under another label" in " ".join(
+        html.split()
+    )
+
+
+def test_explanations_are_shown_or_why_there_are_none(planted: Path, tmp_path: Path, no_figures: None) -> None:
+    run, manifest = make_run(tmp_path / "run", LABELS)
+    assert "has no adapter yet" in write_report(run, manifest).read_text(encoding="utf-8")
+    html = report_run(planted).read_text(encoding="utf-8")
+    stored = files.read_json(planted / "evaluation" / "explanations.json")
+    assert stored["adapter_sha256"] == RunFolder.open(planted).manifest()["adapter_sha256"]
+    assert html.count('<div class="example right">') == len(stored["examples"]) == 3  # nothing is wrong there
+    marked = [word for one in stored["examples"] for word in one["words"] if word["text"] == DECISIVE]
+    assert marked
+    for word in marked:
+        assert f'title="{word["score"]:+.3f}">{DECISIVE}</span>' in html
+    before = (planted / "evaluation" / "explanations.json").stat().st_mtime_ns
+    report_run(planted)
+    assert (planted / "evaluation" / "explanations.json").stat().st_mtime_ns == before  # explained once
+
+
+def test_the_surest_mistakes_and_a_spread_of_right_answers_are_explained(tmp_path: Path) -> None:
+    lines = [("A", "A", 0.5), ("A", "B", 0.6), ("A", "B", 0.9), ("A", "A", 0.8), ("B", "A", 0.7), ("B", "A", 0.95)]
+    lines += [("B", "B", 0.99), ("B", "B", 0.97), ("A", "A", 0.85)]
+    run = RunFolder(tmp_path)
+    text = "row,text,label,predicted,probability\n"
+    text += "".join(f"{row},text {row},{','.join(map(str, line))}\n" for row, line in enumerate(lines))
+    files.write_text(run.evaluation / "test.csv", text + f"77,{'long ' * 900},A,B,0.999\n")
+    assert [row["row"] for row in _chosen_rows(run)] == ["5", "2", "4", "0", "8", "6"]
+    assert _chosen_rows(RunFolder(tmp_path / "none")) == []
+
+
+def test_a_changed_bundled_recipe_names_its_changes(tmp_path: Path, no_figures: None) -> None:
+    recipe = load_recipe("quickstart", {"train.epochs": 9})
+    run, manifest = make_run(tmp_path / "run", LABELS)
+    files.write_text(run.recipe_file, to_toml(recipe))
+    assert "The recipe quickstart with train.epochs = 9." in write_report(run, manifest).read_text(encoding="utf-8")
 
 
 def test_an_unfinished_run_has_no_report(tmp_path: Path) -> None:
@@ -392,6 +527,18 @@ def test_confusion_text_stays_in_its_cells(many: int, name: str) -> None:
         assert_inside(drawing)
         words = {text.get_text() for text, _ in drawing.contained}
     assert ("123,456" in words) == (many <= 20)
+
+
+@pytest.mark.parametrize("rows", [25, 4000])
+def test_accuracy_figures_text_does_not_overlap(rows: int) -> None:
+    one = evaluation("test", [f"quite a long label indeed {number}" for number in range(25)], rows, chose=False)
+    with plain_matplotlib():
+        assert_inside(draw_reliability(one, LIGHT))
+        for breakdown in one["accuracy_by"]:
+            drawing = draw_breakdown(breakdown, one["accuracy"]["value"], DARK)
+            assert_inside(drawing)
+            words = {text.get_text() for text in drawing.figure.findobj(is_shown)}
+            assert {f"{group['rows']:,}" for group in breakdown["groups"]} <= words
 
 
 def test_a_label_the_font_lacks_is_drawn_by_number() -> None:

@@ -7,7 +7,7 @@ import cyclopts
 from cyclopts import App
 
 from newslora import __version__
-from newslora.cli import audit, bench, compare, evaluate, predict, train
+from newslora.cli import audit, bench, compare, evaluate, explain, predict, train
 from newslora.errors import NewsloraError
 
 EXIT_USAGE = 2
@@ -25,6 +25,7 @@ for command in (
     compare.compare,
     audit.audit,
     predict.predict,
+    explain.explain,
     evaluate.report,
     bench.bench,
 ):

@@ -17,9 +17,9 @@ from newslora.evaluation.breakdown import breakdowns, by_name, column_values, fi
 from newslora.evaluation.rows import find_errors, shortened, write_errors, write_rows
 from newslora.evaluation.score import Scored, score_articles
 from newslora.metrics import full_metrics, softmax
-from newslora.metrics.calibration import calibration_numbers, top_answers
+from newslora.metrics.calibration import calibration_numbers, reliability, top_answers
 from newslora.predict.classifier import Classifier
-from newslora.runfolder import RunFolder
+from newslora.runfolder import NOT_EVALUATIONS, RunFolder
 
 TRAINED = "These rows trained the classifier, or hold rows that did: the figures say nothing about other rows."
 SELECTION_BIAS = (
@@ -59,7 +59,8 @@ def evaluate_articles(
 
     Returns:
         What the JSON holds: the rows' record, all of `full_metrics`, and
-        `calibration`: temperature, why it is 1 where it is, and log loss, Brier, ECE and confidence before and after;
+        `calibration`: temperature, why it is 1 where it is, and log loss, Brier, ECE and confidence before and after,
+            and the reliability before (that after stands in `full_metrics`);
         `abstention`: coverage, set size and share answered at a few levels (newslora.evaluation.abstention);
         `accuracy_by`: a list of breakdowns (newslora.evaluation.breakdown);
         `errors`: the fifty most confidently wrong rows (newslora.evaluation.rows);
@@ -134,12 +135,14 @@ def evaluate_run(
 def _calibration(classifier: Classifier, scored: Scored) -> dict[str, Any]:
     """What the temperature does to these rows."""
     calibration = classifier.calibration
+    unscaled = softmax(scored.logits)
+    before = calibration_numbers(scored.labels, unscaled)
     after = calibration_numbers(scored.labels, softmax(scored.logits, classifier.temperature))
     return {
         "temperature": classifier.temperature,
         "reason": "this run has none" if calibration is None else calibration.record["reason"],
         "validation_rows": None if calibration is None else len(calibration.labels),
-        "before": calibration_numbers(scored.labels, softmax(scored.logits)),
+        "before": before | {"reliability": reliability(*top_answers(scored.labels, unscaled))},
         "after": after,
     }
 
@@ -185,4 +188,4 @@ def _file_name(source: str) -> str:
     stem = source.rstrip("/").rpartition("/")[2].split(".")[0] or "data"
     safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in stem)
     # these names are the run's own, and NAME-errors.csv is another file's
-    return f"{safe}-data" if safe in ("validation", "test") or safe.endswith("-errors") else safe
+    return f"{safe}-data" if safe in ("validation", "test", *NOT_EVALUATIONS) or safe.endswith("-errors") else safe

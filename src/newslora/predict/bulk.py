@@ -60,7 +60,7 @@ def predict_source(
             f"The output '{output}' ends in '{output.suffix}'. Allowed: {', '.join(OUTPUTS)}.{near(output.suffix, OUTPUTS)}"
         )
     told = answers or Answers(classifier.labels)
-    columns, rows, text_columns = _opened(source, settings)
+    columns, rows, text_columns = open_texts(source, settings)
     with files.atomic_path(output) as temporary, ExitStack() as stack:
         write = file_writer(temporary, output.suffix.lower(), columns, told.columns(), stack)
         return _run(classifier, rows, text_columns, told, write, progress)
@@ -81,11 +81,16 @@ def print_source(
     classifier: Classifier, source: str, output: IO[str], settings: DataSettings, answers: Answers | None = None
 ) -> Counted:
     """Like `predict_source`, printed as `predict_lines` prints."""
-    _, rows, text_columns = _opened(source, settings)
+    _, rows, text_columns = open_texts(source, settings)
     return _print(classifier, rows, text_columns, output, answers)
 
 
-def _opened(source: str, settings: DataSettings) -> tuple[tuple[str, ...], Iterator[RawRow], tuple[str, ...]]:
+def open_texts(source: str, settings: DataSettings) -> tuple[tuple[str, ...], Iterator[RawRow], tuple[str, ...]]:
+    """A source (its test split where it has splits) -> its columns, its rows, and which columns hold the text.
+
+    Raises:
+        DataError: an unreadable source, or no column of text.
+    """
     parsed = parse_source(source)
     split = split_for(parsed, "test") or split_for(parsed, "train")
     table = open_table(parsed, split, settings.header)

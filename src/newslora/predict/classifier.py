@@ -63,10 +63,12 @@ class Classifier:
         tokenizer: "PreTrainedTokenizerBase",
         card: AdapterCard,
         precision: Precision,
+        folder: Path,
         calibration: Calibration | None = None,
     ) -> None:
         self.engine, self.tokenizer, self.card, self.precision = engine, tokenizer, card, precision
-        self.calibration = calibration
+        self.folder, self.calibration = folder, calibration  # the adapter's folder, and what lies in it
+        self._padded: Classifier | None = None
         self._answer_sets: dict[float, AnswerSets] = {}  # by level
 
     @classmethod
@@ -92,7 +94,19 @@ class Classifier:
         resolved = resolve_precision(precision, target)
         calibration = load_calibration(folder, card.weights_sha256)
         made = make_engine(model.to(target), engine, resolved, release=True)
-        return cls(made, tokenizer, card, resolved, calibration)
+        return cls(made, tokenizer, card, resolved, folder, calibration)
+
+    def padded(self) -> "Classifier":
+        """This classifier through the stock forward in fp32: itself, or else another loaded from its folder and kept.
+
+        Raises:
+            RunError, BackboneError, NetworkError: the folder or its backbone is no longer there.
+        """
+        if self.engine.name == "padded" and self.precision.name == "fp32":
+            return self
+        if self._padded is None:
+            self._padded = Classifier.load(self.folder, str(self.engine.device), engine="padded")
+        return self._padded
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -158,11 +172,7 @@ class Classifier:
         Raises:
             SettingsError: something that is not text.
         """
-        for place, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise SettingsError(
-                    f"Text {place} is {type(text).__name__}, not str. Give a string or a list of strings."
-                )
+        check_texts(texts)
         stripped = [text.strip() for text in texts]  # as the rows it was trained on
         tokens = tokenize(self.tokenizer, stripped, self.card.max_length)
         return Rows(tokens, np.full(len(texts), -1, dtype=np.int64), int(self.tokenizer.pad_token_id))
@@ -177,3 +187,14 @@ class Classifier:
         answer_set = tuple(self.labels[k] for k in likeliest if members[k])
         decided = answer_set[0] if len(answer_set) == 1 else None
         return Prediction(decided, float(probabilities[best]), named, answer_set)
+
+
+def check_texts(texts: Sequence[object]) -> None:
+    """Refuse what is not text.
+
+    Raises:
+        SettingsError: naming the first such place.
+    """
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise SettingsError(f"Text {place} is {type(text).__name__}, not str. Give a string or a list of strings.")

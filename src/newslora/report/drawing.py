@@ -65,6 +65,9 @@ class Drawing:
     contained: list[tuple["Text", "Patch"]] = field(default_factory=list)
 
 
+Draw = Callable[[Theme], Drawing]
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """One figure as files in the run, and the SVGs for embedding."""
@@ -93,7 +96,7 @@ def plain_matplotlib() -> Iterator[None]:
         yield
 
 
-def write_figure(folder: Path, name: str, draw: Callable[[Theme], Drawing]) -> Written:
+def write_figure(folder: Path, name: str, draw: Draw) -> Written:
     """Draw on light and on dark paper; write NAME.svg, NAME.png and NAME-dark.svg into `folder`.
 
     Raises:

@@ -8,30 +8,35 @@ import base64
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from newslora import files
-from newslora.config import Recipe, setting_fields
-from newslora.report.architecture import caption, draw_architecture
+from newslora.config import Recipe, bundled_recipes, load_recipe, setting_fields
+from newslora.evaluation.faithfulness import FILE as FAITHFULNESS
+from newslora.report.accuracy import draw_breakdown, draw_reliability
+from newslora.report.architecture import draw_architecture
+from newslora.report.audited import read_audit
+from newslora.report.card import write_card
 from newslora.report.curves import draw_confusion, draw_training
-from newslora.report.drawing import Written, write_figure
+from newslora.report.drawing import Draw, Written, write_figure
+from newslora.report.explained import explain_examples, read_examples
+from newslora.report.findings import METRICS, SHARES, confused, findings, speeds, wrong_rows
+from newslora.report.layer import caption
+from newslora.report.pages import environment
 from newslora.runfolder import RunFolder
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-_SPACE, _DASH = "\N{NO-BREAK SPACE}", "\N{EN DASH}"
 
 
 def report_run(path: Path) -> Path:
-    """Write the report of a finished run anew, with whatever was evaluated since; returns report.html.
+    """Write the report and the model card of a finished run anew, with what was evaluated since; returns report.html.
 
     Raises:
         RunError: no run there, or an unfinished one.
         StorageError: it cannot be written.
     """
     run = RunFolder.open(path)
-    return write_report(run, run.manifest())
+    manifest = run.manifest()
+    write_card(run, manifest)
+    return write_report(run, manifest)
 
 
 def write_report(run: RunFolder, manifest: dict[str, Any]) -> Path:
@@ -46,26 +51,32 @@ def write_report(run: RunFolder, manifest: dict[str, Any]) -> Path:
         StorageError: the disk refuses.
     """
     data, metrics, recipe = run.data(), run.metrics(), run.recipe()
-    evaluations = read_evaluations(run)
+    evaluations = run.evaluations()
     model, best = manifest["model"], manifest["training"]["best_epoch"]
-    rows = data["splits"].get("validation", {}).get("rows")
-    figures = {
-        "architecture": write_figure(run.figures, "architecture", partial(draw_architecture, model)),
-        "training": write_figure(run.figures, "training", partial(draw_training, metrics, rows, best)),
-    }
-    for one in evaluations:
-        name = f"confusion-{one['name']}"
-        figures[name] = write_figure(run.figures, name, partial(draw_confusion, one))
-    page = _environment().get_template("template.html").render(
+    epochs = [line for line in metrics if line["kind"] == "epoch"]
+    unexplained = explain_examples(run, manifest)
+    figures = _figures(run, manifest, metrics, evaluations)
+    page = environment().get_template("template.html").render(
         recipe=recipe,
         manifest=manifest,
         data=data,
         model=model,
         evaluations=evaluations,
-        first=evaluations[0] if evaluations else None,
-        epochs=[line for line in metrics if line["kind"] == "epoch"],
+        findings=findings(evaluations[0]) if evaluations else [],
+        confused=confused,
+        wrong_rows=wrong_rows,
+        metrics=METRICS,
+        shares=SHARES,
+        epochs=epochs,
         best=best,
+        unexplained=unexplained,
+        examples=read_examples(run),
+        faithful=_faithful(run, manifest),
+        audit=read_audit(run),
+        sources=[shlex.quote(split["source"]) for split in data["splits"].values()],
+        speeds=speeds(manifest, data, recipe, len(epochs), evaluations),
         settings=_settings(recipe),
+        changed=_changed(recipe),
         caption=caption(model),
         figures={name: _embedded(figure) for name, figure in figures.items()},
         path=str(run.path.resolve()),
@@ -75,11 +86,31 @@ def write_report(run: RunFolder, manifest: dict[str, Any]) -> Path:
     return run.report_file
 
 
-def read_evaluations(run: RunFolder) -> list[dict[str, Any]]:
-    """What evaluation/*.json hold: test first, then validation, then the others by name."""
-    order = {"test": 0, "validation": 1}
-    found = [files.read_json(path) for path in sorted(run.evaluation.glob("*.json"))]
-    return sorted(found, key=lambda one: (order.get(one["name"], 2), one["name"]))
+def _figures(
+    run: RunFolder, manifest: dict[str, Any], metrics: list[dict[str, Any]], evaluations: list[dict[str, Any]]
+) -> dict[str, Written]:
+    """Draw and write every figure; by name."""
+    rows = run.data()["splits"].get("validation", {}).get("rows")
+    draw: dict[str, Draw] = {
+        "architecture": partial(draw_architecture, manifest["model"]),
+        "training": partial(draw_training, metrics, rows, manifest["training"]["best_epoch"]),
+    }
+    for one in evaluations:
+        draw[f"confusion-{one['name']}"] = partial(draw_confusion, one)
+        if "calibration" in one:
+            draw[f"reliability-{one['name']}"] = partial(draw_reliability, one)
+    told = next((one for one in evaluations if one.get("accuracy_by")), None)
+    for place, breakdown in enumerate(told["accuracy_by"] if told else [], 1):
+        assert told is not None
+        draw[f"by-{told['name']}-{place}"] = partial(draw_breakdown, breakdown, told["accuracy"]["value"])
+    return {name: write_figure(run.figures, name, one) for name, one in draw.items()}
+
+
+def _faithful(run: RunFolder, manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """The test of explanations, if this adapter's were tested."""
+    path = run.evaluation / FAITHFULNESS
+    found: dict[str, Any] | None = files.read_json(path) if path.is_file() else None
+    return found if found and found["adapter_sha256"] == manifest["adapter_sha256"] else None
 
 
 def _settings(recipe: Recipe) -> list[tuple[str, str, str]]:
@@ -99,6 +130,14 @@ def _settings(recipe: Recipe) -> list[tuple[str, str, str]]:
     return rows
 
 
+def _changed(recipe: Recipe) -> list[str]:
+    """'train.epochs = 2' for each setting that is not as in the bundled recipe of this name; its description fits no more."""
+    if recipe.name not in bundled_recipes():
+        return []
+    as_bundled = {key: value for key, value, _ in _settings(load_recipe(recipe.name))}
+    return [f"{key} = {value}" for key, value, _ in _settings(recipe) if value != as_bundled[key]]
+
+
 def _embedded(figure: Written) -> dict[str, str]:
     """Both papers as data URIs."""
     head = "data:image/svg+xml;base64,"
@@ -106,49 +145,3 @@ def _embedded(figure: Written) -> dict[str, str]:
         "light": head + base64.b64encode(figure.light).decode("ascii"),
         "dark": head + base64.b64encode(figure.dark).decode("ascii"),
     }
-
-
-def _environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("newslora.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,  # a fact that is missing is an error, not a blank
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": percent, "interval": interval, "count": count, "seconds": seconds, "short": short, "python": repr,
-    }  # fmt: skip
-    return environment
-
-
-def percent(value: float, digits: int = 2) -> str:
-    """0.9453 -> '94.53 %'."""
-    return f"{100 * value:.{digits}f}{_SPACE}%"
-
-
-def interval(bounds: list[float]) -> str:
-    """[0.925, 0.961] -> '92.5 to 96.1 %', with a dash."""
-    return f"{100 * bounds[0]:.1f}{_DASH}{100 * bounds[1]:.1f}{_SPACE}%"
-
-
-def count(value: int) -> str:
-    """37300 -> '37,300'."""
-    return f"{value:,}"
-
-
-def seconds(value: float) -> str:
-    """1970.2 -> '32 min 50 s'."""
-    whole = round(value)
-    if whole < 60:
-        return f"{value:.1f}{_SPACE}s"
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return (f"{hours:,}{_SPACE}h " if hours else "") + f"{minutes}{_SPACE}min {rest}{_SPACE}s"
-
-
-def short(digest: str | None) -> str:
-    """The first 12 digits of a hash; the files of the run hold the rest."""
-    return digest[:12] if digest else "unknown"

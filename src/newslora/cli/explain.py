@@ -1,0 +1,109 @@
+"""`newslora explain`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from newslora.cli.common import OutputFlag, SetFlags, counting, data_changes, remarks, results
+
+if TYPE_CHECKING:
+    from newslora.explanation.attributions import Explanation
+
+
+def explain(
+    run: Path,
+    /,
+    *texts: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    output: OutputFlag = None,
+    label: str | None = None,
+    check: str | None = None,
+    rows: int = 100,
+    settings: SetFlags = None,
+    device: str | None = None,
+) -> None:
+    """Show which words of a text speak for its label and which against, or test whether such words can be trusted.
+
+    Parameters
+    ----------
+    run
+        A finished run folder.
+    texts
+        Texts to explain; '-' for one text a line on standard input.
+    output
+        File to write (.jsonl or .html) instead of the screen.
+    label
+        The label to explain; by default the predicted one.
+    check
+        Rows (as data.source) on which to test explanations: deleting the words they name must move the answer more than
+        deleting random words.
+    rows
+        Rows of --check, drawn at random.
+    settings
+        data.text_columns, data.label_column or data.header as key=value, for reading --check.
+    device
+        'cpu', 'cuda', ...
+    """
+    from newslora.errors import SettingsError
+
+    if (check is None) == (not texts):
+        raise SettingsError("Give texts to explain ('-' reads lines), or rows to test explanations on with --check.")
+    if check is not None:
+        if output is not None or label is not None:
+            raise SettingsError("--check takes no --output and no --label; its result is evaluation/faithfulness.json.")
+        _check(run, check, rows, settings, device)
+        return
+    from newslora.explanation.attributions import explain as explain_texts
+    from newslora.predict.classifier import Classifier
+    from newslora.report.explained import check_suffix, write_explanations
+
+    if output is not None:
+        check_suffix(output)
+    many = _lines() if texts == ("-",) else list(texts)
+    classifier = Classifier.load(run, device, engine="padded")
+    with counting("texts explained") as progress:
+        found = explain_texts(classifier, many, label, progress)
+    if output is None:
+        _show(found)
+    else:
+        write_explanations(found, output)
+        remarks().print(f"{len(found):,} explained in {output}", highlight=False, markup=False)
+
+
+def _check(run: Path, source: str, rows: int, settings: list[str] | None, device: str | None) -> None:
+    from newslora.cli.explained import faithfulness_table, faithfulness_verdict
+    from newslora.config import load_recipe
+    from newslora.evaluation.faithfulness import check_run
+
+    data = load_recipe("seed", data_changes(settings)).data
+    with counting("rows explained") as progress:
+        result = check_run(run, source, rows, data, device, progress)
+    console = results()
+    console.print(faithfulness_table(result))
+    console.print(faithfulness_verdict(result), highlight=False)
+
+
+def _lines() -> list[str]:
+    """Lines of standard input that say something; one that is not UTF-8 is refused by number."""
+    from newslora.errors import DataError
+
+    sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    found = [line.rstrip("\r\n") for line in sys.stdin]
+    for number, line in enumerate(found, 1):
+        if any("\udc80" <= character <= "\udcff" for character in line):
+            raise DataError(f"Line {number} of standard input is not UTF-8. Convert it, for example with iconv.")
+    return [line for line in found if line.strip()]
+
+
+def _show(found: "list[Explanation]") -> None:
+    from newslora.cli.explained import footnote, heading, marked_text, top_words
+
+    console = results()
+    for one in found:
+        console.print(heading(one), style="bold", highlight=False, markup=False)
+        console.print(marked_text(one))
+        console.print(top_words(one))
+        for sentence in (footnote(one), *one.remarks):
+            console.print(sentence, highlight=False, markup=False)
+        console.print()

@@ -1,0 +1,68 @@
+"""`newslora explain` as a person types it."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from newslora.cli.app import main
+
+
+def test_texts_are_explained_on_screen(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", str(planted), "peace treaty signs", "-- treaty games"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("World  0.9") == 2
+    assert "peace treaty signs" in out
+    assert "│ treaty │ +" in out
+    assert "add up to the difference within" in out
+
+
+def test_lines_go_to_a_file_and_what_was_cut_is_told(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["peace treaty signs", "", "games " * 200 + "treaty"]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(lines).encode())))
+    output = tmp_path / "out.jsonl"
+    assert main(["explain", str(planted), "-", "-o", str(output), "--label", "Sports"]) == 0
+    records = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [record["text"] for record in records] == [lines[0], lines[2]]
+    assert {record["label"] for record in records} == {"Sports"}
+    assert "the rest was cut" in records[1]["remarks"][0]
+    assert str(output) in capsys.readouterr().err.replace("\n", "")
+
+
+def test_explanations_are_checked_and_the_verdict_said(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = str(planted.parent / "test.jsonl")
+    assert main(["explain", str(planted), "--check", source, "--rows", "30"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    result = json.loads((planted / "evaluation" / "faithfulness.json").read_text(encoding="utf-8"))
+    assert (
+        f"30 rows: deleting the words named moves the probability by {100 * result['difference']['value']:.2f}" in out
+    )
+    assert result["verdict"] in out
+
+
+MISTAKES: dict[str, tuple[list[str], str]] = {
+    "nothing": ([], "Give texts to explain"),
+    "both": (["text", "--check", "x.csv"], "Give texts to explain"),
+    "suffix": (["text", "-o", "out.txt"], "'.txt'. Allowed: .jsonl, .html"),
+    "label": (["text", "--label", "Wrold"], "Did you mean 'World'"),
+    "check with output": (["--check", "x.csv", "-o", "x.html"], "takes no --output"),
+    "rows": (["--check", "x.csv", "--rows", "1"], "--rows is 1"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_sentence(mistake: str, planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, sentence = MISTAKES[mistake]
+    assert main(["explain", str(planted), *arguments]) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_line_that_is_no_utf8_is_named(
+    planted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"treaty\n\xff\n"), encoding="utf-8"))
+    assert main(["explain", str(planted), "-"]) == 3
+    assert "Line 2" in capsys.readouterr().err

@@ -1,0 +1,110 @@
+"""The report in a real browser: it fits a phone, needs nothing from outside, and follows the reader's colours."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from newslora.report.report import report_run
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"no browser: none of {', '.join(BROWSERS)} is installed")
+
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+QUIET += ["--disable-component-update", "--disable-sync"]
+SIZES = {"phone": {"width": 390, "height": 844}, "desktop": {"width": 1280, "height": 900}}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=BROWSER, args=QUIET)
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def report(planted: Path) -> Path:
+    return report_run(planted)
+
+
+class Visit:
+    """The page as one reader sees it, all of it unfolded, and what it asked of the world."""
+
+    def __init__(self, browser: Any, path: Path, size: str, colours: str) -> None:
+        self.page = browser.new_page(viewport=SIZES[size], color_scheme=colours)
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.resolve().as_uri())
+        self.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+
+    def ask(self, script: str) -> Any:
+        return self.page.evaluate(script)
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_page_fits_and_stands_alone(browser: Any, report: Path, size: str, colours: str) -> None:
+    visit = Visit(browser, report, size, colours)
+    width = SIZES[size]["width"]
+    assert visit.ask("document.documentElement.scrollWidth") == width  # no sideways scrolling
+    outside = "[...document.querySelectorAll('body *')].filter(one => !one.closest('.scroll, pre') && "
+    outside += f"one.getBoundingClientRect().right > {width}).map(one => one.outerHTML.slice(0, 80))"
+    assert visit.ask(outside) == []
+    assert visit.complaints == []
+    assert [url for url in visit.requests if not url.startswith(("file:", "data:"))] == []
+    pictures = visit.ask("[...document.images].map(one => [one.complete, one.naturalWidth, one.alt, one.currentSrc])")
+    assert len(pictures) >= 7
+    assert all(done and wide > 0 and len(words) > 20 for done, wide, words, _ in pictures)
+    # the picture shown is the one for this paper, the other source of its <picture>
+    index = {"light": "img => img.src", "dark": "img => img.previousElementSibling.srcset"}[colours]
+    assert [shown for *_, shown in pictures] == visit.ask(f"[...document.images].map({index})")
+    visit.page.close()
+
+
+def test_dark_readers_get_dark_paper_and_text_that_stands_out(browser: Any, report: Path) -> None:
+    kinds = ("body", ".soft", ".glance", ".for3", ".against3", ".for1", "a")
+    contrast = """kinds => kinds.map(kind => {
+        const light = colour => { const parts = colour.match(/[\\d.]+/g).slice(0, 3).map(part => {
+            const share = part / 255; return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4 });
+            return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2] };
+        const one = document.querySelector(kind);
+        if (!one) return null;
+        let ground = one;
+        while (getComputedStyle(ground).backgroundColor === 'rgba(0, 0, 0, 0)') ground = ground.parentElement;
+        const [a, b] = [light(getComputedStyle(one).color), light(getComputedStyle(ground).backgroundColor)];
+        return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), b] })"""
+    paper = {}
+    for colours in ("light", "dark"):
+        visit = Visit(browser, report, "desktop", colours)
+        found = dict(zip(kinds, visit.page.evaluate(contrast, list(kinds)), strict=True))
+        assert {kind for kind, one in found.items() if one} >= {"body", ".soft", ".for3", "a"}  # they are there
+        assert {kind: one[0] for kind, one in found.items() if one and one[0] < 4.5} == {}  # WCAG 2.1, level AA
+        paper[colours] = found["body"][1]
+        visit.page.close()
+    assert paper["light"] > 0.9
+    assert paper["dark"] < 0.05
+
+
+def test_every_link_leads_somewhere_and_print_shows_what_is_folded(browser: Any, report: Path) -> None:
+    visit = Visit(browser, report, "desktop", "dark")
+    lost = "[...document.links].filter(one => !document.querySelector(one.getAttribute('href'))).length"
+    assert visit.ask("document.links.length") > 10
+    assert visit.ask(lost) == 0
+    visit.ask("document.querySelectorAll('details').forEach(one => one.open = false)")
+    tall = "[...document.querySelectorAll('details table')].filter(one => "
+    tall += "one.checkVisibility({contentVisibilityAuto: true}) && one.getBoundingClientRect().height > 0).length"
+    assert visit.ask(tall) == 0
+    visit.page.emulate_media(media="print")
+    assert visit.ask(tall) == visit.ask("document.querySelectorAll('details table').length") > 0
+    assert visit.ask("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    visit.page.close()

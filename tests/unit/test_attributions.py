@@ -1,0 +1,152 @@
+"""Explanations name the word that decides, add up, and do not depend on company."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import newslora
+from conftest import DECISIVE
+from newslora.cli.explained import footnote, marked_text, top_words
+from newslora.errors import MissingExtraError, SettingsError
+from newslora.explanation import attributions
+from newslora.predict.calibration import Calibration
+from newslora.predict.classifier import Classifier
+from newslora.report.explained import write_explanations
+
+TEXTS = ["meets over treaty border twice final games", "  peace and treaty at record in", "treaty games in final"]
+
+
+@pytest.fixture(scope="module")
+def classifier(planted: Path) -> Classifier:
+    return Classifier.load(planted)
+
+
+def test_the_planted_word_weighs_most_and_lies_where_it_is(classifier: Classifier) -> None:
+    for text in TEXTS:
+        one = newslora.explain(classifier, text)
+        assert one.label == one.predicted == "World"
+        heaviest, second = one.top(2)
+        assert heaviest.text == DECISIVE == text[heaviest.start : heaviest.end]
+        assert heaviest.score > 5 * abs(second.score)
+        assert [word.text for word in one.words] == text.split()  # special tokens left out
+
+
+def test_it_weighs_against_the_other_label_as_much(classifier: Classifier) -> None:
+    world = newslora.explain(classifier, TEXTS[0])
+    sports = newslora.explain(classifier, TEXTS[0], label="Sports")
+    assert (sports.label, sports.predicted) == ("Sports", "World")
+    assert sports.top(1)[0].score == pytest.approx(-world.top(1)[0].score, abs=0.05)  # of two labels, one loses all
+
+
+def test_scores_add_up_and_the_answer_is_the_classifiers(classifier: Classifier) -> None:
+    for one in newslora.explain(classifier, TEXTS):
+        answer = classifier(one.text)
+        assert (one.predicted, one.probability) == (answer.label, pytest.approx(answer.probability, abs=1e-5))
+        assert abs(one.log_odds - one.baseline) > 1  # there is something to explain
+        assert sum(word.score for word in one.words) == pytest.approx(one.log_odds - one.baseline, rel=0.01, abs=0.01)
+        assert one.complete
+        assert one.remarks == []
+
+
+def test_a_temperature_is_explained_with(planted: Path) -> None:
+    calibrated = Classifier.load(planted, engine="padded")
+    plain = newslora.explain(calibrated, TEXTS[0])
+    calibrated.calibration = Calibration(2.0, np.zeros((0, 2), np.float32), np.zeros(0, np.int64), {"reason": None})
+    halved = newslora.explain(calibrated, TEXTS[0])
+    assert halved.probability == pytest.approx(calibrated(TEXTS[0]).probability, abs=1e-6)
+    assert halved.log_odds == pytest.approx(plain.log_odds / 2, abs=1e-4)  # of two labels
+    assert halved.top(1)[0].score == pytest.approx(plain.top(1)[0].score / 2, rel=0.02)
+
+
+def test_too_few_steps_are_told(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attributions, "FIRST_STEPS", 1)
+    monkeypatch.setattr(attributions, "MOST_STEPS", 1)
+    one = newslora.explain(classifier, TEXTS[0])
+    assert one.steps == 1
+    assert not one.complete
+    assert f"by {one.error:.2f} of" in one.remarks[0]
+    monkeypatch.setattr(attributions, "MOST_STEPS", 512)
+    more = newslora.explain(classifier, TEXTS[0])  # doubled until close
+    assert more.complete
+    assert more.steps > 1
+
+
+def test_a_text_alone_and_among_others_has_the_same_scores(classifier: Classifier) -> None:
+    together = newslora.explain(classifier, [*TEXTS, TEXTS[0] * 5])
+    assert [newslora.explain(classifier, text) for text in TEXTS] == together[:3]
+
+
+def test_a_packed_classifier_is_explained_like_its_padded_twin(classifier: Classifier, planted: Path) -> None:
+    assert classifier.engine.name == "packed"  # its stock weights are given back, so it could not be explained itself
+    padded = Classifier.load(planted, engine="padded")
+    assert padded.padded() is padded
+    assert newslora.explain(padded, TEXTS) == newslora.explain(classifier, TEXTS)
+
+
+def test_what_the_model_did_not_read_is_told(classifier: Classifier) -> None:
+    limit = classifier.card.max_length  # a word is a token here; two are special
+    text = " ".join([DECISIVE] * (limit + 5))
+    one = newslora.explain(classifier, text)
+    assert len(one.words) == limit - 2
+    assert one.read_to == one.words[-1].end
+    assert "the rest was cut" in one.remarks[-1]
+    whole = newslora.explain(classifier, " ".join([DECISIVE] * (limit - 2)) + "  ")
+    assert whole.read_to is None
+
+
+def test_a_text_without_words_is_no_failure(classifier: Classifier) -> None:
+    one = newslora.explain(classifier, " ")
+    assert one.words == ()
+    assert one.complete
+
+
+def test_mistakes_get_a_sentence(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong: Any = ["treaty", 3]
+    with pytest.raises(SettingsError, match="Text 1 is int"):
+        newslora.explain(classifier, wrong)
+    with pytest.raises(SettingsError, match=r"no label 'Sport'.*Did you mean 'Sports'"):
+        newslora.explain(classifier, "treaty", label="Sport")
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    with pytest.raises(MissingExtraError, match=r"newslora\[explain\]"):
+        newslora.explain(classifier, "treaty")
+
+
+def screen(one: Any, **settings: Any) -> str:
+    console = Console(width=80, force_terminal=True, **{"color_system": "truecolor"} | settings)
+    with console.capture() as captured:
+        for part in (marked_text(one), top_words(one), footnote(one)):
+            console.print(part)
+    return captured.get()
+
+
+def test_the_screen_shows_colours_unless_told_not_to(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = newslora.explain(classifier, TEXTS[0])
+    sports = newslora.explain(classifier, TEXTS[0], label="Sports")
+    assert "1;30;48;2;79;179;79mtreaty" in screen(world)  # green behind it; black, bold
+    assert "1;4;30;48;2;224;111;92mtreaty" in screen(sports)  # red; underlined too
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = screen(sports)
+    assert "8;2;" not in plain
+    assert "\x1b[1;4mtreaty" in plain
+    assert max(len(line) for line in screen(sports, color_system=None).splitlines()) <= 80
+
+
+def test_a_page_is_text_whatever_the_text_holds(classifier: Classifier, tmp_path: Path) -> None:
+    found = newslora.explain(classifier, ["<script>alert(1)</script> & treaty"])
+    write_explanations(found, tmp_path / "out.html")
+    html = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert f'&amp; <span class="for3" title="{found[0].top(1)[0].score:+.3f}">treaty</span></p>' in html
+    write_explanations(found, tmp_path / "out.jsonl")
+    (line,) = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    record = json.loads(line)
+    assert [record["text"][word["start"] : word["end"]] for word in record["words"]] == [
+        word["text"] for word in record["words"]
+    ]
+    with pytest.raises(SettingsError, match=r"'\.txt'. Allowed: \.jsonl"):
+        write_explanations(found, tmp_path / "out.txt")
