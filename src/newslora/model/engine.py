@@ -58,7 +58,9 @@ class PaddedEngine:
 
     def logits(self, batch: AnyBatch, dropout_seed: Sequence[int] | None = None) -> "torch.Tensor":
         assert isinstance(batch, Batch)
-        _set_dropout(self.model, dropout_seed)
+        self.model.train(dropout_seed is not None)
+        if dropout_seed is not None:
+            seed_everything(*dropout_seed)
         with self.precision.autocast(self.device):
             logits: torch.Tensor = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
         return logits.float()
@@ -79,14 +81,15 @@ class PackedEngine:
 
     def logits(self, batch: AnyBatch, dropout_seed: Sequence[int] | None = None) -> "torch.Tensor":
         bits: DropoutBits | None = None
-        _set_dropout(self.model, dropout_seed)
         if dropout_seed is not None:
+            seed_everything(*dropout_seed)  # what the stock modules drop, and on a GPU everything
             bits = DropoutBits(dropout_seed) if self.device.type == "cpu" else DeviceBits()
         return self.seeded_logits(batch, bits)
 
     def seeded_logits(self, batch: AnyBatch, bits: DropoutBits | None) -> "torch.Tensor":
         """As `logits`, without seeding anything: what a captured step may hold."""
         assert isinstance(batch, SegmentedBatch)
+        self.model.train(bits is not None)
         return self._encoder.logits(batch, bits)
 
 
@@ -136,10 +139,3 @@ def make_engine(
     if release:
         encoder.release_stock_weights()
     return PackedEngine(model, encoder)
-
-
-def _set_dropout(model: Any, seed: Sequence[int] | None) -> None:
-    """Training mode with torch's generators (stock dropout, the head's in both engines) seeded, or evaluation mode."""
-    model.train(seed is not None)  # always: a model fresh from PEFT says it trains while its parts do not
-    if seed is not None:
-        seed_everything(*seed)

@@ -7,7 +7,7 @@ Letters: T packed tokens, R rows, h heads, d numbers a head.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 

@@ -67,7 +67,7 @@ class Spans:
     def owners(self, total: int) -> "tuple[torch.Tensor, torch.Tensor]":
         import torch
 
-        places = torch.arange(total, device=self.borders.device)
+        places = torch.arange(total, dtype=torch.int32, device=self.borders.device)
         return torch.bucketize(places, self.borders[1:], right=True), self.borders.diff()
 
     def attend(
