@@ -63,7 +63,7 @@ class DeviceBits(DropoutBits):
     """
 
     def __init__(self, generator: "torch.Generator | None" = None) -> None:
-        """Args: generator: on the device of the numbers; None: torch's own of that device."""
+        """Draw from a generator on the device of the numbers; None: torch's own of that device."""
         self._device_generator = generator
 
     def keep_mask(self, shape: Sequence[int], rate: float, like: "torch.Tensor") -> "torch.Tensor | None":
