@@ -26,8 +26,8 @@ from newslora.data.tokens import TokenTable
 from newslora.model.backbones import resolve_backbone
 from newslora.model.classifier import random_classifier
 from newslora.model.engine import make_engine
-from newslora.model.packed.attention import attend, find_segments
 from newslora.model.packed.dropout import DropoutBits, masked
+from newslora.model.packed.grouped import Groups
 from newslora.model.packed.projection import multiplier
 from newslora.runtime import environment_record, pick_device, resolve_precision
 from newslora.training.step import Stepper
@@ -108,7 +108,7 @@ def parts(config: Any, batch_size: int) -> dict[str, dict[str, dict[str, float]]
     mask = bits.keep_mask(x.shape, 0.1, x)
     boolean = torch.rand(x.shape) > 0.1
     qkv = torch.randn(tokens, 3 * hidden).to(kind)
-    segments = find_segments(batch.lengths, tokens, heads, kind, torch.device("cpu"))
+    segments = Groups.of(batch.lengths, tokens).ready(heads, kind)
     starts = np.cumsum(batch.lengths) - batch.lengths
 
     def row_by_row() -> None:
@@ -127,8 +127,8 @@ def parts(config: Any, batch_size: int) -> dict[str, dict[str, dict[str, float]]
                 "fp32 linear": milliseconds(lambda: linear(x32, weight32)),
             },
             "attention forward": {
-                "groups of like length, batched (used)": milliseconds(lambda: attend(qkv, segments, heads, 0.0, None)),
-                "the same with dropout (used)": milliseconds(lambda: attend(qkv, segments, heads, 0.1, bits)),
+                "groups of like length, batched (used)": milliseconds(lambda: segments.attend(qkv, heads, 0.0, None)),
+                "the same with dropout (used)": milliseconds(lambda: segments.attend(qkv, heads, 0.1, bits)),
                 "fused kernel, a row at a time": milliseconds(row_by_row),
                 "fused kernel, padded": milliseconds(
                     lambda: scaled_dot_product_attention(*square, attn_mask=allowed)

@@ -125,6 +125,11 @@ class TrainSettings(Section):
         description="How rows are computed, with the same results: packed end to end without padding, or padded through the "
         "stock forward; auto: packed on a CPU for the encoders that have a packed form.",
     )
+    cuda_graphs: bool = Field(
+        False,
+        description="Capture whole steps of the packed engine on a GPU and replay them, with the same results; not yet "
+        "measured on one.",
+    )
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations to save memory; takes the padded engine."
     )

@@ -1,6 +1,11 @@
 """The benchmark measures both sides, says what on, and its arithmetic is right."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,3 +80,23 @@ def test_what_cannot_be_measured_is_refused(tiny_bert: Path, news_file: Path) ->
         run_bench(replace(settings(), tokenizer="/nowhere"))
     with pytest.raises(RunError, match=r"(?s)measurement of trainer-fp32 failed.*nowhere"):
         measure_apart(Job(str(tiny_bert), "training", "trainer-fp32", "nowhere.safetensors", 4, 1, 1))
+
+
+@pytest.mark.skipif(not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="no /proc that names children")
+def test_ctrl_c_ends_with_a_word_and_its_code(tiny_bert: Path, news_file: Path) -> None:
+    """As a terminal sends it: to the command and to the measurement it has started."""
+    words = ["bench", str(tiny_bert), "--data", str(news_file), "--steps", "100000", "--warmup", "1"]
+    command = [sys.executable, "-c", "import sys; from newslora.cli.app import main; sys.exit(main())", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0) as bench:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not _children(bench.pid):
+            time.sleep(0.05)
+        assert _children(bench.pid), "no measurement was started"
+        os.killpg(bench.pid, signal.SIGINT)
+        _, remarks = bench.communicate(timeout=60)
+    assert bench.returncode == 130
+    assert remarks == "newslora: Stopped.\n"
+
+
+def _children(pid: int) -> str:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text()

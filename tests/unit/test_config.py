@@ -58,6 +58,7 @@ REFERENCE = {
     "train.max_gradient_norm": 1.0,
     "train.precision": "auto",
     "train.engine": "auto",
+    "train.cuda_graphs": False,
     "train.gradient_checkpointing": False,
     "train.log_every_steps": 100,
     "train.save_every_steps": None,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from newslora.model.packed.dropout import DropoutBits, drawn_rate, keep_scale, masked, masked_
+from newslora.model.packed.dropout import DeviceBits, DropoutBits, drawn_rate, keep_scale, masked, masked_
 
 RATES = [0.05, 0.1, 0.3, 0.5, 0.9]
 DTYPES = [torch.float32, torch.bfloat16]
@@ -67,3 +67,41 @@ def test_a_rate_of_zero_draws_nothing() -> None:
     x = torch.ones(3)
     assert DropoutBits((1,)).keep_mask(x.shape, 0.0, x) is None
     assert masked(x, None) is x
+
+
+def device_bits(seed: int) -> DeviceBits:
+    """As on a GPU, with a generator of the CPU in the device's place."""
+    return DeviceBits(torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rate", RATES)
+def test_a_devices_own_draws_have_the_rate_and_no_memory(rate: float, dtype: torch.dtype) -> None:
+    x = torch.ones(1_000_000, dtype=dtype)
+    kept = masked(x, device_bits(1).keep_mask(x.shape, rate, x)).double()
+    assert abs(1 - kept.mean().item() - drawn_rate(rate)) < 5 * math.sqrt(rate * (1 - rate) / len(x))
+    centred = ((kept - kept.mean()) / kept.std()).numpy()
+    for distance in (1, 2, 4, 768):
+        assert abs(float(np.mean(centred[:-distance] * centred[distance:]))) < 5 / math.sqrt(len(x)), distance
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_devices_mask_keeps_numbers_as_they_were(dtype: torch.dtype) -> None:
+    x = torch.randn(64, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    mask = device_bits(3).keep_mask(x.shape, 0.4, x)
+    got = masked(x, mask)
+    assert got.dtype == dtype
+    assert 0 < (got == 0).float().mean() < 1
+    assert torch.equal(got[got != 0], x[got != 0])
+    assert torch.equal(masked_(x.clone(), mask), got)
+
+
+def test_a_devices_draws_follow_its_generator() -> None:
+    x = torch.ones(100, 100)
+    torch.manual_seed(5)
+    by_default = [DeviceBits().keep_mask(x.shape, 0.5, x) for _ in range(2)]
+    torch.manual_seed(5)
+    again = DeviceBits().keep_mask(x.shape, 0.5, x)
+    assert torch.equal(again, by_default[0])  # type: ignore[arg-type]
+    assert not torch.equal(*by_default)  # type: ignore[arg-type]
+    assert device_bits(1).keep_mask(x.shape, 0.0, x) is None

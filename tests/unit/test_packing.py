@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from newslora.data.batches import Rows
 from newslora.data.packing import TOKENS_STEP, pack
 from newslora.data.tokens import TokenTable
-from newslora.model.packed.attention import LENGTH_STEP, find_segments
-
-CPU = torch.device("cpu")
+from newslora.model.packed.grouped import LENGTH_STEP, Groups
 
 
 def make_rows(lengths: list[int]) -> Rows:
@@ -45,7 +43,7 @@ def test_every_row_is_whole_and_there_once(lengths: list[int], data: st.DataObje
 def test_segments_find_every_token_and_mask_the_rest(lengths: list[int], filler: int) -> None:
     lengths = sorted(lengths, reverse=True)
     total = sum(lengths)
-    segments = find_segments(lengths, total + filler, 2, torch.float32, CPU)
+    segments = Groups.of(lengths, total + filler).ready(2, torch.float32)
     assert sum(group.rows for group in segments.groups) == len(lengths)
     place = 0
     for group in segments.groups:
@@ -72,7 +70,7 @@ def test_segments_find_every_token_and_mask_the_rest(lengths: list[int], filler:
 
 
 def test_like_lengths_share_a_group_and_others_do_not() -> None:
-    segments = find_segments([100, 99, 98, 97, 40, 39, 10], 483, 2, torch.float32, CPU)
+    segments = Groups.of([100, 99, 98, 97, 40, 39, 10], 483)
     assert [group.rows for group in segments.groups] == [4, 2, 1]
 
 

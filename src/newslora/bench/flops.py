@@ -1,9 +1,12 @@
 """Floating-point operations of an encoder, and what the machine's matrix products reach."""
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-PEAK_SIZE = 2048  # rows and columns of the timed product
+if TYPE_CHECKING:
+    import torch
+
+PEAK_SIZE = {"cpu": 2048, "cuda": 8192}  # rows and columns of the timed product
 PEAK_ROUNDS = 12
 
 
@@ -24,20 +27,30 @@ def flops_per_token(config: Any, length: float, training: bool) -> float:
     return 2 * forward if training else forward
 
 
-def matmul_peak(precision: str) -> float:
-    """Best rate of a large product with a fixed weight here, in operations a second."""
+def matmul_peak(precision: str, device: "torch.device | None" = None, size: int | None = None) -> float:
+    """Best rate of a large product with a fixed weight here, in operations a second.
+
+    Args:
+        precision: "fp32" or "bf16".
+        device: None: the CPU.
+        size: rows and columns; None: enough to fill the device.
+    """
     import torch
 
     from newslora.model.packed.projection import multiplier
 
+    where = device or torch.device("cpu")
+    side = size or PEAK_SIZE[where.type]
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     generator = torch.Generator().manual_seed(0)
-    x, weight = (torch.randn(PEAK_SIZE, PEAK_SIZE, generator=generator).to(dtype) for _ in range(2))
+    x, weight = (torch.randn(side, side, generator=generator).to(where, dtype) for _ in range(2))
     multiply = multiplier(weight)
     times = []
     with torch.inference_mode():
         for _ in range(PEAK_ROUNDS):
             began = time.perf_counter()
             multiply(x, None)
+            if where.type == "cuda":
+                torch.cuda.synchronize(where)
             times.append(time.perf_counter() - began)
-    return float(2 * PEAK_SIZE**3 / min(times))
+    return float(2 * side**3 / min(times))

@@ -34,13 +34,18 @@ class Job:
     steps: int  # batches on the clock
     workers: int = 0  # processes that prepare batches
     rank: int = 4
+    recipe: str = "seed"
+    device: str = "cpu"
+    engine: str = "auto"
+    graphs: bool = False  # whether our steps are captured as CUDA graphs
 
 
 def measure(job: Job) -> dict[str, Any]:
     """Seconds, rows and real tokens on the clock, and memory.
 
     Returns:
-        seconds, rows, tokens; memory_before (bytes after imports), memory_peak and anonymous_peak (bytes) of this process.
+        seconds, rows, tokens; memory_before (bytes after imports), memory_peak and anonymous_peak (bytes) of this process;
+        on a GPU also device_memory_peak (bytes of torch's tensors).
     """
     with AnonymousPeak() as anonymous:
         result = _measure(job)
@@ -55,15 +60,18 @@ def _measure(job: Job) -> dict[str, Any]:
     from newslora.config import load_recipe
     from newslora.model.backbones import resolve_backbone
     from newslora.model.classifier import random_classifier
+    from newslora.runtime import pick_device
 
     before = _memory("VmRSS")
     rows = read_rows(Path(job.rows_file))
-    recipe = load_recipe("seed", {"train.batch_size": job.batch_size, "lora.rank": job.rank})
+    changes = {"train.batch_size": job.batch_size, "lora.rank": job.rank, "train.cuda_graphs": job.graphs}
+    recipe = load_recipe(job.recipe, changes)
+    device = pick_device(job.device)
     config = resolve_backbone(job.backbone).architecture()
     if config is None:
         raise SystemExit(f"The architecture of '{job.backbone}' is not known on this disk.")
     torch.manual_seed(0)
-    model = random_classifier(config, [str(label) for label in range(LABELS)], recipe.lora)
+    model = random_classifier(config, [str(label) for label in range(LABELS)], recipe.lora, recipe.model).to(device)
     side, precision = job.variant.split("-")
     run = {
         ("trainer", "training"): _train_stock,
@@ -71,7 +79,12 @@ def _measure(job: Job) -> dict[str, Any]:
         ("newslora", "training"): _train_ours,
         ("newslora", "prediction"): _predict_ours,
     }[side, job.task]
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
     result = run(job, model, rows, recipe, precision)
+    if on_gpu:
+        result["device_memory_peak"] = torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"job": asdict(job), **result, "memory_before": before, "memory_peak": peak}
 
@@ -111,14 +124,20 @@ def _train_ours(job: Job, model: Any, rows: Any, recipe: Any, precision: str) ->
 
     plan = _plan(job, rows, recipe)
     resolved = Precision(precision, "benchmark")
-    engine = make_engine(model, "auto", resolved, trains=True, release=True)
-    stepper = Stepper(engine, recipe.train, resolved, total_steps=len(plan))
+    engine = make_engine(model, job.engine, resolved, trains=True, release=True)
+    notes: list[str] = []
+    stepper = Stepper(engine, recipe.train, resolved, total_steps=len(plan), note=notes.append)
     began = 0.0
-    for step, batch in enumerate(load_batches(rows, plan, engine.collate, job.workers, pin=False)):
+    pin = engine.device.type == "cuda"
+    for step, batch in enumerate(load_batches(rows, plan, engine.collate, job.workers, pin)):
         if step == job.warmup_steps:
+            stepper.wait()
             began = time.perf_counter()
         stepper([batch], step)
-    return _counted(job, rows, plan, time.perf_counter() - began) | {"engine": engine.name}
+    stepper.wait()
+    seconds = time.perf_counter() - began
+    captured = 0 if stepper.graphs is None else len(stepper.graphs)
+    return _counted(job, rows, plan, seconds) | {"engine": engine.name, "graphs": captured, "notes": notes}
 
 
 def _predict_ours(job: Job, model: Any, rows: Any, recipe: Any, precision: str) -> dict[str, Any]:
@@ -130,7 +149,7 @@ def _predict_ours(job: Job, model: Any, rows: Any, recipe: Any, precision: str) 
     from newslora.runtime import Precision
 
     plan = _plan(job, rows, recipe)
-    engine = make_engine(model, "auto", Precision(precision, "benchmark"), release=True)
+    engine = make_engine(model, job.engine, Precision(precision, "benchmark"), release=True)
 
     def score(batches: list[Any]) -> None:
         chosen = [row for batch in batches for row in batch]
@@ -161,7 +180,8 @@ def _stock_trainer(job: Job, model: Any, rows: Any, precision: str, steps: int, 
         folder, per_device_train_batch_size=job.batch_size, per_device_eval_batch_size=job.batch_size,
         max_steps=max(steps, 1), learning_rate=2e-4, weight_decay=0.01, warmup_steps=500, lr_scheduler_type="cosine",
         logging_steps=100, save_strategy="no", report_to=[], disable_tqdm=True, bf16=precision == "bf16",
-        bf16_full_eval=precision == "bf16", remove_unused_columns=False, dataloader_num_workers=job.workers, use_cpu=True,
+        bf16_full_eval=precision == "bf16", remove_unused_columns=False, dataloader_num_workers=job.workers,
+        use_cpu=job.device == "cpu",
     )  # fmt: skip
 
     def collate(items: list[int]) -> dict[str, Any]:
@@ -181,6 +201,10 @@ def _train_stock(job: Job, model: Any, rows: Any, recipe: Any, precision: str) -
 
     class Clock(TrainerCallback):
         def on_step_end(self, *arguments: Any, **more: Any) -> None:
+            if job.device != "cpu" and len(ends) in (job.warmup_steps - 1, len(plan) - 1):
+                import torch
+
+                torch.cuda.synchronize()  # where the clock is read, and nowhere else
             ends.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:

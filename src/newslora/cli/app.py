@@ -18,6 +18,7 @@ app = App(
     version=__version__,
     help="Fine-tune a pretrained text encoder with LoRA into a news classifier, and know how good it is.",
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # `main` says a word about it
 )
 for command in (
     train.train,

@@ -8,6 +8,7 @@ AG News at batch 16 pads 53 tokens a row to 95; packed, the 42 are never compute
 attention finds rows of like length side by side; `order` leads back to the order they were asked for in.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from newslora.data.batches import Chosen, Rows
 if TYPE_CHECKING:
     import torch
 
-# T is a multiple of this: each new T costs a CPU milliseconds of code generation a matrix product, and a GPU a capture
+# T is a multiple of this: each new T costs a CPU milliseconds of code generation a matrix product
 TOKENS_STEP = 32
 
 
@@ -48,8 +49,19 @@ class PackedBatch:
         )  # fmt: skip
 
 
-def pack(rows: Rows, chosen: Chosen) -> PackedBatch:
-    """Row numbers -> PackedBatch. Every row whole, exactly once."""
+def next_step(tokens: int) -> int:
+    """T of a batch of this many tokens."""
+    return -(-tokens // TOKENS_STEP) * TOKENS_STEP
+
+
+def pack(rows: Rows, chosen: Chosen, bucket: Callable[[int], int] = next_step) -> PackedBatch:
+    """Row numbers -> PackedBatch. Every row whole, exactly once.
+
+    Args:
+        rows: of one split.
+        chosen: row numbers.
+        bucket: the rows' tokens -> T, no less.
+    """
     import torch
 
     places = np.asarray(chosen, dtype=np.int64)
@@ -57,7 +69,7 @@ def pack(rows: Rows, chosen: Chosen) -> PackedBatch:
     longest_first = np.argsort(-lengths, kind="stable")
     lengths = lengths[longest_first]
     total = int(lengths.sum())
-    ids = np.zeros(-(-total // TOKENS_STEP) * TOKENS_STEP, dtype=np.int64)
+    ids = np.zeros(bucket(total), dtype=np.int64)
     np.concatenate([rows.tokens[row] for row in places[longest_first]], out=ids[:total], casting="same_kind")
     positions = np.zeros_like(ids)
     positions[:total] = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -84,13 +84,17 @@ def empty_classifier(config: "PretrainedConfig", label_names: Sequence[str], lor
         return random_classifier(config, label_names, lora)
 
 
-def random_classifier(config: "PretrainedConfig", label_names: Sequence[str], lora: LoraSettings) -> "PeftModel":
+def random_classifier(
+    config: "PretrainedConfig", label_names: Sequence[str], lora: LoraSettings, model: ModelSettings | None = None
+) -> "PeftModel":
     """The same classifier with random weights: for timing and tests, where pretrained ones make no difference."""
     from transformers import AutoModelForSequenceClassification
 
     config = with_labels(config, label_names)
-    model = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
-    return _add_lora(model, lora_config(family_of(config.model_type), lora, None))
+    if model is not None:
+        _set_dropout(config, family_of(config.model_type), model)
+    built = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
+    return _add_lora(built, lora_config(family_of(config.model_type), lora, None))
 
 
 def _add_lora(model: "PreTrainedModel", config: "LoraConfig") -> "PeftModel":

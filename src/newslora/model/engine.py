@@ -8,18 +8,19 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from newslora.data.batches import Batch, Chosen, Rows
-from newslora.data.packing import PackedBatch, pack
 from newslora.errors import SettingsError
-from newslora.model.packed.dropout import DropoutBits
+from newslora.model.packed.dropout import DeviceBits, DropoutBits
 from newslora.model.packed.encoder import PackedEncoder, has_layers
 from newslora.model.packed.interface import INTERFACE_FAMILIES, InterfaceEncoder
+from newslora.model.packed.segments import SegmentedBatch
+from newslora.model.packed.varlen import Kernel
 from newslora.runtime import Precision, seed_everything
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
-AnyBatch = Batch | PackedBatch
+AnyBatch = Batch | SegmentedBatch
 
 
 class Engine(Protocol):
@@ -57,7 +58,9 @@ class PaddedEngine:
 
     def logits(self, batch: AnyBatch, dropout_seed: Sequence[int] | None = None) -> "torch.Tensor":
         assert isinstance(batch, Batch)
-        _set_dropout(self.model, dropout_seed)
+        self.model.train(dropout_seed is not None)
+        if dropout_seed is not None:
+            seed_everything(*dropout_seed)
         with self.precision.autocast(self.device):
             logits: torch.Tensor = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
         return logits.float()
@@ -74,12 +77,20 @@ class PackedEngine:
 
     @property
     def collate(self) -> "Callable[[Rows, Chosen], AnyBatch]":
-        return pack
+        return self._encoder.collate
 
     def logits(self, batch: AnyBatch, dropout_seed: Sequence[int] | None = None) -> "torch.Tensor":
-        assert isinstance(batch, PackedBatch)
-        _set_dropout(self.model, dropout_seed)
-        return self._encoder.logits(batch, None if dropout_seed is None else DropoutBits(dropout_seed))
+        bits: DropoutBits | None = None
+        if dropout_seed is not None:
+            seed_everything(*dropout_seed)  # what the stock modules drop, and on a GPU everything
+            bits = DropoutBits(dropout_seed) if self.device.type == "cpu" else DeviceBits()
+        return self.seeded_logits(batch, bits)
+
+    def seeded_logits(self, batch: AnyBatch, bits: DropoutBits | None) -> "torch.Tensor":
+        """As `logits`, without seeding anything: what a captured step may hold."""
+        assert isinstance(batch, SegmentedBatch)
+        self.model.train(bits is not None)
+        return self._encoder.logits(batch, bits)
 
 
 def engine_name(config: Any, setting: str, precision: Precision, device: "torch.device") -> str:
@@ -102,7 +113,12 @@ def engine_name(config: Any, setting: str, precision: Precision, device: "torch.
 
 
 def make_engine(
-    model: "PeftModel", setting: str, precision: Precision, trains: bool = False, release: bool = False
+    model: "PeftModel",
+    setting: str,
+    precision: Precision,
+    trains: bool = False,
+    release: bool = False,
+    kernel: Kernel | None = None,
 ) -> Engine:
     """The engine of a classifier, on the device where the model is.
 
@@ -113,19 +129,13 @@ def make_engine(
         trains: whether gradients will be asked for; a packed engine then keeps its weights in both directions.
         release: let a packed engine give back the memory of the stock weights it copied. The stock forward then no longer
             works (it answers NaN); saving and counting do.
+        kernel: of a packed engine's attention; None: the device's own.
     """
     if engine_name(model.config, setting, precision, next(model.parameters()).device) == "padded":
         return PaddedEngine(model, precision)
     if not has_layers(model.config):
-        return PackedEngine(model, InterfaceEncoder(model, precision))
-    encoder = PackedEncoder(model, precision.dtype, trains)
+        return PackedEngine(model, InterfaceEncoder(model, precision, kernel))
+    encoder = PackedEncoder(model, precision.dtype, trains, kernel)
     if release:
         encoder.release_stock_weights()
     return PackedEngine(model, encoder)
-
-
-def _set_dropout(model: Any, seed: Sequence[int] | None) -> None:
-    """Training mode with torch's generators (stock dropout, the head's in both engines) seeded, or evaluation mode."""
-    model.train(seed is not None)  # always: a model fresh from PEFT says it trains while its parts do not
-    if seed is not None:
-        seed_everything(*seed)

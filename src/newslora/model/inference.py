@@ -1,5 +1,6 @@
 """Rows -> logits: the forward pass that evaluation, prediction and the loop's own validation share."""
 
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -33,9 +34,19 @@ def predict_logits(
 
     plan = sorted_batches(rows.tokens.lengths, batch_size, batch_tokens)
     logits = np.zeros((len(rows), engine.model.config.num_labels), dtype=np.float32)
-    batches = load_batches(rows, plan, engine.collate, workers=0, pin=False)
+    on_gpu = engine.device.type == "cuda"
+    batches = load_batches(rows, plan, engine.collate, workers=0, pin=on_gpu)
+    queued: deque[tuple[NDArray[np.int64], torch.Tensor]] = deque()
+
+    def read(keep: int) -> None:
+        while len(queued) > keep:
+            chunk, answer = queued.popleft()
+            logits[chunk] = answer.cpu().numpy()  # waits for the device, with `keep` batches still queued
+            progress(len(chunk))
+
     with torch.inference_mode():
         for chunk, batch in zip(plan, batches, strict=True):
-            logits[chunk] = engine.logits(batch.to(engine.device)).cpu().numpy()
-            progress(len(chunk))
+            queued.append((chunk, engine.logits(batch.to(engine.device))))
+            read(keep=int(on_gpu))
+        read(keep=0)
     return logits

@@ -22,6 +22,7 @@ from newslora.runfolder import RunFolder
 from newslora.runtime import Precision
 from newslora.training.checkpoint import LoopState, load_newest, load_parameters, save_checkpoint
 from newslora.training.log import MetricsLog
+from newslora.training.losses import StepLoss
 from newslora.training.signals import StopRequest, stop_on_signal
 from newslora.training.step import Stepper
 from newslora.training.watch import Watcher
@@ -99,7 +100,7 @@ class _Loop:
         self.epoch_steps = steps_per_epoch(len(train), settings)
         self.total_steps = self.epoch_steps * settings.epochs
         self.engine = make_engine(model, settings.engine_setting, precision, trains=True, release=True)
-        self.stepper = Stepper(self.engine, settings, precision, self.total_steps)
+        self.stepper = Stepper(self.engine, settings, precision, self.total_steps, watcher.note)
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         loaded, damaged = load_newest(run.checkpoints, model, self.stepper.optimizer)
@@ -121,9 +122,11 @@ class _Loop:
         self.watcher.start(self.total_steps, state.step)
         while state.epoch < settings.epochs and not self._stopped_early():
             for micro_batches in self._steps_left():
-                loss = self.stepper(micro_batches, state.step)
+                found = self.stepper(micro_batches, state.step)
                 state.step += 1
-                self._log_step(loss, sum(len(batch) for batch in micro_batches))
+                self._count(found)
+                if state.step % settings.log_every_steps == 0:
+                    self._log_step()
                 if request.signal_number is not None:
                     self._save_and_stop(request.signal_number)
                 if settings.save_every_steps and state.step % settings.save_every_steps == 0:
@@ -149,21 +152,26 @@ class _Loop:
                 yield held
                 held = []
 
-    def _log_step(self, loss_sum: float, rows: int) -> None:
+    def _count(self, losses: list[StepLoss]) -> None:
         state = self.state
-        state.loss_sum, state.loss_rows = state.loss_sum + loss_sum, state.loss_rows + rows
-        state.logged_sum, state.logged_rows = state.logged_sum + loss_sum, state.logged_rows + rows
-        state.seconds = time.monotonic() - self.began
-        self.watcher.step(rows, loss_sum / rows)
-        if state.step % self.settings.log_every_steps == 0:
-            self.log.write(
-                "train", state.step, epoch=state.step / self.epoch_steps, loss=state.logged_sum / state.logged_rows,
-                learning_rate=self.stepper.learning_rate, seconds=round(state.seconds, 3),
-            )  # fmt: skip
-            state.logged_sum, state.logged_rows = 0.0, 0
+        for loss in losses:
+            state.loss_sum, state.loss_rows = state.loss_sum + loss.total, state.loss_rows + loss.rows
+            state.logged_sum, state.logged_rows = state.logged_sum + loss.total, state.logged_rows + loss.rows
+            state.seconds = time.monotonic() - self.began
+            self.watcher.step(loss.rows, loss.total / loss.rows)
+
+    def _log_step(self) -> None:
+        self._count(self.stepper.wait())  # waits for the device: the line is about the steps so far, all of them
+        state = self.state
+        self.log.write(
+            "train", state.step, epoch=state.step / self.epoch_steps, loss=state.logged_sum / state.logged_rows,
+            learning_rate=self.stepper.learning_rate, seconds=round(state.seconds, 3),
+        )  # fmt: skip
+        state.logged_sum, state.logged_rows = 0.0, 0
 
     def _finish_epoch(self) -> None:
         """Evaluate, remember the best, and close the epoch."""
+        self._count(self.stepper.wait())  # before a broken step is evaluated
         state = self.state
         logits = predict_logits(self.engine, self.validation_rows, batch_size=self.settings.evaluation_batch_size)
         metrics = quick_metrics(np.asarray(self.validation_rows.labels), softmax(logits))
@@ -198,6 +206,7 @@ class _Loop:
         )
 
     def _save(self) -> None:
+        self._count(self.stepper.wait())  # before a broken step is saved; and the state's sums are of all its steps
         self.state.scaler = self.stepper.scaler.state_dict() or None
         save_checkpoint(self.run.checkpoints, self.state, self.model, self.stepper.optimizer)
 

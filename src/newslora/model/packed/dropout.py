@@ -4,6 +4,8 @@
 SFC64 fills 64-bit words, each of which makes four decisions of 15 bits, and a decision is an integer of all ones or all
 zeros that is ANDed onto the number it keeps or drops. Rates are therefore multiples of 1/32,768 (0.1 becomes 0.100006);
 the scale 1 / (1 - rate) is of the rate as drawn, so the expectation is exact.
+
+A GPU draws for itself, one counter-based number a decision (torch's Philox generator), in one kernel that writes booleans.
 """
 
 from collections.abc import Sequence
@@ -53,13 +55,43 @@ class DropoutBits:
         return words.view(np.int16)[:count]
 
 
+class DeviceBits(DropoutBits):
+    """Decisions drawn where the numbers are, by a torch generator that the caller seeds for each step.
+
+    Nothing is seeded here: a captured GPU step (training/graphs.py) draws anew at every replay, from what the generator
+    was seeded with before it.
+    """
+
+    def __init__(self, generator: "torch.Generator | None" = None) -> None:
+        """Draw from a generator on the device of the numbers; None: torch's own of that device."""
+        self._device_generator = generator
+
+    def keep_mask(self, shape: Sequence[int], rate: float, like: "torch.Tensor") -> "torch.Tensor | None":
+        """Booleans: true to keep. None where nothing is dropped."""
+        import torch
+
+        if not rate:
+            return None
+        mask = torch.empty(tuple(shape), dtype=torch.bool, device=like.device)
+        return mask.bernoulli_(1.0 - drawn_rate(rate), generator=self._device_generator)
+
+
 def masked(x: "torch.Tensor", mask: "torch.Tensor | None") -> "torch.Tensor":
     """Kept numbers of `x`, zeros elsewhere; not scaled. `x` itself where there is no mask."""
-    return x if mask is None else (x.view(mask.dtype) & mask).view(x.dtype)
+    import torch
+
+    if mask is None:
+        return x
+    return x * mask if mask.dtype == torch.bool else (x.view(mask.dtype) & mask).view(x.dtype)
 
 
 def masked_(x: "torch.Tensor", mask: "torch.Tensor | None") -> "torch.Tensor":
     """As `masked`, in place."""
-    if mask is not None:
-        x.view(mask.dtype).bitwise_and_(mask)
+    import torch
+
+    if mask is None:
+        return x
+    if mask.dtype == torch.bool:
+        return x.mul_(mask)
+    x.view(mask.dtype).bitwise_and_(mask)
     return x

@@ -1,7 +1,7 @@
 """A whole encoder on packed tokens, standing in for the stock one inside the stock classifier's own forward.
 
 The stock classifier runs as ever: its embeddings, its encoder, its head. For the length of a call its encoder module
-answers with this class: one sequence of T packed tokens goes in, the first tokens of the B rows come out, which are what
+answers with this class: one sequence of T packed tokens goes in, the first tokens of its rows come out, which are what
 every one of these heads reads. One call at a time, therefore, on one model.
 """
 
@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from newslora.model.classifier import trainable_parameters
 from newslora.model.families import family_of
-from newslora.model.packed.attention import Segments, find_segments
 from newslora.model.packed.dropout import DropoutBits, keep_scale, masked
 from newslora.model.packed.layer import Layer, activation
+from newslora.model.packed.segments import SegmentedBatch, Segments, collate_for
 from newslora.model.packed.stock import STOCK_ENCODERS
+from newslora.model.packed.varlen import Kernel
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-
-    from newslora.data.packing import PackedBatch
 
 
 def has_layers(config: Any) -> bool:
@@ -38,13 +37,14 @@ def has_layers(config: Any) -> bool:
 class PackedEncoder:
     """The layers of one classifier; its LoRA parameters stay the stock model's own."""
 
-    def __init__(self, model: "PeftModel", dtype: "torch.dtype", trains: bool) -> None:
+    def __init__(self, model: "PeftModel", dtype: "torch.dtype", trains: bool, kernel: Kernel | None = None) -> None:
         """Copy the frozen weights of a classifier's layers into the compute type.
 
         Args:
             model: that `has_layers`, on the device to compute on.
             dtype: to compute in; LoRA and head stay fp32 masters.
             trains: whether gradients will be asked for.
+            kernel: of attention; None: the device's own.
         """
         self.model, self.dtype = model, dtype
         base: Any = model.get_base_model()
@@ -65,28 +65,29 @@ class PackedEncoder:
             if last or key not in shared:
                 shared[key] = Layer(stock, places, dtype, trains, first_token_only=last)
             self.layers.append(shared[key])
+        query = getattr(stock_layers[0].query, "base_layer", stock_layers[0].query)
+        head_size = query.out_features // stock_layers[0].heads
+        self.collate = collate_for(query.weight.device, dtype, head_size, kernel)
 
-    def logits(self, batch: "PackedBatch", bits: DropoutBits | None) -> "torch.Tensor":
+    def logits(self, batch: SegmentedBatch, bits: DropoutBits | None) -> "torch.Tensor":
         """(B, C) logits in the order the rows were asked for; differentiable in LoRA and head.
 
         Args:
-            batch: on the model's device.
+            batch: from `collate`, on the model's device.
             bits: of dropout; None drops nothing (the model should then be in evaluation mode).
         """
         import torch
 
-        segments = find_segments(
-            batch.lengths, len(batch.input_ids), self.layers[0].heads, self.dtype, batch.input_ids.device
-        )
+        packed, segments = batch.packed, batch.segments.ready(self.layers[0].heads, self.dtype)
         with self._standing_in(segments, bits):
             arguments = {
-                "input_ids": batch.input_ids[None],
-                "position_ids": batch.positions[None] + self.first_position,
+                "input_ids": packed.input_ids[None],
+                "position_ids": packed.positions[None] + self.first_position,
             }
             if self.model.config.model_type != "distilbert":  # which has no token types
                 arguments["token_type_ids"] = torch.zeros_like(arguments["input_ids"])
             logits: torch.Tensor = self.model(**arguments).logits
-        return logits.index_select(0, batch.order)
+        return logits.index_select(0, packed.order)
 
     @contextlib.contextmanager
     def _standing_in(self, segments: Segments, bits: DropoutBits | None) -> Iterator[None]:
@@ -127,7 +128,7 @@ class PackedEncoder:
     def run(
         self, hidden: "torch.Tensor", segments: Segments, bits: DropoutBits | None, keep: bool
     ) -> "tuple[torch.Tensor, list[Any], list[torch.Tensor]]":
-        """(T, H) embeddings -> (B, H) first tokens, what the backward needs, and LoRA in the compute type."""
+        """(T, H) embeddings -> (R, H) first tokens, what the backward needs, and LoRA in the compute type."""
         weights = [parameter.detach().to(self.dtype) for parameter in self.parameters]
         saved = []
         for layer in self.layers:
@@ -138,7 +139,7 @@ class PackedEncoder:
     def run_back(
         self, d_first: "torch.Tensor", saved: list[Any], weights: "list[torch.Tensor]", segments: Segments
     ) -> "list[torch.Tensor | None]":
-        """(B, H) gradient of the first tokens -> gradients of the LoRA parameters, fp32. Frees `saved` on the way."""
+        """(R, H) gradient of the first tokens -> gradients of the LoRA parameters, fp32. Frees `saved` on the way."""
         gradients: list[torch.Tensor | None] = [None] * len(self.parameters)
         gradient = d_first
         for depth in reversed(range(len(self.layers))):

@@ -9,14 +9,14 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from newslora.model.packed.attention import Group, Segments, find_segments
 from newslora.model.packed.dropout import DropoutBits
+from newslora.model.packed.segments import SegmentedBatch, Segments, collate_for
+from newslora.model.packed.varlen import Kernel
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
-    from newslora.data.packing import PackedBatch
     from newslora.runtime import Precision
 
 ATTENTION = "newslora_packed"  # our function's name in transformers' registry
@@ -26,27 +26,27 @@ INTERFACE_FAMILIES = frozenset({"modernbert"})
 class InterfaceEncoder:
     """A stock classifier that is handed packed rows."""
 
-    def __init__(self, model: "PeftModel", precision: "Precision") -> None:
+    def __init__(self, model: "PeftModel", precision: "Precision", kernel: Kernel | None = None) -> None:
         from transformers import AttentionInterface
 
         self.model, self.precision = model, precision
         base: Any = model.get_base_model()
         self.base, self.last_norm = base, base.model.final_norm
         AttentionInterface.register(ATTENTION, attend_in_rows)
+        config, device = model.config, next(model.parameters()).device
+        head_size = config.hidden_size // config.num_attention_heads
+        self.collate = collate_for(device, precision.dtype, head_size, kernel)
 
-    def logits(self, batch: "PackedBatch", bits: DropoutBits | None) -> "torch.Tensor":
+    def logits(self, batch: SegmentedBatch, bits: DropoutBits | None) -> "torch.Tensor":
         """As `PackedEncoder.logits`. The stock modules draw their own dropout; `bits` are not used."""
-        config = self.model.config
-        device = batch.input_ids.device
+        packed = batch.packed
         # the bias is added to products of the compute type
-        segments = find_segments(
-            batch.lengths, len(batch.input_ids), config.num_attention_heads, self.precision.dtype, device
-        )
-        with self._handed(segments), self.precision.autocast(device):
+        segments = batch.segments.ready(self.model.config.num_attention_heads, self.precision.dtype)
+        with self._handed(segments), self.precision.autocast(packed.input_ids.device):
             logits: torch.Tensor = self.model(
-                input_ids=batch.input_ids[None], position_ids=batch.positions[None], packed_segments=segments
+                input_ids=packed.input_ids[None], position_ids=packed.positions[None], packed_segments=segments
             ).logits
-        return logits.float().index_select(0, batch.order)
+        return logits.float().index_select(0, packed.order)
 
     @contextlib.contextmanager
     def _handed(self, segments: Segments) -> Iterator[None]:
@@ -54,13 +54,14 @@ class InterfaceEncoder:
         stock_attention, stock_forward = config._attn_implementation, norm.forward
 
         def pooled(hidden: "torch.Tensor") -> "torch.Tensor":
-            """(1, T, H) -> (B, 1, H): the first token or the mean of each row, whichever the head would take."""
+            """(1, T, H) -> (R, 1, H): the first token or the mean of each row, whichever the head would take."""
             normed: torch.Tensor = stock_forward(hidden)[0]
             if config.classifier_pooling == "cls":
                 return normed.index_select(0, segments.firsts)[:, None]
             real = normed[: len(normed) - segments.filler].float()
-            sums = real.new_zeros(len(segments.firsts), real.shape[1]).index_add(0, segments.row_of, real)
-            return (sums / segments.row_of.bincount()[:, None]).to(normed.dtype)[:, None]
+            owners, sizes = segments.owners(len(normed))
+            sums = real.new_zeros(len(sizes), real.shape[1]).index_add(0, owners, real)
+            return (sums / sizes[:, None]).to(normed.dtype)[:, None]
 
         config._attn_implementation, norm.forward = ATTENTION, pooled
         try:
@@ -96,36 +97,4 @@ def attend_in_rows(
     Returns:
         (1, T, h, d), and no weights.
     """
-    import torch
-    from torch.nn.functional import dropout as drop
-
-    heads, size = query.shape[1], query.shape[3]
-    padded = []
-    for group in packed_segments.groups:
-        q, k, v = (
-            part[0].index_select(1, group.tokens).view(heads, group.rows, group.length, size).transpose(0, 1)
-            for part in (query, key, value)
-        )
-        scores = torch.matmul(q, k.transpose(-1, -2)) * scaling
-        if (bias := _closed(group, heads, sliding_window)) is not None:
-            scores = scores + bias.to(scores.dtype)
-        weights = drop(torch.softmax(scores, dim=-1), dropout) if dropout else torch.softmax(scores, dim=-1)
-        padded.append(torch.matmul(weights, v).transpose(1, 2).reshape(-1, heads, size))
-    return packed_segments.packed(torch.cat(padded))[None], None
-
-
-def _closed(group: Group, heads: int, window: int | None) -> "torch.Tensor | None":
-    """(n, h or 1, L or 1, L) minus infinity where a token does not look."""
-    import torch
-
-    bias = None if group.bias is None else group.bias.view(group.rows, heads, 1, group.length)
-    if window is None or group.length <= window:
-        return bias
-    place = torch.arange(group.length, device=group.tokens.device)
-    far = (place[:, None] - place[None, :]).abs() >= window
-    closed = torch.zeros(far.shape, device=far.device).masked_fill_(far, float("-inf"))
-    if bias is None:
-        return closed[None, None]
-    # a padded token's window may hold nothing but padding: let it look at itself, for its answer is thrown away
-    both = torch.minimum(bias.float(), closed)
-    return both.masked_fill((both == float("-inf")).all(-1, keepdim=True), 0.0)
+    return packed_segments.attend_heads(query, key, value, scaling, dropout, sliding_window), None

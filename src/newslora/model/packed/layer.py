@@ -11,16 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from newslora.model.packed.attention import (
-    SavedGroup,
-    Segments,
-    attend,
-    attend_backward,
-    attend_first,
-    attend_first_backward,
-)
 from newslora.model.packed.dropout import DropoutBits, keep_scale, masked, masked_
 from newslora.model.packed.projection import Projection, Saved
+from newslora.model.packed.segments import Segments
 from newslora.model.packed.stock import StockLayer
 
 if TYPE_CHECKING:
@@ -41,9 +34,13 @@ class Activation:
 class Norm:
     """A frozen layer norm."""
 
-    def __init__(self, module: Any) -> None:
-        # fp32 weights beside bf16 numbers: torch's layer norm takes them so and sums in fp32
-        self.weight, self.bias = (p.detach().float() for p in (module.weight, module.bias))
+    def __init__(self, module: Any, dtype: "torch.dtype") -> None:
+        import torch
+
+        # fp32 weights beside bf16 numbers where torch's layer norm takes them so; its CUDA kernel wants one type, and sums
+        # in fp32 all the same
+        kept = dtype if module.weight.is_cuda else torch.float32
+        self.weight, self.bias = (p.detach().to(kept) for p in (module.weight, module.bias))
         self.epsilon = module.eps
 
     def forward(self, z: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
@@ -77,7 +74,7 @@ class SavedLayer:
 
     x: "torch.Tensor"
     projected: tuple[Saved, ...]  # of qkv; of query and key-value in a first-token layer
-    groups: list[SavedGroup]
+    attention: Any
     context: "torch.Tensor | None"
     out: Saved
     norm1: SavedNorm
@@ -118,22 +115,22 @@ class Layer:
         self.out, self.up, self.down = (
             Projection([linear], places, dtype, trains) for linear in (stock.out, stock.up, stock.down)
         )
-        self.norm1, self.norm2 = Norm(stock.norm1), Norm(stock.norm2)
+        self.norm1, self.norm2 = Norm(stock.norm1, dtype), Norm(stock.norm2, dtype)
 
     def forward(
         self, x: "torch.Tensor", segments: Segments, weights: Weights, bits: DropoutBits | None, keep: bool
     ) -> "tuple[torch.Tensor, SavedLayer | None]":
-        """(T, H) -> (T, H), or (B, H) for a first-token layer; with `keep`, also what the backward needs."""
+        """(T, H) -> (T, H), or (R, H) for a first-token layer; with `keep`, also what the backward needs."""
         projected: tuple[Saved, ...]
         if self.first_token_only:
             firsts = x.index_select(0, segments.firsts)
             q, saved_q = self.qkv[0].forward(firsts, weights, bits)
             kv, saved_kv = self.qkv[1].forward(x, weights, bits)
-            context, groups = attend_first(q, kv, segments, self.heads, self.attention_rate, bits)
+            context, attention = segments.attend_first(q, kv, self.heads, self.attention_rate, bits)
             residual, projected = firsts, (saved_q, saved_kv)
         else:
             qkv, saved_qkv = self.qkv[0].forward(x, weights, bits)
-            context, groups = attend(qkv, segments, self.heads, self.attention_rate, bits)
+            context, attention = segments.attend(qkv, self.heads, self.attention_rate, bits)
             residual, projected = x, (saved_qkv,)
         attended, saved_out = self.out.forward(context, weights, bits)
         middle, norm1 = _add_and_norm(residual, attended, self.out_rate, self.norm1, bits)
@@ -143,7 +140,7 @@ class Layer:
         if not keep:
             return y, None
         return y, SavedLayer(
-            x, projected, groups, context if self.out.pairs else None, saved_out, norm1,
+            x, projected, attention, context if self.out.pairs else None, saved_out, norm1,
             middle if self.up.pairs else None, saved_up, raised, saved_down, norm2,
         )  # fmt: skip
 
@@ -172,13 +169,13 @@ class Layer:
             masked(d_z1, saved.norm1.mask), saved.context, saved.out, weights, gradients, gain
         )
         if not self.first_token_only:
-            d_qkv = attend_backward(d_context, saved.groups, segments, self.heads, self.attention_rate)
+            d_qkv = segments.attend_backward(d_context, saved.attention, self.heads, self.attention_rate)
             if not needs_dx:
                 self.qkv[0].pairs_backward(d_qkv, saved.x, saved.projected[0], weights, gradients, gain)
                 return None
             dx = self.qkv[0].backward(d_qkv, saved.x, saved.projected[0], weights, gradients, gain)
             return torch.add(d_z1, dx, alpha=gain)
-        d_q, d_kv = attend_first_backward(d_context, saved.groups, segments, self.heads, self.attention_rate)
+        d_q, d_kv = segments.attend_first_backward(d_context, saved.attention, self.heads, self.attention_rate)
         firsts = saved.x.index_select(0, segments.firsts)
         # a one-layer encoder pays two small products it does not need
         d_first = self.qkv[0].backward(d_q, firsts, saved.projected[0], weights, gradients, gain)

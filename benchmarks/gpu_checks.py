@@ -1,0 +1,191 @@
+"""Whether the packed engine is right on a device: the checks of benchmarks/gpu.py, by the padded stock forward there."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from newslora.config import LoraSettings, ModelSettings, TrainSettings
+from newslora.data.batches import Rows
+from newslora.model.classifier import random_classifier, trainable_parameters
+from newslora.model.engine import PaddedEngine, make_engine
+from newslora.model.packed.segments import SegmentedBatch
+from newslora.model.packed.spans import Spans
+from newslora.model.packed.varlen import RowByRow
+from newslora.runtime import Precision
+from newslora.training.step import Stepper
+
+FP32, BF16 = Precision("fp32", "check"), Precision("bf16", "check")
+LABELS = ["World", "Sports", "Business", "Sci/Tech"]
+LOGITS_FP32, GRADIENTS_FP32 = 1e-4, 1e-3  # of the largest: sums in another order, over twelve layers
+TIMES_AUTOCAST = 2.5  # our bf16 error over autocast's: the residual stream is bf16 here, fp32 there
+LEAST_BAND = 0.02  # of a gradient's norm, where autocast happens to be almost exact
+ERRORS = 5  # standard errors: one failure in two million a number
+STEPS = 14  # plain against captured
+
+
+class CheckError(Exception):
+    """Something is off; the message is the sentence to print."""
+
+
+class Checks:
+    """Each puts what it saw into `found` and raises when it is off."""
+
+    def __init__(self, config: Any, rows: Rows, device: torch.device, draws: int) -> None:
+        self.config, self.rows, self.device, self.draws = config, rows, device, draws
+        # a CPU has no kernel of its own for spans, and no graphs: the plain ones stand in, to try the rest
+        self.on_gpu = device.type == "cuda"
+        self.kernel = None if self.on_gpu else RowByRow()
+        self.found: dict[str, Any] = {}
+
+    def all(self, say: Callable[[str], None]) -> None:
+        """Every check, cheapest first.
+
+        Raises:
+            CheckError: the first that is off.
+        """
+        for name, check in (
+            ("fp32", self.fp32), ("bf16", self.bf16), ("dropout", self.dropout), ("graphs", self.graphs),
+        ):  # fmt: skip
+            check()
+            say(f"{name}: {self.found[name]}")
+
+    def fp32(self) -> None:
+        """Packed against padded: the same numbers in another order."""
+        model = self._model()
+        wanted, wanted_gradients = self._answers(PaddedEngine(model, FP32))
+        got, gradients = self._answers(make_engine(model, "packed", FP32, trains=True))
+        logits = _largest(got - wanted) / _largest(wanted)
+        worst, name = max((_largest(gradients[n] - g) / _largest(g), n) for n, g in wanted_gradients.items())
+        self.found["fp32"] = {"logits": logits, "gradients": worst, "worst_gradient": name}
+        self._hold(logits <= LOGITS_FP32, f"fp32 logits of the packed engine differ by {logits:.1e} of the largest")
+        self._hold(worst <= GRADIENTS_FP32, f"the fp32 gradient of {name} differs by {worst:.1e} of its largest")
+
+    def bf16(self) -> None:
+        """Both bf16 forms against padded fp32: ours may round 2.5 times as much as autocast."""
+        model = self._model()
+        exact, exact_gradients = self._answers(PaddedEngine(model, FP32))
+        stock, stock_gradients = self._answers(PaddedEngine(model, BF16))
+        engine = make_engine(model, "packed", BF16, trains=True, kernel=self.kernel)
+        got, gradients = self._answers(engine)
+        batch = engine.collate(self.rows, range(16))
+        spans = isinstance(batch, SegmentedBatch) and isinstance(batch.segments, Spans)
+        ours, theirs = _relative(got, exact), _relative(stock, exact)
+        worst, band, name = 0.0, 0.0, ""
+        for key, right in exact_gradients.items():
+            allowed = max(TIMES_AUTOCAST * _relative(stock_gradients[key], right), LEAST_BAND)
+            if (off := _relative(gradients[key], right)) / allowed > worst / (band or 1.0):
+                worst, band, name = off, allowed, key
+        self.found["bf16"] = {
+            "attention": "one kernel for all rows" if spans else "groups of like length",
+            "logits": ours, "logits_of_autocast": theirs, "gradients": worst, "gradients_allowed": band, "worst_gradient": name,
+        }  # fmt: skip
+        if self.on_gpu:
+            self._hold(spans, "this GPU or this torch has no flash attention in bf16, so the packed engine groups rows")
+        allowed = max(TIMES_AUTOCAST * theirs, LEAST_BAND)
+        self._hold(ours <= allowed, f"bf16 logits are off by {ours:.1e} of their norm, autocast's by {theirs:.1e}")
+        self._hold(worst <= band, f"the bf16 gradient of {name} is off by {worst:.1e} of its norm ({band:.1e} allowed)")
+
+    def dropout(self) -> None:
+        """Logits over many draws, dropout everywhere: the same mean and spread, packed and padded."""
+        model = self._model(rate=0.1)
+        packed = make_engine(model, "packed", BF16, trains=True, kernel=self.kernel)
+        a, b = (self._draws(engine) for engine in (PaddedEngine(model, BF16), packed))
+        spread = a.mean(0).std()  # of the logits themselves, for the rounding of bf16
+        error = ((a.var(0) + b.var(0)) / self.draws).sqrt()
+        means = ((a.mean(0) - b.mean(0)).abs() - LEAST_BAND * spread).clamp(min=0) / error
+        fourth = [(x - x.mean(0)).pow(4).mean(0) - x.var(0) ** 2 for x in (a, b)]
+        widths = (a.var(0) - b.var(0)).abs() / ((fourth[0] + fourth[1]) / self.draws).sqrt()
+        again = [packed.logits(self._batch(packed), (5, 1)) for _ in range(2)]
+        self.found["dropout"] = {
+            "draws": self.draws, "means_in_standard_errors": float(means.max()),
+            "variances_in_standard_errors": float(widths.max()), "same_seed_same_bits": torch.equal(*again),
+        }  # fmt: skip
+        limit = ERRORS if self.draws >= 100 else 4 * ERRORS  # few draws tell little of the spread of a spread
+        self._hold(bool(means.max() <= limit), "dropout of the packed engine has another mean than the stock modules'")
+        self._hold(
+            bool(widths.max() <= limit), "dropout of the packed engine has another spread than the stock modules'"
+        )
+        self._hold(torch.equal(*again), "the same dropout seed gave different logits")
+
+    def graphs(self) -> None:
+        """Plain steps against themselves and against captured ones: parameters after a few steps, dropout on."""
+        notes: list[str] = []
+        plain, again, captured = self._steps(False, notes), self._steps(False, notes), self._steps(True, notes)
+        assert captured.graphs is not None
+        noise, difference = (_apart(plain, other) for other in (again, captured))
+        self.found["graphs"] = {
+            "captured": len(captured.graphs), "parameters": difference, "parameters_plain_again": noise, "notes": notes,
+        }  # fmt: skip
+        self._hold(noise == 0, f"the same steps taken twice end with other parameters, by {noise:.1e}")
+        self._hold(difference <= 1e-6, f"captured steps end with other parameters than plain ones, by {difference:.1e}")
+
+    def _steps(self, graphs: bool, notes: list[str]) -> Stepper:
+        settings = TrainSettings(learning_rate=1e-3, warmup_steps=2, cuda_graphs=graphs and self.on_gpu)
+        engine = make_engine(self._model(rate=0.1), "packed", BF16, trains=True, release=True, kernel=self.kernel)
+        more: dict[str, Any] = {} if self.on_gpu else {"late": True, "capture": again_and_again if graphs else never}
+        stepper = Stepper(engine, settings, BF16, STEPS, notes.append if graphs else lambda text: None, **more)
+        for step in range(STEPS):
+            start = 16 * (step % 4)  # few batches again and again, so that every shape is met often enough
+            stepper([engine.collate(self.rows, range(start, start + 16))], step)
+        stepper.wait()
+        return stepper
+
+    def _model(self, rate: float = 0.0) -> Any:
+        """Trained a little, as it were: LoRA's B is no longer zero."""
+        torch.manual_seed(3)
+        lora, dropout = LoraSettings(dropout=rate), ModelSettings(hidden_dropout=rate, attention_dropout=rate)
+        model = random_classifier(self.config, LABELS, lora, dropout)
+        with torch.no_grad():
+            for name, parameter in trainable_parameters(model):
+                if "lora_B" in name:
+                    parameter.add_(0.05 * torch.randn(parameter.shape))
+        return model.to(self.device)
+
+    def _batch(self, engine: Any) -> Any:
+        return engine.collate(self.rows, range(16)).to(self.device)
+
+    def _answers(self, engine: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        engine.model.zero_grad()
+        batch = self._batch(engine)
+        logits = engine.logits(batch)
+        cross_entropy(logits, batch.labels).backward()  # type: ignore[no-untyped-call]
+        gradients = {name: parameter.grad.clone() for name, parameter in trainable_parameters(engine.model)}
+        return logits.detach(), gradients
+
+    def _draws(self, engine: Any) -> torch.Tensor:
+        batch = self._batch(engine)
+        with torch.no_grad():
+            return torch.stack([engine.logits(batch, (9, draw)).flatten() for draw in range(self.draws)]).double()
+
+    def _hold(self, right: bool, otherwise: str) -> None:
+        if not right:
+            raise CheckError(f"{otherwise}. No timing would mean anything.")
+
+
+def again_and_again(run: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+    """What a graph does, without one: the same step on the same tensors."""
+    total = torch.zeros((), dtype=torch.float64)
+
+    def replay() -> None:
+        total.copy_(run())
+
+    return replay, total
+
+
+def never(run: Callable[[], torch.Tensor]) -> Any:
+    raise RuntimeError("not captured")
+
+
+def _apart(a: Stepper, b: Stepper) -> float:
+    pairs = zip(trainable_parameters(a.engine.model), trainable_parameters(b.engine.model), strict=True)
+    return max(_largest(one - other) for (_, one), (_, other) in pairs)
+
+
+def _largest(x: torch.Tensor) -> float:
+    return float(x.detach().abs().max())
+
+
+def _relative(x: torch.Tensor, right: torch.Tensor) -> float:
+    return float((x - right).norm() / right.norm())
