@@ -116,6 +116,14 @@ class TrainSettings(Section):
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="AdamW decay of the squared gradient's running mean.")
     adam_epsilon: float = Field(1e-8, gt=0, description="AdamW term added to the denominator.")
     max_gradient_norm: float = Field(1.0, ge=0, description="Gradient clipping by global norm (0: none).")
+    class_balance: Literal["none", "weights", "focal"] = Field(
+        "none",
+        description="What rare labels get: none; weights: scikit-learn's 'balanced' class weights, of mean 1 over the training "
+        "rows; focal: the focal loss (arXiv:1708.02002), in which rows already right count less.",
+    )
+    focal_gamma: float = Field(
+        2.0, ge=0, description="Exponent of the focal loss (0: cross-entropy); with class_balance 'focal' only."
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
         description="Mixed precision; auto: bf16 where the chip multiplies it fast, else fp16 on a GPU, else fp32.",

@@ -184,7 +184,8 @@ def _finish(
         "backbone": asdict(backbone)
         | {"sha256": card.backbone_sha256, "commit": getattr(model.config, "_commit_hash", None)},
         "model": describe_classifier(model),
-        "training": {"steps": result.steps, "seconds": round(result.seconds, 3), "best_epoch": result.best_epoch},
+        "training": {"steps": result.steps, "seconds": round(result.seconds, 3), "best_epoch": result.best_epoch}
+        | {"objective": result.objective},
         "seed": recipe.train.seed,
         "environment": environment_record(device, precision),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -56,6 +56,8 @@ REFERENCE = {
     "train.adam_beta2": 0.999,
     "train.adam_epsilon": 1e-8,
     "train.max_gradient_norm": 1.0,
+    "train.class_balance": "none",
+    "train.focal_gamma": 2.0,
     "train.precision": "auto",
     "train.engine": "auto",
     "train.gradient_checkpointing": False,

@@ -8,17 +8,26 @@ from newslora.errors import RunError
 from newslora.model.classifier import trainable_parameters
 from newslora.model.engine import AnyBatch, Engine
 from newslora.runtime import Precision
+from newslora.training.objective import Objective
 from newslora.training.optimizer import make_optimizer, make_scheduler
 
 DROPOUT_SEED = 3  # second part of the seed of each step's dropout; others: the head's in model, the order's in loop
 
 
 class Stepper:
-    """The engine with its optimiser, schedule and loss scale."""
+    """The engine with its objective (plain cross-entropy unless given), optimiser, schedule and loss scale."""
 
-    def __init__(self, engine: Engine, settings: TrainSettings, precision: Precision, total_steps: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: TrainSettings,
+        precision: Precision,
+        total_steps: int,
+        objective: Objective | None = None,
+    ) -> None:
         import torch
 
+        self.objective = objective or Objective()
         self.engine, self.settings, self.device = engine, settings, engine.device
         self.parameters = [parameter for _, parameter in trainable_parameters(engine.model)]
         self.optimizer = make_optimizer(engine.model, settings)
@@ -29,21 +38,20 @@ class Stepper:
     def __call__(self, micro_batches: Sequence[AnyBatch], step: int) -> float:
         """Take optimiser step number `step` (from 0) over these micro-batches; returns the loss summed over rows.
 
-        The loss is a mean over all rows of the step, however they fall into micro-batches. Dropout depends on
-        (seed, step, micro-batch) alone.
+        The loss is the objective's sum over all rows of the step divided by their number, however they fall into
+        micro-batches. Dropout depends on (seed, step, micro-batch) alone.
 
         Raises:
             RunError: a loss that is not finite; nothing is applied.
         """
         import torch
-        from torch.nn.functional import cross_entropy
 
         rows = sum(len(batch) for batch in micro_batches)
         loss_sum = 0.0
         for place, host_batch in enumerate(micro_batches):
             batch = host_batch.to(self.device)
             logits = self.engine.logits(batch, (self.settings.seed, DROPOUT_SEED, step, place))
-            loss = cross_entropy(logits, batch.labels, reduction="sum") / rows
+            loss = self.objective(logits, batch.labels) / rows
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             loss_sum += loss.item() * rows  # waits for the device: a broken loss must not reach the optimiser
         if not math.isfinite(loss_sum):
