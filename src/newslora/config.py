@@ -58,6 +58,13 @@ class DataSettings(Section):
         None,
         description="Names for data that numbers its labels, in order of number; labels that are words name themselves.",
     )
+    multi_label: bool = Field(
+        False,
+        description="Whether a row may carry several labels, or none: a list (JSON lines, Parquet) or a text with a separator.",
+    )
+    label_separator: str = Field(
+        ";", min_length=1, description="What stands between a row's labels in a CSV file, where multi_label is true."
+    )
     header: bool | None = Field(None, description="Whether a CSV file has a header row; unset: found by its names.")
     max_quarantine_share: float = Field(
         0.01, ge=0, le=1, description="Share of unusable rows above which the run stops (0 to 1)."
@@ -142,7 +149,8 @@ class TrainSettings(Section):
     )
     best_metric: Literal["accuracy", "macro_f1", "loss"] = Field(
         "accuracy",
-        description="Validation metric that chooses the kept epoch; the lower loss, then the earlier epoch, wins a tie.",
+        description="Validation metric that chooses the kept epoch; the lower loss, then the earlier epoch, wins a tie. Where "
+        "rows carry several labels, accuracy counts rows with all of them right: macro_f1 chooses better.",
     )
     early_stopping_epochs: int | None = Field(
         None, ge=1, description="Stop after this many epochs without a better one; unset: never (epochs)."
@@ -171,6 +179,11 @@ class EvaluationSettings(Section):
         True,
         description="Fit a temperature on the validation rows, so that probabilities mean what they say; answers stay the "
         "same. false: temperature 1.",
+    )
+    tune_thresholds: bool = Field(
+        True,
+        description="Where rows carry several labels, tune the probability from which each is given to its best F1 on the "
+        "validation rows. false: 0.5 for all.",
     )
 
 

@@ -31,6 +31,8 @@ REFERENCE = {
     "data.text_columns": None,
     "data.label_column": None,
     "data.label_names": None,
+    "data.multi_label": False,
+    "data.label_separator": ";",
     "data.header": None,
     "data.max_quarantine_share": 0.01,
     "data.max_length": 512,
@@ -67,6 +69,7 @@ REFERENCE = {
     "train.early_stopping_epochs": None,
     "train.seed": 42,
     "evaluation.calibrate": True,
+    "evaluation.tune_thresholds": True,
 }
 
 

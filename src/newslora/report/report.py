@@ -54,8 +54,9 @@ def write_report(run: RunFolder, manifest: dict[str, Any]) -> Path:
         "training": write_figure(run.figures, "training", partial(draw_training, metrics, rows, best)),
     }
     for one in evaluations:
-        name = f"confusion-{one['name']}"
-        figures[name] = write_figure(run.figures, name, partial(draw_confusion, one))
+        if "confusion" in one:  # rows of several labels have none
+            name = f"confusion-{one['name']}"
+            figures[name] = write_figure(run.figures, name, partial(draw_confusion, one))
     page = _environment().get_template("template.html").render(
         recipe=recipe,
         manifest=manifest,

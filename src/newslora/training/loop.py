@@ -104,7 +104,7 @@ class _Loop:
         self.total_steps = self.epoch_steps * settings.epochs
         self.engine = make_engine(model, settings.engine_setting, precision, trains=True, release=True)
         self.names = list(model.config.id2label.values())
-        self.objective = make_objective(settings, train.labels, None, len(self.names))
+        self.objective = make_objective(settings, train.labels, train.combinations, len(self.names))
         self.stepper = Stepper(self.engine, settings, precision, self.total_steps, self.objective)
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
@@ -178,7 +178,7 @@ class _Loop:
         """Evaluate, remember the best, and close the epoch."""
         state = self.state
         logits = predict_logits(self.engine, self.validation_rows, batch_size=self.settings.evaluation_batch_size)
-        metrics = validation_metrics(self.validation_rows.labels, logits, self.names)
+        metrics = validation_metrics(self.validation_rows, logits, self.names)
         # few rows tie often in accuracy; the lower loss then tells which epoch is surer of what it gets right
         first = -metrics["loss"] if self.settings.best_metric == "loss" else metrics[self.settings.best_metric]
         value = [first, -metrics["loss"]]
