@@ -156,7 +156,7 @@ class Speed:
         ]
         total = sum(map(len, plans))
         notes: list[str] = []
-        stepper = Stepper(engine, train, BF16, total, notes.append)
+        stepper = Stepper(engine, train, BF16, total, note=notes.append)
         limit = min(self.sizes.recipe_seconds[name], self.until - time.monotonic())
         began, warm, steps, tokens = time.monotonic(), 0.0, 0, 0
         pin, workers = self.device.type == "cuda", self.sizes.workers

@@ -125,7 +125,7 @@ class Checks:
         settings = TrainSettings(learning_rate=1e-3, warmup_steps=2, cuda_graphs=graphs and self.on_gpu)
         engine = make_engine(self._model(rate=0.1), "packed", BF16, trains=True, release=True, kernel=self.kernel)
         more: dict[str, Any] = {} if self.on_gpu else {"late": True, "capture": again_and_again if graphs else never}
-        stepper = Stepper(engine, settings, BF16, STEPS, notes.append if graphs else lambda text: None, **more)
+        stepper = Stepper(engine, settings, BF16, STEPS, note=notes.append if graphs else lambda text: None, **more)
         for step in range(STEPS):
             start = 16 * (step % 4)  # few batches again and again, so that every shape is met often enough
             stepper([engine.collate(self.rows, range(start, start + 16))], step)

@@ -58,6 +58,13 @@ class DataSettings(Section):
         None,
         description="Names for data that numbers its labels, in order of number; labels that are words name themselves.",
     )
+    multi_label: bool = Field(
+        False,
+        description="Whether a row may carry several labels, or none: a list (JSON lines, Parquet) or a text with a separator.",
+    )
+    label_separator: str = Field(
+        ";", min_length=1, description="What stands between a row's labels in a CSV file, where multi_label is true."
+    )
     header: bool | None = Field(None, description="Whether a CSV file has a header row; unset: found by its names.")
     max_quarantine_share: float = Field(
         0.01, ge=0, le=1, description="Share of unusable rows above which the run stops (0 to 1)."
@@ -116,6 +123,14 @@ class TrainSettings(Section):
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="AdamW decay of the squared gradient's running mean.")
     adam_epsilon: float = Field(1e-8, gt=0, description="AdamW term added to the denominator.")
     max_gradient_norm: float = Field(1.0, ge=0, description="Gradient clipping by global norm (0: none).")
+    class_balance: Literal["none", "weights", "focal"] = Field(
+        "none",
+        description="What rare labels get: none; weights: scikit-learn's 'balanced' class weights, of mean 1 over the training "
+        "rows; focal: the focal loss (arXiv:1708.02002), in which rows already right count less.",
+    )
+    focal_gamma: float = Field(
+        2.0, ge=0, description="Exponent of the focal loss (0: cross-entropy); with class_balance 'focal' only."
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
         description="Mixed precision; auto: bf16 where the chip multiplies it fast, else fp16 on a GPU, else fp32.",
@@ -139,7 +154,8 @@ class TrainSettings(Section):
     )
     best_metric: Literal["accuracy", "macro_f1", "loss"] = Field(
         "accuracy",
-        description="Validation metric that chooses the kept epoch; the lower loss, then the earlier epoch, wins a tie.",
+        description="Validation metric that chooses the kept epoch; the lower loss, then the earlier epoch, wins a tie. Where "
+        "rows carry several labels, accuracy counts rows with all of them right: macro_f1 chooses better.",
     )
     early_stopping_epochs: int | None = Field(
         None, ge=1, description="Stop after this many epochs without a better one; unset: never (epochs)."
@@ -168,6 +184,11 @@ class EvaluationSettings(Section):
         True,
         description="Fit a temperature on the validation rows, so that probabilities mean what they say; answers stay the "
         "same. false: temperature 1.",
+    )
+    tune_thresholds: bool = Field(
+        True,
+        description="Where rows carry several labels, tune the probability from which each is given to its best F1 on the "
+        "validation rows. false: 0.5 for all.",
     )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted
 
 from newslora import files
@@ -58,6 +58,9 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     set aside, is an error that names its row. `predict` answers every row: an empty text gets the answer of the encoder's
     special tokens alone, which means little.
 
+    y is one label a row, or an indicator matrix (R, C) of 0 and 1 where a text may carry several labels, as scikit-learn's own
+    multi-label classifiers take it. A label is then given from a threshold tuned on the held-out rows (0.5 without such rows).
+
     Args:
         recipe: where unset settings come from: a bundled recipe's name, a TOML path, or a Recipe. Its own data sources,
             label names and row counts are not used.
@@ -73,7 +76,8 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         verbose: 0 is silent; 1 prints a line an epoch and what the run notes.
 
     Attributes:
-        classes_: (C,) the labels of y, sorted, in their own dtype; the columns of `predict_proba`.
+        classes_: (C,) the labels of y, sorted, in their own dtype; the columns of `predict_proba`. For an indicator matrix: its
+            column numbers.
         adapter_: the trained adapter; `adapter_.write(folder)` makes a folder for `Classifier.load` and PEFT.
         history_: one dict an epoch: train_loss, validation_loss, validation_accuracy, ...
         best_epoch_: the epoch kept, counted from 1.
@@ -130,10 +134,11 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
         Args:
             X: R texts.
-            y: (R,) labels: str, int, bool, or whole floats.
+            y: (R,) labels: str, int, bool, or whole floats; or (R, C) 0 and 1.
 
         Raises:
-            DataError: no, empty or broken texts, missing labels, one label only, or lengths that differ.
+            DataError: no, empty or broken texts, missing labels, one label only, a column without a 1, or lengths that
+                differ.
             SettingsError: a parameter outside its range.
             ValueError: labels that are no classes (scikit-learn's own message).
             NewsloraError: whatever else stops a run.
@@ -143,16 +148,15 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         texts = read_texts(X)
         _refuse(texts, lambda text: not text, "empty", "`fit` trains on every row: drop these from X and y")
         labels = _read_labels(y, len(texts))
-        classes, ids = np.unique(labels, return_inverse=True)
+        several = labels.ndim == 2
+        classes, ids = _columns(labels) if several else _classes(labels)
         if len(classes) < 2:
             raise DataError(
                 f"y holds one class only, {classes.tolist()[0]!r}. A classifier needs rows of at least two."
             )
         with self._workspace() as folder:
-            recipe = self._recipe(folder / "rows.jsonl", len(texts), tuple(map(str, classes.tolist())))
-            lines = (
-                json.dumps({"text": text, "label": label}) for text, label in zip(texts, ids.tolist(), strict=True)
-            )
+            recipe = self._recipe(folder / "rows.jsonl", len(texts), tuple(map(str, classes.tolist())), several)
+            lines = (json.dumps({"text": text, "label": label}) for text, label in zip(texts, ids, strict=True))
             files.write_text(folder / "rows.jsonl", "".join(line + "\n" for line in lines))
             watcher = _Printing() if self.verbose else Silent()
             try:
@@ -170,8 +174,11 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
-        """(R,) the likeliest class of R texts; errors as in `predict_proba`."""
+        """(R,) the likeliest class of R texts, or (R, C) 0 and 1 where they may carry several; errors as in `predict_proba`."""
         probabilities = self.predict_proba(X)
+        classifier = self.adapter_.classifier(self.device)
+        if classifier.multi_label:
+            return (probabilities >= classifier.label_thresholds).astype(np.int64)
         best: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
         return best
 
@@ -189,11 +196,12 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
+        tags.classifier_tags.multi_label = True
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False
         return tags
 
-    def _recipe(self, rows_file: Path, rows: int, names: tuple[str, ...]) -> Recipe:
+    def _recipe(self, rows_file: Path, rows: int, names: tuple[str, ...], several: bool) -> Recipe:
         """The recipe with this estimator's parameters and rows in it."""
         base = self.recipe if isinstance(self.recipe, Recipe) else load_recipe(self.recipe)
         values: dict[str, Any] = base.model_dump()
@@ -208,6 +216,7 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         values["data"] |= {
             "source": str(rows_file), "text_columns": ("text",), "label_column": "label", "label_names": names,
             "validation": None, "test": None, "train_rows": None, "header": None, "max_quarantine_share": 0,
+            "multi_label": several,
         }  # fmt: skip
         if self.validation_fraction is None:
             values["data"]["validation"] = str(rows_file)
@@ -340,7 +349,7 @@ def read_texts(X: Any) -> list[str]:  # noqa: N803
 
 
 def _read_labels(y: Any, rows: int) -> NDArray[Any]:
-    """(R,) labels, checked.
+    """(R,) labels, or (R, C) bool of an indicator matrix, checked.
 
     Raises:
         DataError: no y, another length than X, or rows without a label.
@@ -348,12 +357,43 @@ def _read_labels(y: Any, rows: int) -> NDArray[Any]:
     """
     if y is None:
         raise DataError("NewsClassifier requires y to be passed, but the target y is None. Give one label a text.")
+    if _is_table(y) and type_of_target(y) == "multilabel-indicator":
+        table = np.asarray(y.toarray() if hasattr(y, "toarray") else y).astype(bool)
+        if len(table) != rows:
+            raise DataError(f"X has {rows:,} rows and y has {len(table):,}. Give one row of labels a text.")
+        return table
     labels: NDArray[Any] = column_or_1d(y, warn=True)
     if len(labels) != rows:
         raise DataError(f"X has {rows:,} rows and y has {len(labels):,}. Give one label a text.")
     _refuse(labels.tolist(), _is_missing, "without a label", "label these or drop them", "y")
     check_classification_targets(labels)
     return labels
+
+
+def _is_table(y: Any) -> bool:
+    """Whether y has rows and more than one column."""
+    try:
+        shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
+    except ValueError:  # rows of different lengths, of which scikit-learn says more
+        return False
+    return len(shape) == 2 and shape[1] > 1
+
+
+def _classes(labels: NDArray[Any]) -> tuple[NDArray[Any], list[int]]:
+    """(R,) labels -> the classes among them, sorted, and each row's place in them."""
+    classes, ids = np.unique(labels, return_inverse=True)
+    return classes, ids.tolist()
+
+
+def _columns(table: NDArray[np.bool_]) -> tuple[NDArray[np.int64], list[list[int]]]:
+    """An indicator matrix -> its column numbers, and those each row carries.
+
+    Raises:
+        DataError: a column without a 1, of which nothing can be learnt.
+    """
+    if empty := np.flatnonzero(~table.any(axis=0)).tolist():
+        raise DataError(f"Columns of y without a single 1 cannot be learnt: {empty[:ROWS_NAMED]}. Drop them.")
+    return np.arange(table.shape[1]), [np.flatnonzero(row).tolist() for row in table]
 
 
 def _refuse(values: Sequence[Any], test: Any, fault: str, remedy: str, name: str = "X") -> None:

@@ -21,6 +21,7 @@ from newslora.model.describe import describe_classifier
 from newslora.model.engine import engine_name
 from newslora.predict.calibration import calibrate, save_calibration
 from newslora.predict.classifier import Classifier
+from newslora.predict.thresholds import save_thresholds, tune_thresholds
 from newslora.report.card import write_card
 from newslora.report.report import write_report
 from newslora.runfolder import FORMAT, RunFolder
@@ -101,7 +102,9 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool
             aside = f", {len(one.quarantined):,} set aside in {run.quarantine_file}" if one.quarantined else ""
             watcher.note(f"{name}: {len(one):,} rows of {one.described}{aside}")
         names = prepared.splits.labels.names
-        model = build_classifier(prepared.backbone, names, recipe.lora, recipe.train.seed, recipe.model).to(target)
+        model = build_classifier(
+            prepared.backbone, names, recipe.lora, recipe.train.seed, recipe.model, recipe.data.multi_label
+        ).to(target)
         counts = count_parameters(model)
         watcher.note(
             f"{recipe.model.backbone}: {counts.trainable:,} trainable parameters of {counts.total:,} "
@@ -136,7 +139,7 @@ def prepare(recipe: Recipe, quarantine_file: Path | None = None) -> Prepared:
 
 def _rows(one: ArticleSet, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Rows:
     tokens = tokenize(tokenizer, one.texts, max_length, cache_folder())
-    return Rows(tokens, one.labels, int(tokenizer.pad_token_id))
+    return Rows(tokens, one.labels, int(tokenizer.pad_token_id), one.combinations)
 
 
 def _check_same_data(run: RunFolder, prepared: Prepared) -> None:
@@ -175,6 +178,8 @@ def _finish(
         max_length=prepared.max_length,
         text_columns=prepared.splits.train.text_columns,
         lora=recipe.lora.model_dump(),
+        multi_label=recipe.data.multi_label,
+        label_separator=recipe.data.label_separator,
     )
     version = save_adapter(model, prepared.tokenizer, card, run.adapter)
     classifier = Classifier.load(run.path, device=str(device))  # what was saved is what is scored
@@ -186,7 +191,8 @@ def _finish(
         "backbone": asdict(backbone)
         | {"sha256": card.backbone_sha256, "commit": getattr(model.config, "_commit_hash", None)},
         "model": describe_classifier(model),
-        "training": {"steps": result.steps, "seconds": round(result.seconds, 3), "best_epoch": result.best_epoch},
+        "training": {"steps": result.steps, "seconds": round(result.seconds, 3), "best_epoch": result.best_epoch}
+        | {"objective": result.objective},
         "seed": recipe.train.seed,
         "environment": environment_record(device, precision),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -194,14 +200,18 @@ def _finish(
 
 
 def _evaluate(run: RunFolder, prepared: Prepared, classifier: Classifier, watcher: Watcher) -> None:
-    """Calibrate the classifier on the validation rows, then evaluate it on those and on the test rows."""
+    """Calibrate the classifier (or tune its thresholds) on the validation rows, then evaluate it on those and the test rows."""
     splits, recipe = prepared.splits, prepared.recipe
     watcher.note(f"Evaluating {len(splits.validation):,} validation rows")
     scored = score_articles(classifier, splits.validation)
     trained = not splits.validation_is_cut_from_train and splits.validation.sha256 == splits.train.sha256
     if trained:  # rows it has learnt by heart say nothing about how sure it may be of others
-        watcher.note("The validation rows are the training rows: no temperature is fitted, and it cannot abstain.")
-    else:
+        watcher.note("The validation rows are the training rows: nothing is calibrated by them, and it cannot abstain.")
+    elif classifier.multi_label and recipe.evaluation.tune_thresholds:
+        probabilities = classifier.probabilities(scored.logits)
+        classifier.thresholds = tune_thresholds(splits.validation.indicators, probabilities, classifier.labels)
+        save_thresholds(classifier.thresholds, run.adapter, classifier.card.weights_sha256)
+    elif not classifier.multi_label:  # each label's probability is its own there, and one temperature fits none
         classifier.calibration = calibrate(scored.logits, scored.labels, recipe.evaluation.calibrate)
         save_calibration(classifier.calibration, run.adapter, classifier.card.weights_sha256)
     evaluate_articles(

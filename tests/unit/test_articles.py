@@ -12,16 +12,8 @@ from hypothesis import strategies as st
 
 from newslora.config import DataSettings
 from newslora.data import articles, store
-from newslora.data.articles import (
-    ArticleSet,
-    LabelSet,
-    check_quarantine,
-    label_key,
-    make_label_set,
-    read_articles,
-    require_labels,
-    write_quarantine,
-)
+from newslora.data.articles import ArticleSet, check_quarantine, read_articles, require_labels, write_quarantine
+from newslora.data.labels import LabelSet, label_key, make_label_set
 from newslora.data.sources import parse_source
 from newslora.data.splits import load_splits
 from newslora.errors import DataError

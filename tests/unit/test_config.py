@@ -31,6 +31,8 @@ REFERENCE = {
     "data.text_columns": None,
     "data.label_column": None,
     "data.label_names": None,
+    "data.multi_label": False,
+    "data.label_separator": ";",
     "data.header": None,
     "data.max_quarantine_share": 0.01,
     "data.max_length": 512,
@@ -56,6 +58,8 @@ REFERENCE = {
     "train.adam_beta2": 0.999,
     "train.adam_epsilon": 1e-8,
     "train.max_gradient_norm": 1.0,
+    "train.class_balance": "none",
+    "train.focal_gamma": 2.0,
     "train.precision": "auto",
     "train.engine": "auto",
     "train.cuda_graphs": False,
@@ -66,6 +70,7 @@ REFERENCE = {
     "train.early_stopping_epochs": None,
     "train.seed": 42,
     "evaluation.calibrate": True,
+    "evaluation.tune_thresholds": True,
 }
 
 

@@ -15,7 +15,8 @@ from newslora.auditing.lists import write_damage, write_duplicates, write_labels
 from newslora.auditing.rows import AuditRows, read_rows
 from newslora.auditing.verdicts import Encoder, judge_labels, run_predictions
 from newslora.config import DataSettings, load_recipe, make_recipe
-from newslora.data.articles import LabelSet, make_label_set, write_quarantine
+from newslora.data.articles import write_quarantine
+from newslora.data.labels import LabelSet, make_label_set
 from newslora.errors import LeakageError, SettingsError, near
 from newslora.metrics import Probabilities
 from newslora.model.adapter import read_card

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newslora.config import DataSettings
-from newslora.data.articles import ArticleSet, LabelSet, check_quarantine, read_articles
+from newslora.data.articles import ArticleSet, check_quarantine, read_articles
+from newslora.data.labels import LabelSet
 from newslora.data.sources import ROLES, Source, available_splits, parse_source
 from newslora.errors import SettingsError
 

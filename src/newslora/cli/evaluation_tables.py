@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 
 SHARES = {
     "accuracy": "accuracy", "macro_precision": "macro precision", "macro_recall": "macro recall", "macro_f1": "macro F1",
+    "micro_f1": "micro F1", "samples_f1": "samples F1", "hamming_loss": "Hamming loss",
     "confidence": "mean confidence", "ece": "ECE (15 bins)",
 }  # fmt: skip
 NUMBERS = {"mcc": "MCC", "auroc": "AUROC (one vs rest)", "log_loss": "log loss", "brier": "Brier (0 to 2)"}
@@ -18,7 +19,10 @@ NAMES_SHOWN = 10
 
 def evaluation_tables(result: dict[str, Any]) -> "list[Table]":
     """All tables: the whole, per class, confusion, reliability, accuracy by a column, abstention, surest errors."""
-    tables = [_whole(result), _per_class(result), _confusion(result)]
+    if result.get("multi_label"):
+        tables = [_whole(result), _per_class(result), _per_label(result)]
+    else:
+        tables = [_whole(result), _per_class(result), _confusion(result)]
     if "reliability" in result:
         tables.append(_reliability(result))
     tables += [_by_name(one) for one in result.get("accuracy_by", []) if one["kind"] == "name"]
@@ -42,6 +46,14 @@ def remarks_on(result: dict[str, Any]) -> Iterator[str]:
                 f"ECE {before['ece']:.2%} before, {after['ece']:.2%} after; log loss {before['log_loss']:.4f} before, "
                 f"{after['log_loss']:.4f} after."
             )
+    thresholds = result.get("thresholds")
+    if thresholds:
+        before, after = thresholds["before"], thresholds["after"]
+        yield (
+            f"Thresholds tuned on {thresholds['rows']:,} validation rows: macro F1 {before['macro_f1']:.2%} with 0.5 for every "
+            f"label, {after['macro_f1']:.2%} tuned; on these rows {result['at_half']['macro_f1']:.2%} and "
+            f"{result['macro_f1']['value']:.2%}."
+        )
     reasons = [level["reason"] for level in result.get("abstention", {}).get("levels", []) if "reason" in level]
     yield from reasons[:1]
     if result["note"]:
@@ -52,7 +64,8 @@ def _whole(result: dict[str, Any]) -> "Table":
     table = _table(
         f"{result['name']}: {result['rows']:,} rows of {result['source']}", "metric", "value", "95 % interval"
     )
-    for key, name in (SHARES | NUMBERS).items():
+    names = SHARES | NUMBERS | ({"accuracy": "subset accuracy"} if result.get("multi_label") else {})
+    for key, name in names.items():
         if key in result:
             table.add_row(name, *_rate(result[key], as_share=key in SHARES))
     if "log_loss" not in result:
@@ -65,6 +78,17 @@ def _per_class(result: dict[str, Any]) -> "Table":
     for name, row in result["per_class"].items():
         cells = [_short_rate(row[key]) for key in ("precision", "recall", "f1")]
         table.add_row(_plain(name), *cells, f"{row['rows']:,}")
+    return table
+
+
+def _per_label(result: dict[str, Any]) -> "Table":
+    """Where rows carry several labels, in the confusion matrix's place."""
+    heads = ("threshold", "avg. precision", "right", "wrong", "missed")
+    table = _table("each label by itself: rows it was given to, rightly or not, and rows missed", "label", *heads)
+    for name, row in result["per_class"].items():
+        counts = [row["counts"][key] for key in ("true_positives", "false_positives", "false_negatives")]
+        precision = _short_rate(row["average_precision"])
+        table.add_row(_plain(name), f"{row['threshold']:.3f}", precision, *(f"{count:,}" for count in counts))
     return table
 
 

@@ -24,7 +24,8 @@ def predict(
 ) -> None:
     """Classify rows: every input row comes out once, in order, with label, probability, or the error that kept it out.
 
-    With --top-k, --probabilities or --abstain, what goes to standard output is JSON lines.
+    With --top-k, --probabilities or --abstain, and where a row may carry several labels, what goes to standard output is JSON
+    lines. A CSV file then holds the labels of a row with data.label_separator between.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ def predict(
 
     data = load_recipe("seed", data_changes(settings)).data
     classifier = Classifier.load(run, device, precision)
-    answers = Answers(classifier.labels, top_k, probabilities, abstain)
+    answers = Answers(classifier.labels, top_k, probabilities, abstain, classifier.multi_label)
     if abstain is not None:
         classifier.answer_sets(abstain)  # a level that cannot be had is told before a row is read
     console = remarks()

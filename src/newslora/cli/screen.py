@@ -43,12 +43,16 @@ class ProgressWatcher:
         self._bar.update(self._task, advance=1, loss=f"{self._loss:.3f}", rate=f"{rate:,.0f}" if rate else "-")
 
     def epoch(self, entry: dict[str, Any]) -> None:
+        from rich.markup import escape
+
         accuracy = f"{entry['validation_accuracy']:.2%}"
         self._bar.update(self._task, accuracy=accuracy)
         kept = "  [green]best so far[/]" if entry["best"] else ""
+        recalls = [(value, name) for name, value in entry["validation_recall"].items() if value is not None]
+        lowest = f", lowest recall {min(recalls)[0]:.2%} ({escape(min(recalls)[1])})" if recalls else ""
         self.console.print(
             f"epoch {entry['epoch']}: training loss {entry['train_loss']:.4f}, validation loss "
-            f"{entry['validation_loss']:.4f}, accuracy {accuracy}, macro F1 {entry['validation_macro_f1']:.2%}{kept}",
+            f"{entry['validation_loss']:.4f}, accuracy {accuracy}, macro F1 {entry['validation_macro_f1']:.2%}{lowest}{kept}",
             highlight=False,
         )
         self._clock = _Clock()  # evaluation is no training time

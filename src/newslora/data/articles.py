@@ -3,9 +3,8 @@
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,17 @@ from numpy.typing import NDArray
 from newslora import files
 from newslora.config import DataSettings
 from newslora.data.columns import find_label_column, find_text_columns
+from newslora.data.combinations import SeveralLabels, indicator_table, split_labels
+from newslora.data.labels import (
+    LabelSet,
+    OneLabel,
+    is_missing,
+    is_unicode,
+    label_key,
+    learn_labels,
+    make_label_set,
+    numbered,
+)
 from newslora.data.readers import RawRow, Table
 from newslora.data.sources import Source, open_table
 from newslora.data.store import gathered, kept, read_columns
@@ -22,28 +32,9 @@ from newslora.data.texts import Quarantine, RowSpool, Texts
 from newslora.errors import DataError
 from newslora.runtime import cache_folder
 
-NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # '01' is a name: it and '1' may be two labels
 PEEK = 100  # rows looked at to tell a headerless file's label column
 REASONS_SHOWN = 3  # commonest reasons an error names
-FORMAT = "newslora articles 1"
-
-
-@dataclass(frozen=True, slots=True)
-class LabelSet:
-    """Label names in id order, and every way the data may write them."""
-
-    names: tuple[str, ...]
-    base: int | None  # the number the data gives the first label, where it numbers them
-    spellings: dict[str, int] = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def find(self, value: Any) -> int | None:
-        """A label as the data writes it (name, number) -> id; None when unknown."""
-        key = label_key(value)
-        found = self.spellings.get(key)
-        return found if found is not None else self.spellings.get(key.casefold())
+FORMAT = "newslora articles 2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +47,10 @@ class ArticleSet:
     text_columns: tuple[str, ...]
     label_column: str | None
     texts: Texts  # R
-    labels: NDArray[np.int64]  # (R,) label ids
+    labels: NDArray[np.int64]  # (R,) label ids; where rows carry several labels, places in `combinations`
     rows: NDArray[np.int64]  # (R,) 1-based rows of the source
     quarantined: Quarantine
+    combinations: NDArray[np.bool_] | None = None  # (K, C) which labels a combination holds
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,6 +58,14 @@ class ArticleSet:
     @property
     def described(self) -> str:
         return self.source.text if self.split in (None, self.source.split) else f"{self.source.text}:{self.split}"
+
+    @property
+    def indicators(self) -> NDArray[np.bool_]:
+        """(R, C) whether a row carries a label, where rows carry several."""
+        if self.combinations is None:
+            raise TypeError("rows of one label have no indicators")
+        found: NDArray[np.bool_] = self.combinations[self.labels]
+        return found
 
     def take(self, places: NDArray[np.int64]) -> "ArticleSet":
         """Some of the usable rows, in this order."""
@@ -101,19 +101,21 @@ def read_articles(
     label = find_label_column(table.columns, settings.label_column, table.has_header, shown, where)
     columns = find_text_columns(table.columns, settings.text_columns, table.has_header, label, where)
     if labels is not None:
-        labels = numbered(labels, [label_key(row.fields.get(label)) for row in first], settings.label_names)
+        labels = numbered(labels, _first_keys([row.fields.get(label) for row in first], settings), settings.label_names)
     path = cache_folder() / "articles" / f"{_fingerprint(table, columns, label, settings, labels)}.safetensors"
     found = read_columns(path)
     if found is None:
         spool = RowSpool()
-        keys = _read_rows(itertools.chain(first, table.rows), columns, label, labels, spool)
+        reader = SeveralLabels(labels, settings.label_separator) if settings.multi_label else OneLabel(labels)
+        _read_rows(itertools.chain(first, table.rows), columns, label, reader, spool)
         held = spool.columns()
         if labels is None:
-            labels = learn_labels(keys, table, settings, where)
-            held["labels"] = _numbered_anew(held["labels"], keys, labels)
+            labels = learn_labels(reader.spellings(), table, settings, where)
+            held["labels"] = gathered(reader.renumber(labels), held["labels"])
         notes: dict[str, Any] = {
             "names": labels.names,
             "base": labels.base,
+            "combinations": reader.combinations(),
             "reasons": dict(spool.reasons.most_common(REASONS_SHOWN)),
         }
         found = (kept(path, held, notes) if spool.spilled else held), notes
@@ -124,33 +126,31 @@ def read_articles(
     texts = Texts(held["text"], held["text_offsets"])
     if not texts and not aside:
         raise DataError(f"The source {where} holds no rows. A data file has at least one row of text and label.")
-    return ArticleSet(source, split, table.sha256, columns, label, texts, held["labels"], held["rows"], aside), labels
+    combinations = indicator_table(notes["combinations"], len(labels)) if settings.multi_label else None
+    return ArticleSet(
+        source, split, table.sha256, columns, label, texts, held["labels"], held["rows"], aside, combinations
+    ), labels
+
+
+def _first_keys(values: Sequence[Any], settings: DataSettings) -> list[str]:
+    """The labels of the first rows, as written."""
+    if not settings.multi_label:
+        return [label_key(value) for value in values]
+    lists = [split_labels(value, settings.label_separator) for value in values]
+    return [key for keys in lists if not isinstance(keys, str) for key in keys]
 
 
 def _read_rows(
-    rows: Iterable[RawRow], columns: Sequence[str], label: str, labels: LabelSet | None, spool: RowSpool
-) -> list[str]:
-    """Every row into the spool; without `labels`, each spelling gets the next number, and the spellings are returned."""
-    seen: dict[str, int] = {}
+    rows: Iterable[RawRow], columns: Sequence[str], label: str, reader: OneLabel | SeveralLabels, spool: RowSpool
+) -> None:
+    """Every row into the spool, with the number its reader gives it."""
     for row in rows:
         text, reason = usable_text(row, columns)
-        value = row.fields.get(label)
-        found: int | None = None
-        if reason is None and labels is not None:
-            found = labels.find(value)
-        elif reason is None and (key := label_key(value)) and _is_unicode(key):
-            found = seen.setdefault(key, len(seen))
-        if found is not None:
-            spool.add(row.number, text, found)
+        found = reader.read(row.fields.get(label)) if reason is None else reason
+        if isinstance(found, str):
+            spool.set_aside(row.number, found, excerpt(row))
         else:
-            spool.set_aside(row.number, reason or _label_reason(value, labels), excerpt(row))
-    return list(seen)
-
-
-def _numbered_anew(numbers: NDArray[np.int64], keys: Sequence[str], labels: LabelSet) -> NDArray[np.int64]:
-    """Places in `keys` -> label ids."""
-    ids = np.array([labels.find(key) for key in keys], dtype=np.int64)
-    return gathered(ids, numbers)
+            spool.add(row.number, text, found)
 
 
 def _fingerprint(
@@ -158,7 +158,8 @@ def _fingerprint(
 ) -> str:
     """Hex SHA-256 of all that decides what is read: the bytes, how they are taken, and the labels or what names them."""
     known = [table.label_names, settings.label_names] if labels is None else sorted(labels.spellings.items())
-    facts = [FORMAT, table.sha256, table.columns, table.has_header, columns, label, known]
+    several = settings.label_separator if settings.multi_label else None
+    facts = [FORMAT, table.sha256, table.columns, table.has_header, columns, label, known, several]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -166,11 +167,11 @@ def usable_text(row: RawRow, columns: Sequence[str]) -> tuple[str, str | None]:
     """The row's text (non-empty columns joined with a space) and, if it cannot be used, why."""
     if row.problem is not None:
         return "", row.problem
-    parts = [str(value).strip() for name in columns if not _missing(value := row.fields.get(name))]
+    parts = [str(value).strip() for name in columns if not is_missing(value := row.fields.get(name))]
     text = " ".join(part for part in parts if part)
     if not text:
         return "", "empty text"
-    return (text, None) if _is_unicode(text) else ("", "broken encoding: not valid UTF-8")
+    return (text, None) if is_unicode(text) else ("", "broken encoding: not valid UTF-8")
 
 
 def excerpt(row: RawRow) -> str:
@@ -182,94 +183,20 @@ def excerpt(row: RawRow) -> str:
     return shown.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def label_key(value: Any) -> str:
-    """One spelling for 3, 3.0, '3' and ' 3 '."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return "" if _missing(value) else str(value).strip()
-
-
-def _missing(value: Any) -> bool:
-    return value is None or value != value  # NaN, as Parquet and JSON may write a missing cell
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether text can be written as UTF-8: undecodable bytes were read as lone surrogates, which cannot."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def learn_labels(values: Iterable[Any], table: Table, settings: DataSettings, where: str) -> LabelSet:
-    """The label set of the training rows; `require_labels` says whether it is enough to train on.
-
-    Words name themselves, in alphabetical order unless `data.label_names` (or the data set) gives the same words in
-    another. Numbers start at 0 or 1 and take their names from there; without names they name themselves.
-
-    Raises:
-        DataError: numbers that the given names cannot name.
-    """
-    found = {key for value in values if (key := label_key(value)) and _is_unicode(key)}
-    given = table.label_names if settings.label_names is None else settings.label_names
-    if len(found) < 2 or not all(NUMBER.fullmatch(key) for key in found):
-        ordered = [name for name in given or () if name in found]
-        return make_label_set(tuple(ordered if len(ordered) == len(found) else sorted(found)))
-    numbers = sorted(int(key) for key in found)
-    if not given:
-        return make_label_set(tuple(str(number) for number in numbers))
-    base = 0 if numbers[0] == 0 else 1
-    # without a 0 or the last number nothing shows where counting starts, and a guess would name labels wrongly
-    if (base == 1 and numbers[-1] != len(given)) or (base == 0 and numbers[-1] >= len(given)):
-        raise DataError(
-            f"data.label_names names {len(given)} labels ({', '.join(given)}), but {where} numbers its labels "
-            f"{numbers[0]} to {numbers[-1]}. Give {len(numbers)} names in order, or --set 'data.label_names=[]'."
-        )
-    return make_label_set(tuple(given), base)
-
-
 def require_labels(labels: LabelSet, train: ArticleSet) -> None:
     """Stop where there is nothing to tell apart.
 
     Raises:
         DataError: fewer than two labels.
     """
-    seen = np.flatnonzero(np.bincount(train.labels))
+    rows = np.bincount(train.labels)
+    seen = np.flatnonzero(rows if train.combinations is None else rows @ train.combinations[: len(rows)])
     if len(seen) < 2:
         only = f"only '{labels.names[seen[0]]}'" if len(seen) else "none"
         raise DataError(
             f"Training needs at least two labels; '{train.described}' has {only}. Check data.label_column "
             f"(now '{train.label_column}')."
         )
-
-
-def numbered(labels: LabelSet, keys: Sequence[str], names: Sequence[str] | None) -> LabelSet:
-    """Let rows that number their labels be read with a label set learnt from words, where `data.label_names` says how.
-
-    Args:
-        labels: learnt from the training rows.
-        keys: labels of the first rows, as written.
-        names: `data.label_names`, in order of number.
-    """
-    seen = {key for key in keys if key}
-    if labels.base is not None or not names or not set(labels.names) <= set(names):
-        return labels
-    first, last = "0" in seen, str(len(names)) in seen
-    if first == last or not all(NUMBER.fullmatch(key) for key in seen):
-        return labels  # nothing shows whether the numbers start at 0 or at 1: better unknown than mistaken
-    base = 0 if first else 1
-    spelt = {str(number): labels.spellings[name] for number, name in enumerate(names, base) if name in labels.names}
-    return LabelSet(labels.names, base, labels.spellings | spelt)
-
-
-def make_label_set(names: tuple[str, ...], base: int | None = None) -> LabelSet:
-    """Names in id order; `base` is the number the data gives the first one, if it numbers them."""
-    spellings = {name.casefold(): index for index, name in enumerate(names)}
-    spellings |= {name: index for index, name in enumerate(names)}
-    if base is not None:
-        spellings |= {str(index + base): index for index in range(len(names))}
-    return LabelSet(names, base, spellings)
 
 
 def write_quarantine(path: Path, sets: Iterable[ArticleSet]) -> None:
@@ -296,13 +223,3 @@ def check_quarantine(one: ArticleSet, limit: float, kept_in: Path | None) -> Non
         f"{bad:,} of {total:,} rows of '{one.described}' cannot be used ({bad / total:.1%}; "
         f"data.max_quarantine_share allows {limit:.1%}): {listed}.{where} Repair the rows, or raise the limit with --set."
     )
-
-
-def _label_reason(value: Any, labels: LabelSet | None) -> str:
-    key = label_key(value)
-    if not key:
-        return "no label"
-    if labels is None or not _is_unicode(key):
-        return "broken encoding: the label is not valid UTF-8"
-    shown = ", ".join(labels.names[:10]) + (" ..." if len(labels) > 10 else "")
-    return f"unknown label '{key[:60]}': not among the training labels ({shown})"

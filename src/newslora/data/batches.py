@@ -30,7 +30,7 @@ class Batch:
 
     input_ids: "torch.Tensor"  # (B, L) int64
     attention_mask: "torch.Tensor"  # (B, L) int64, 1 on tokens
-    labels: "torch.Tensor"  # (B,) int64; -1 where unknown
+    labels: "torch.Tensor"  # (B,) int64; -1 where unknown; or (B, C) float32 where rows carry several
 
     def to(self, device: "torch.device") -> "Batch":
         return Batch(*(t.to(device, non_blocking=True) for t in (self.input_ids, self.attention_mask, self.labels)))
@@ -47,8 +47,9 @@ class Rows:
     """Tokens and labels of one split; what a loader worker needs, and nothing more."""
 
     tokens: TokenTable
-    labels: NDArray[np.int64]  # (R,)
+    labels: NDArray[np.int64]  # (R,) label ids; where rows carry several labels, places in `combinations`
     pad_id: int
+    combinations: NDArray[np.bool_] | None = None  # (K, C) which labels a combination holds
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -68,7 +69,12 @@ class Rows:
         for place, row in enumerate(places):
             ids[place, : lengths[place]] = self.tokens[row]
         mask = (np.arange(ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)
-        return Batch(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(self.labels[places]))
+        return Batch(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(self.targets(places)))
+
+    def targets(self, places: NDArray[np.int64]) -> NDArray[np.int64] | NDArray[np.float32]:
+        """What these rows are to be answered: (B,) label ids, or (B, C) 0 and 1 where rows carry several labels."""
+        labels = self.labels[places]
+        return labels if self.combinations is None else self.combinations[labels].astype(np.float32)
 
 
 class Lengths(Protocol):

@@ -17,16 +17,21 @@ def dataset_table(dataset: Any) -> Table:
     from datasets import ClassLabel
 
     named = {name: feature.names for name, feature in dataset.features.items() if isinstance(feature, ClassLabel)}
+    inner = {name: getattr(feature, "feature", None) for name, feature in dataset.features.items()}  # of a list
+    listed = {name: feature.names for name, feature in inner.items() if isinstance(feature, ClassLabel)}
 
     def rows() -> Iterator[RawRow]:
         for number, fields in enumerate(dataset, 1):
             for column, names in named.items():
                 value = fields[column]
                 fields[column] = names[value] if value is not None and 0 <= value < len(names) else None
+            for column, names in listed.items():
+                values = fields[column]
+                fields[column] = None if values is None else [names[value] for value in values]
             yield RawRow(number, fields)
 
     digest = hashlib.sha256(str(dataset._fingerprint).encode()).hexdigest()
-    names: Sequence[Sequence[str]] = list(named.values())
+    names: Sequence[Sequence[str]] = list((named | listed).values())
     return Table(tuple(dataset.column_names), rows(), True, digest, tuple(names[0]) if len(names) == 1 else None)
 
 

@@ -31,7 +31,7 @@ class PackedBatch:
     positions: "torch.Tensor"  # (T,) int64, from 0 in every row
     lengths: tuple[int, ...]  # B, longest first
     order: "torch.Tensor"  # (B,) int64: row i as asked for lies at place order[i]
-    labels: "torch.Tensor"  # (B,) int64 as asked for; -1 where unknown
+    labels: "torch.Tensor"  # as asked for, like those of Batch
 
     def to(self, device: "torch.device") -> "PackedBatch":
         ids, positions, order, labels = (
@@ -77,5 +77,5 @@ def pack(rows: Rows, chosen: Chosen, bucket: Callable[[int], int] = next_step) -
     order[longest_first] = np.arange(len(places))
     return PackedBatch(
         torch.from_numpy(ids), torch.from_numpy(positions), tuple(lengths.tolist()), torch.from_numpy(order),
-        torch.from_numpy(rows.labels[places]),
+        torch.from_numpy(rows.targets(places)),
     )  # fmt: skip

@@ -8,14 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newslora.config import DataSettings
-from newslora.data.articles import (
-    ArticleSet,
-    LabelSet,
-    check_quarantine,
-    read_articles,
-    require_labels,
-    write_quarantine,
-)
+from newslora.data.articles import ArticleSet, check_quarantine, read_articles, require_labels, write_quarantine
+from newslora.data.combinations import strata
+from newslora.data.labels import LabelSet
 from newslora.data.sources import Source, parse_source, split_for
 from newslora.data.store import FEW, Spool, all_but, chunks
 from newslora.data.texts import Quarantine, Texts
@@ -38,8 +33,10 @@ class Splits:
 
     def record(self) -> dict[str, Any]:
         """data.json: enough to know, and to check on resuming, which rows these were."""
+        several = {} if self.train.combinations is None else {"multi_label": True}
         return {
             "labels": list(self.labels.names),
+            **several,
             "label_base": self.labels.base,
             "validation_is_cut_from_train": self.validation_is_cut_from_train,
             "splits": {name: one.record() for name, one in self.present().items()},
@@ -75,7 +72,7 @@ def load_splits(settings: DataSettings, seed: int, quarantine_file: Path | None 
     if validation is None:
         train, validation = cut_validation(train, settings.validation_rows, seed)
     if settings.train_rows is not None and settings.train_rows < len(train):
-        train = train.take(draw_by_share(train.labels, settings.train_rows, seed))
+        train = train.take(_draw(train, settings.train_rows, seed))
     return Splits(labels, train, validation, test, cut)
 
 
@@ -100,19 +97,29 @@ def _refuse_same_rows(sets: dict[str, ArticleSet | None]) -> None:
 def cut_validation(train: ArticleSet, rows: int, seed: int) -> tuple[ArticleSet, ArticleSet]:
     """Move `rows` rows out of train, by label share where every label has two rows, else at random.
 
+    Where rows carry several labels, by share of each combination of labels frequent enough for a row of it to be drawn; the
+    rows of all other combinations count as one.
+
     Raises:
         DataError: fewer training rows than that leaves.
     """
     total = len(train)
-    if total - rows < np.count_nonzero(np.bincount(train.labels)):
+    least = np.count_nonzero(np.bincount(train.labels)) if train.combinations is None else train.combinations.shape[1]
+    if total - rows < least:
         raise DataError(
             f"data.validation_rows is {rows:,}, but '{train.described}' has {total:,} usable rows in all. "
             f"Set it to some {max(1, total // 10):,} (--set data.validation_rows={max(1, total // 10)}), "
             "or give validation rows of their own with --validation."
         )
-    moved = draw_by_share(train.labels, rows, seed)
+    moved = _draw(train, rows, seed)
     none_aside = Quarantine(train.source.text, Texts.of(()), {})  # they stay with train, to be counted once
     return train.take(all_but(total, moved)), replace(train.take(moved), quarantined=none_aside)
+
+
+def _draw(articles: ArticleSet, rows: int, seed: int) -> NDArray[np.int64]:
+    """`rows` places, drawn by share of label or of combination of labels."""
+    several = articles.combinations is not None
+    return draw_by_share(strata(articles.labels, rows) if several else articles.labels, rows, seed)
 
 
 def draw_by_share(labels: NDArray[np.int64], rows: int, seed: int) -> NDArray[np.int64]:

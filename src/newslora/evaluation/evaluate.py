@@ -9,11 +9,13 @@ import numpy as np
 
 from newslora import files
 from newslora.config import DataSettings, load_recipe
-from newslora.data.articles import ArticleSet, check_quarantine, make_label_set, read_articles
+from newslora.data.articles import ArticleSet, check_quarantine, read_articles
+from newslora.data.labels import make_label_set
 from newslora.data.sources import open_table, parse_source, split_for
 from newslora.errors import RunError
 from newslora.evaluation.abstention import abstention
 from newslora.evaluation.breakdown import breakdowns, by_name, column_values, find_column, source_column
+from newslora.evaluation.multi_label import TUNED, evaluate_several
 from newslora.evaluation.rows import find_errors, shortened, write_errors, write_rows
 from newslora.evaluation.score import Scored, score_articles
 from newslora.metrics import full_metrics, softmax
@@ -58,7 +60,8 @@ def evaluate_articles(
         progress: told the rows of each finished batch.
 
     Returns:
-        What the JSON holds: the rows' record, all of `full_metrics`, and
+        What the JSON holds: the rows' record, all of `full_metrics` (where rows carry several labels, of `evaluate_several`,
+        without calibration and abstention), and
         `calibration`: temperature, why it is 1 where it is, and log loss, Brier, ECE and confidence before and after,
             and the reliability before (that after stands in `full_metrics`);
         `abstention`: coverage, set size and share answered at a few levels (newslora.evaluation.abstention);
@@ -72,13 +75,10 @@ def evaluate_articles(
     """
     named = source_column(articles, settings.header, by)
     scored = scored or score_articles(classifier, articles, progress)
-    labels, probabilities = scored.labels, softmax(scored.logits, classifier.temperature)
-    errors = find_errors(articles, classifier.labels, labels, probabilities)
-    result = {"name": name, **articles.record(), **full_metrics(labels, probabilities, classifier.labels)}
+    measure = evaluate_several if classifier.multi_label else _evaluate_one
+    numbers, errors = measure(classifier, articles, scored, named, folder / f"{name}.csv")
+    result = {"name": name, **articles.record(), **numbers}
     result |= {
-        "calibration": _calibration(classifier, scored),
-        "abstention": abstention(classifier, labels, probabilities),
-        "accuracy_by": breakdowns(*top_answers(labels, probabilities), scored.lengths, named),
         "errors": shortened(errors),
         "chose_the_epoch": chose_the_epoch,
         "trained": trained,
@@ -87,10 +87,23 @@ def evaluate_articles(
         "precision": classifier.precision.name,
         "seconds": round(scored.seconds, 3),
     }
-    write_rows(folder / f"{name}.csv", articles, classifier.labels, probabilities)
     write_errors(folder / f"{name}-errors.csv", errors)
     files.write_json(folder / f"{name}.json", result)
     return result
+
+
+def _evaluate_one(
+    classifier: Classifier, articles: ArticleSet, scored: Scored, named: dict[str, list[str]], path: Path
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Numbers and wrong rows of rows of one label; the CSV of every row is written."""
+    labels, probabilities = scored.labels, softmax(scored.logits, classifier.temperature)
+    write_rows(path, articles, classifier.labels, probabilities)
+    numbers = full_metrics(labels, probabilities, classifier.labels) | {
+        "calibration": _calibration(classifier, scored),
+        "abstention": abstention(classifier, labels, probabilities),
+        "accuracy_by": breakdowns(*top_answers(labels, probabilities), scored.lengths, named),
+    }
+    return numbers, find_errors(articles, classifier.labels, labels, probabilities)
 
 
 def evaluate_run(
@@ -119,6 +132,7 @@ def evaluate_run(
         stored = _stored_result(run)
         return stored if by is None else _broken_down(run, stored, settings, by)
     classifier = Classifier.load(run_path)
+    settings = settings.model_copy(update={"multi_label": classifier.multi_label})  # as trained, whatever is asked
     record = run.data()
     source = parse_source(data)
     spellings = make_label_set(tuple(record["labels"]), record["label_base"])
@@ -153,6 +167,7 @@ def _note(classifier: Classifier, chose_the_epoch: bool, trained: bool) -> str |
     if chose_the_epoch:
         said.append(SELECTION_BIAS)
         said += [FITTED] if classifier.calibration is not None else []
+        said += [TUNED] if classifier.thresholds is not None else []
     return " ".join(said) or None
 
 

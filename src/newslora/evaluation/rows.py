@@ -18,18 +18,11 @@ DIGITS = 6
 def write_rows(path: Path, articles: ArticleSet, names: tuple[str, ...], probabilities: Probabilities) -> None:
     """One line a row: row number, text, true label, predicted label, its probability, all probabilities."""
     lines = (
-        [
-            number,
-            text,
-            names[label],
-            names[int(row.argmax())],
-            _short(row.max()),
-            *map(_short, row),
-        ]
+        [number, text, names[label], names[int(row.argmax())], short(row.max()), *map(short, row)]
         for number, text, label, row in zip(articles.rows, articles.texts, articles.labels, probabilities, strict=True)
     )
     heads = ["row", "text", "label", "predicted", "probability", *(f"p({name})" for name in names)]
-    _write(path, heads, lines)
+    write_lines(path, heads, lines)
 
 
 def find_errors(
@@ -59,13 +52,14 @@ def write_errors(path: Path, errors: Sequence[dict[str, Any]]) -> None:
     """One line a wrong row, whole text."""
     heads = ["row", "text", "label", "predicted", "confidence", "probability of label"]
     lines = (
-        [*(error[key] for key in heads[:4]), _short(error["confidence"]), _short(error["probability"])]
+        [*(error[key] for key in heads[:4]), short(error["confidence"]), short(error["probability"])]
         for error in errors
     )
-    _write(path, heads, lines)
+    write_lines(path, heads, lines)
 
 
-def _write(path: Path, heads: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+def write_lines(path: Path, heads: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    """A CSV file, atomically."""
     with files.atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(heads)
@@ -76,5 +70,6 @@ def _cut(text: str) -> str:
     return text if len(text) <= TEXT_LENGTH else text[:TEXT_LENGTH] + " ..."
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """A probability as the CSV files have it."""
     return f"{value:.{DIGITS}f}"

@@ -1,7 +1,8 @@
 """Integrated gradients: how much each word of a text moves the classifier towards its label.
 
 What is explained is the log-odds of the label, log p / (1 - p): unlike the probability it does not flatten where the
-classifier is sure, and unlike the label's own logit it counts what a word does for the other labels. The gradient is
+classifier is sure, and unlike the label's own logit it counts what a word does for the other labels. Where a text may carry
+several labels, each is decided by itself, and the log-odds are its logit. The gradient is
 integrated on the word embeddings along the straight line from a baseline to the text (Sundararajan, Taly and Yan 2017,
 "Axiomatic Attribution for Deep Networks", eq. 1), by captum. The baseline is the text with every word masked, special
 tokens and positions kept: encoders have met that token in pretraining and know it to say nothing.
@@ -34,7 +35,7 @@ class Explanation:
     text: str
     label: str  # that is explained; the predicted one unless another was asked for
     probability: float  # of `label`
-    predicted: str
+    predicted: str  # several labels are joined as the data joins them
     words: tuple[Word, ...]  # scores in nats of log-odds; above zero: for `label`
     log_odds: float  # of `label`
     baseline: float  # log-odds with every word masked; the words' scores should add up to log_odds - baseline
@@ -96,7 +97,7 @@ def explain(
     Args:
         classifier: a loaded run. If its engine is packed, the stock padded one is loaded beside it from the same folder.
         texts: one text or many.
-        label: to explain; None: the one predicted for each text.
+        label: to explain; None: the one predicted for each text, or the likeliest where it may carry several.
         progress: told the rows done.
 
     Raises:
@@ -140,10 +141,9 @@ def _explain_one(classifier: Classifier, text: str, label: str | None) -> Explan
     embeddings = base.get_input_embeddings()
     with torch.no_grad():
         inside, baseline = embeddings(ids), embeddings(masked)
-        probabilities = _logits(classifier, inside).softmax(-1)[0]
-        predicted = classifier.labels[int(probabilities.argmax())]
-        target = classifier.labels.index(label or predicted)
-        ends = [_log_odds(_logits(classifier, end), target).item() for end in (inside, baseline)]
+        probabilities = classifier.probabilities(_logits(classifier, inside).cpu().numpy())[0]
+        target = int(probabilities.argmax()) if label is None else classifier.labels.index(label)
+        ends = [_log_odds(classifier, end, target).item() for end in (inside, baseline)]
     scores, steps = _integrate(classifier, inside, baseline, target, ends[0] - ends[1])
     kept = (~special[0]).nonzero()[:, 0].tolist()
     offsets = encoded["offset_mapping"][0].tolist()
@@ -154,7 +154,7 @@ def _explain_one(classifier: Classifier, text: str, label: str | None) -> Explan
         text=text,
         label=classifier.labels[target],
         probability=float(probabilities[target]),
-        predicted=predicted,
+        predicted=classifier.card.label_separator.join(classifier.answer(probabilities).labels),
         words=join_words(text, places, [scores[place] for place in kept]),
         log_odds=ends[0],
         baseline=ends[1],
@@ -190,7 +190,7 @@ def _integrate(
     """(1, L, H) embeddings and baseline -> L scores that add up to `wanted`, and the steps that took."""
     from captum.attr import IntegratedGradients
 
-    integral = IntegratedGradients(lambda embedded: _log_odds(_logits(classifier, embedded), target))
+    integral = IntegratedGradients(lambda embedded: _log_odds(classifier, embedded, target))
     steps = FIRST_STEPS
     while True:
         parts = integral.attribute(
@@ -208,18 +208,21 @@ def _integrate(
 
 
 def _logits(classifier: Classifier, embedded: "torch.Tensor") -> "torch.Tensor":
-    """(B, L, H) word embeddings -> (B, C) logits over the temperature: of the stock model, LoRA in, dropout out."""
+    """(B, L, H) word embeddings -> (B, C) logits: of the stock model, LoRA in, dropout out."""
     import torch
 
     model = classifier.engine.model.eval()
     attended = torch.ones(embedded.shape[:2], dtype=torch.int64, device=embedded.device)
     logits: torch.Tensor = model(inputs_embeds=embedded, attention_mask=attended).logits
-    return logits / classifier.temperature
+    return logits
 
 
-def _log_odds(logits: "torch.Tensor", label: int) -> "torch.Tensor":
-    """(B, C) logits -> (B,) log p / (1 - p) of one label: its logit against the others together."""
+def _log_odds(classifier: Classifier, embedded: "torch.Tensor", label: int) -> "torch.Tensor":
+    """(B, L, H) word embeddings -> (B,) log p / (1 - p) of one label: its logit, against the others together if one holds."""
     import torch
 
+    logits = _logits(classifier, embedded) / classifier.temperature
+    if classifier.multi_label:
+        return logits[:, label]
     others = torch.cat([logits[:, :label], logits[:, label + 1 :]], dim=1)
     return logits[:, label] - others.logsumexp(dim=1)

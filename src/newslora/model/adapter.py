@@ -4,6 +4,7 @@ adapter_model.safetensors, adapter_config.json   PEFT's own; `PeftModel.from_pre
 config.json, tokenizer files                     the encoder's configuration with labels; its tokenizer
 newslora.json                                    backbone, labels, length limit, hashes; written last
 calibration.json, calibration.safetensors        added when training has ended (newslora.predict.calibration)
+thresholds.json                                  the same where texts may carry several labels (newslora.predict.thresholds)
 """
 
 import json
@@ -39,6 +40,8 @@ class AdapterCard:
     max_length: int
     text_columns: tuple[str, ...]
     lora: dict[str, Any]
+    multi_label: bool = False
+    label_separator: str = ";"  # between the labels of a row in a CSV file
     weights_sha256: str = ""
     format: int = FORMAT
 
@@ -115,7 +118,7 @@ def load_adapter(folder: Path) -> "tuple[PeftModel, PreTrainedTokenizerBase, Ada
 
     card = read_card(folder)
     backbone = _same_backbone(card)
-    model = build_classifier(backbone, card.labels, LoraSettings(**card.lora), seed=0)
+    model = build_classifier(backbone, card.labels, LoraSettings(**card.lora), seed=0, multi_label=card.multi_label)
     _load_weights(model, folder / WEIGHTS)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return model.eval(), tokenizer, card

@@ -33,7 +33,12 @@ class Counts:
 
 
 def build_classifier(
-    backbone: Backbone, label_names: Sequence[str], lora: LoraSettings, seed: int, model: ModelSettings | None = None
+    backbone: Backbone,
+    label_names: Sequence[str],
+    lora: LoraSettings,
+    seed: int,
+    model: ModelSettings | None = None,
+    multi_label: bool = False,
 ) -> "PeftModel":
     """Load pretrained weights, add head and LoRA; only LoRA and head train.
 
@@ -43,6 +48,7 @@ def build_classifier(
         lora: rank, scale, dropout and targets.
         seed: fixes the freshly initialised weights.
         model: dropout other than the backbone's own.
+        multi_label: whether a text may carry several labels; the configuration then says so, as stock transformers reads it.
 
     Raises:
         BackboneError, NetworkError: the backbone cannot be had or is of no supported family.
@@ -50,6 +56,8 @@ def build_classifier(
     from transformers import AutoModelForSequenceClassification
 
     config = with_labels(backbone.config(), label_names)
+    if multi_label:
+        config.problem_type = "multi_label_classification"
     family = family_of(config.model_type)
     if model is not None:
         _set_dropout(config, family, model)

@@ -15,12 +15,14 @@ class Answers:
 
     Columns: `predicted`, `probability` (of the likeliest label) and `error`; with `abstain` also `abstained` and
     `answer_set`; with `top_k` as many of `top_1`, `top_1_probability`, ...; with `probabilities` one `p(LABEL)` a label.
+    Where a row may carry several labels, `predicted` is their list, likeliest first, and `probability` is left out.
     """
 
     labels: tuple[str, ...]  # of the classifier, in id order
     top_k: int | None = None  # likeliest labels, with their probabilities
     probabilities: bool = False  # of every label
     abstain: float | None = None  # level of the answer sets; None decides every row
+    multi_label: bool = False  # whether a row may carry several labels
 
     def __post_init__(self) -> None:
         if self.top_k is not None and not 1 <= self.top_k <= len(self.labels):
@@ -29,11 +31,11 @@ class Answers:
     @property
     def plain(self) -> bool:
         """Whether nothing beyond label and probability is asked for."""
-        return self.top_k is None and not self.probabilities and self.abstain is None
+        return self.top_k is None and not self.probabilities and self.abstain is None and not self.multi_label
 
     def columns(self) -> dict[str, type]:
         """Added column -> type of its values, in order."""
-        found: dict[str, type] = {"predicted": str, "probability": float}
+        found: dict[str, type] = {"predicted": list} if self.multi_label else {"predicted": str, "probability": float}
         if self.abstain is not None:
             found |= {"abstained": bool, "answer_set": list}
         for place in range(1, (self.top_k or 0) + 1):
@@ -45,6 +47,8 @@ class Answers:
     def of(self, prediction: Prediction) -> dict[str, Any]:
         """The added columns of a row that could be classified."""
         found: dict[str, Any] = {"predicted": prediction.label, "probability": _short(prediction.probability)}
+        if self.multi_label:
+            found = {"predicted": list(prediction.labels)}
         if self.abstain is not None:
             found |= {"abstained": prediction.abstained, "answer_set": list(prediction.answer_set or ())}
         for place, (label, probability) in enumerate(prediction.top(self.top_k or 0), 1):

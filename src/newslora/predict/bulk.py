@@ -59,10 +59,11 @@ def predict_source(
         raise SettingsError(
             f"The output '{output}' ends in '{output.suffix}'. Allowed: {', '.join(OUTPUTS)}.{near(output.suffix, OUTPUTS)}"
         )
-    told = answers or Answers(classifier.labels)
+    told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
     columns, rows, text_columns = open_texts(source, settings)
     with files.atomic_path(output) as temporary, ExitStack() as stack:
-        write = file_writer(temporary, output.suffix.lower(), columns, told.columns(), stack)
+        separator = classifier.card.label_separator
+        write = file_writer(temporary, output.suffix.lower(), columns, told.columns(), stack, separator)
         return _run(classifier, rows, text_columns, told, write, progress)
 
 
@@ -108,7 +109,7 @@ def _print(
     output: IO[str],
     answers: Answers | None,
 ) -> Counted:
-    told = answers or Answers(classifier.labels)
+    told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
     write = tab_writer(output, text_columns) if told.plain else json_writer(output)
     return _run(classifier, rows, text_columns, told, write, lambda rows: None)
 

@@ -11,11 +11,13 @@ from newslora.data.batches import Rows
 from newslora.data.tokens import tokenize
 from newslora.errors import SettingsError
 from newslora.metrics import Logits, Probabilities, softmax
+from newslora.metrics.multi_label import HALF, sigmoid
 from newslora.model.adapter import AdapterCard, load_adapter
 from newslora.model.engine import Engine, make_engine
 from newslora.model.inference import predict_logits
 from newslora.predict.calibration import Calibration, load_calibration
 from newslora.predict.conformal import AnswerSets
+from newslora.predict.thresholds import LabelThresholds, load_thresholds
 from newslora.runfolder import RunFolder
 from newslora.runtime import Precision, pick_device, resolve_precision
 
@@ -33,15 +35,21 @@ BATCH_TOKENS = {
 class Prediction:
     """The answer for one text."""
 
-    label: str | None  # None where the classifier was asked to abstain when unsure, and did
-    probability: float  # of the likeliest label
-    probabilities: dict[str, float]  # of every label, in id order; they sum to 1
+    label: str | None  # the likeliest of `labels`; None where there is none
+    probability: float  # of the likeliest label, given or not
+    probabilities: dict[
+        str, float
+    ]  # of every label, in id order; they sum to 1, unless a text may carry several labels
     answer_set: tuple[str, ...] | None = None  # likeliest first, where abstaining was asked for: one label is an answer
+    labels: tuple[
+        str, ...
+    ] = ()  # those given, likeliest first: one or, where the classifier abstained, none; where a text may
+    # carry several labels, any number
 
     @property
     def abstained(self) -> bool:
         """Whether the text was left undecided."""
-        return self.label is None
+        return self.answer_set is not None and self.label is None
 
     def top(self, count: int) -> list[tuple[str, float]]:
         """The likeliest labels with their probabilities, likeliest first."""
@@ -65,9 +73,14 @@ class Classifier:
         precision: Precision,
         folder: Path,
         calibration: Calibration | None = None,
+        thresholds: LabelThresholds | None = None,
     ) -> None:
         self.engine, self.tokenizer, self.card, self.precision = engine, tokenizer, card, precision
-        self.folder, self.calibration = folder, calibration  # the adapter's folder, and what lies in it
+        self.folder, self.calibration, self.thresholds = (
+            folder,
+            calibration,
+            thresholds,
+        )  # the adapter's, and what lies in it
         self._padded: Classifier | None = None
         self._answer_sets: dict[float, AnswerSets] = {}  # by level
 
@@ -93,8 +106,9 @@ class Classifier:
         model, tokenizer, card = load_adapter(folder)
         resolved = resolve_precision(precision, target)
         calibration = load_calibration(folder, card.weights_sha256)
+        thresholds = load_thresholds(folder, card.weights_sha256, len(card.labels))
         made = make_engine(model.to(target), engine, resolved, release=True)
-        return cls(made, tokenizer, card, resolved, folder, calibration)
+        return cls(made, tokenizer, card, resolved, folder, calibration, thresholds)
 
     def padded(self) -> "Classifier":
         """This classifier through the stock forward in fp32: itself, or else another loaded from its folder and kept.
@@ -118,6 +132,16 @@ class Classifier:
         """What logits are divided by; 1 where none was fitted."""
         return 1.0 if self.calibration is None else self.calibration.temperature
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a text may carry several labels, or none."""
+        return self.card.multi_label
+
+    @property
+    def label_thresholds(self) -> "NDArray[np.float64]":
+        """(C,) probability from which a label is given, where a text may carry several; 0.5 where none was tuned."""
+        return np.full(len(self.labels), HALF) if self.thresholds is None else self.thresholds.values
+
     @overload
     def __call__(self, texts: str, abstain: float | None = None) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
@@ -138,12 +162,19 @@ class Classifier:
         sets = None if abstain is None else self.answer_sets(abstain)
         probabilities = self.predict_proba(many)
         members = None if sets is None else sets(probabilities)
-        answers = [self._answer(row, None if members is None else members[i]) for i, row in enumerate(probabilities)]
+        answers = [self.answer(row, None if members is None else members[i]) for i, row in enumerate(probabilities)]
         return answers[0] if isinstance(texts, str) else answers
 
     def predict_proba(self, texts: Sequence[str], progress: Callable[[int], None] = lambda rows: None) -> Probabilities:
-        """(R, C) calibrated probabilities of R texts; columns as in `labels`."""
-        return softmax(self.logits(self.rows(texts), progress), self.temperature)
+        """(R, C) calibrated probabilities of R texts; columns as in `labels`.
+
+        Where a text may carry several labels, each is the probability of its label by itself, not calibrated.
+        """
+        return self.probabilities(self.logits(self.rows(texts), progress))
+
+    def probabilities(self, logits: Logits) -> Probabilities:
+        """(R, C) logits -> the probabilities this classifier answers with."""
+        return sigmoid(logits) if self.multi_label else softmax(logits, self.temperature)
 
     def logits(self, rows: Rows, progress: Callable[[int], None] = lambda rows: None) -> Logits:
         """(R, C) logits of R rows, before the temperature."""
@@ -157,6 +188,11 @@ class Classifier:
             SettingsError: the run stored none, or too few for this level.
             MissingExtraError: abstaining needs the extra 'abstain'.
         """
+        if self.multi_label:
+            raise SettingsError(
+                "This run gives a text any number of labels, and sets of answers are made for one: leave --abstain out. A "
+                "label is given from its own threshold on; --probabilities tells how likely each is."
+            )
         if self.calibration is None:
             raise SettingsError(
                 "This run holds no validation rows to abstain by: it is from an older newslora, or was validated on its own "
@@ -177,16 +213,19 @@ class Classifier:
         tokens = tokenize(self.tokenizer, stripped, self.card.max_length)
         return Rows(tokens, np.full(len(texts), -1, dtype=np.int64), int(self.tokenizer.pad_token_id))
 
-    def _answer(self, probabilities: Probabilities, members: "NDArray[np.bool_] | None") -> Prediction:
+    def answer(self, probabilities: Probabilities, members: "NDArray[np.bool_] | None" = None) -> Prediction:
         """One row's (C,) probabilities and, where abstaining was asked for, (C,) which labels its set holds."""
         named = dict(zip(self.labels, map(float, probabilities), strict=True))
         best = int(probabilities.argmax())
-        if members is None:
-            return Prediction(self.labels[best], float(probabilities[best]), named)
         likeliest = np.argsort(-probabilities, kind="stable")
+        if self.multi_label:
+            given = tuple(self.labels[k] for k in likeliest if probabilities[k] >= self.label_thresholds[k])
+            return Prediction(given[0] if given else None, float(probabilities[best]), named, labels=given)
+        if members is None:
+            return Prediction(self.labels[best], float(probabilities[best]), named, labels=(self.labels[best],))
         answer_set = tuple(self.labels[k] for k in likeliest if members[k])
         decided = answer_set[0] if len(answer_set) == 1 else None
-        return Prediction(decided, float(probabilities[best]), named, answer_set)
+        return Prediction(decided, float(probabilities[best]), named, answer_set, () if decided is None else (decided,))
 
 
 def check_texts(texts: Sequence[object]) -> None:

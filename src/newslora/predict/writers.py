@@ -16,7 +16,9 @@ class Writer(Protocol):
     def __call__(self, rows: list[dict[str, Any]]) -> None: ...
 
 
-def file_writer(path: Path, suffix: str, own: tuple[str, ...], added: Mapping[str, type], stack: ExitStack) -> Writer:
+def file_writer(
+    path: Path, suffix: str, own: tuple[str, ...], added: Mapping[str, type], stack: ExitStack, separator: str = ";"
+) -> Writer:
     """A writer of the format that `suffix` names; the stack closes the file.
 
     Args:
@@ -25,6 +27,7 @@ def file_writer(path: Path, suffix: str, own: tuple[str, ...], added: Mapping[st
         own: the rows' own columns.
         added: columns of the answers, with the types of their values.
         stack: closes the file.
+        separator: stands between the predicted labels of a row in a CSV file, where it may carry several.
     """
     names = [name for name in own if name not in added] + list(added)
     if suffix == ".parquet":
@@ -37,7 +40,10 @@ def file_writer(path: Path, suffix: str, own: tuple[str, ...], added: Mapping[st
     table.writeheader()
 
     def write(rows: list[dict[str, Any]]) -> None:
-        table.writerows({name: _csv_cell(value) for name, value in row.items()} for row in rows)
+        for row in rows:
+            if isinstance(row["predicted"], list):
+                row = row | {"predicted": separator.join(row["predicted"])}
+            table.writerow({name: _csv_cell(value) for name, value in row.items()})
 
     return write
 

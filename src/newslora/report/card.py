@@ -120,9 +120,9 @@ def _body(run: RunFolder, manifest: dict[str, Any], data: dict[str, Any], evalua
         "## Model",
         _model(manifest, data, evaluations),
         "## How to use it",
-        _usage(manifest),
+        _usage(manifest, any(one.get("multi_label") for one in evaluations)),
         "## Limitations",
-        _limitations(manifest, data, evaluations),
+        _limitations(data, evaluations),
         "## How it was made",
         _making(run, manifest),
     ]
@@ -181,15 +181,18 @@ def _model(manifest: dict[str, Any], data: dict[str, Any], evaluations: Sequence
     )
 
 
-def _usage(manifest: dict[str, Any]) -> str:
+def _usage(manifest: dict[str, Any], multi_label: bool) -> str:
     base = _base(manifest).hub_name
+    answer, told = "config.id2label[int(logits.argmax())]", "label"
+    if multi_label:
+        answer, told = "dict(zip(config.id2label.values(), logits.sigmoid()[0].tolist()))", "labels"
     return f"""With newslora (`adapter` is this folder):
 
 ```python
 import newslora
 
 classify = newslora.Classifier.load("adapter")
-print(classify("Striker scores twice as hosts reach final").label)
+print(classify("Striker scores twice as hosts reach final").{told})
 ```
 
 With PEFT alone:
@@ -205,13 +208,15 @@ model = PeftModel.from_pretrained(base, "adapter").eval()
 tokens = AutoTokenizer.from_pretrained("adapter")("Striker scores twice as hosts reach final", return_tensors="pt")
 with torch.no_grad():
     logits = model(**tokens).logits
-print(config.id2label[int(logits.argmax())])
+print({answer})
 ```"""
 
 
-def _limitations(manifest: dict[str, Any], data: dict[str, Any], evaluations: Sequence[dict[str, Any]]) -> str:
+def _limitations(data: dict[str, Any], evaluations: Sequence[dict[str, Any]]) -> str:
     found = [
-        "Every text gets one of these labels, also one that fits none of them.",
+        "Every text gets one of these labels, also one that fits none of them."
+        if not any(one.get("multi_label") for one in evaluations)
+        else "A label's threshold was tuned on the validation rows; with PEFT alone, applying it is yours to do.",
         f"A text's tokens after the first {count(data['max_length'])} are not read.",
         "The numbers hold for texts like the evaluated rows; other publishers, years or languages were not measured. "
         "What language the texts are in was not recorded unless the header says it.",

@@ -94,12 +94,19 @@ def _chosen_rows(run: RunFolder) -> list[dict[str, str]]:
     sides: dict[bool, list[tuple[float, int]]] = {True: [], False: []}  # right or not -> (probability, place)
     for place, row in _lines(path):
         if len(row["text"]) <= LONGEST:
-            sides[row["label"] == row["predicted"]].append((float(row["probability"]), place))
+            sides[row["label"] == row["predicted"]].append((_sureness(row), place))
     right, wrong = sorted(sides[True]), sorted(sides[False], reverse=True)
     spread = sorted({0, len(right) // 2, len(right) - 1}) if right else []
     places = [place for _, place in wrong[:EXAMPLES] + [right[at] for at in spread]]
     found = {place: row for place, row in _lines(path) if place in places}
     return [found[place] for place in places]
+
+
+def _sureness(row: dict[str, str]) -> float:
+    """The probability of the answer; of several labels, of the likeliest."""
+    if "probability" in row:
+        return float(row["probability"])
+    return max(float(value) for name, value in row.items() if name.startswith("p("))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

@@ -7,10 +7,15 @@ from typing import Any
 from newslora.config import Recipe
 from newslora.report.pages import interval, percent
 
-SHARES = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "ece", "confidence")  # shown in per cent
+SHARES = (  # shown in per cent
+    "accuracy", "macro_precision", "macro_recall", "macro_f1", "micro_f1", "samples_f1", "hamming_loss", "ece", "confidence",
+)  # fmt: skip
 METRICS = {  # key in evaluation/*.json -> name, what it says
-    "accuracy": ("Accuracy", "rows labelled rightly"),
+    "accuracy": ("Accuracy", "rows labelled rightly; of several labels, all of them"),
     "macro_f1": ("Macro F1", "precision and recall in one, mean over labels"),
+    "micro_f1": ("Micro F1", "precision and recall in one, over all labels given together"),
+    "samples_f1": ("Samples F1", "precision and recall in one, mean over rows"),
+    "hamming_loss": ("Hamming loss", "single yes-or-no answers that are wrong"),
     "macro_precision": ("Macro precision", "of what is given a label, how much has it; mean over labels"),
     "macro_recall": ("Macro recall", "of what has a label, how much is found; mean over labels"),
     "mcc": ("Matthews' coefficient", "1 all right, 0 no better than chance"),
@@ -84,7 +89,9 @@ def weakest_label(one: dict[str, Any]) -> str | None:
 
 
 def confused(one: dict[str, Any]) -> list[Confused]:
-    """Pairs of labels taken for each other, most often first."""
+    """Pairs of labels taken for each other, most often first; none where rows carry several."""
+    if "confusion" not in one:
+        return []
     pairs = [
         Confused(true, predicted, hits, sum(row))
         for true, row in zip(one["labels"], one["confusion"], strict=True)
@@ -96,8 +103,8 @@ def confused(one: dict[str, Any]) -> list[Confused]:
 
 def wrong_rows(one: dict[str, Any]) -> int:
     """How many rows were labelled wrongly."""
-    rows, matrix = int(one["rows"]), one["confusion"]
-    return rows - sum(int(row[place]) for place, row in enumerate(matrix))
+    rows: int = one["rows"]
+    return rows - round(rows * float(one["accuracy"]["value"]))
 
 
 def speeds(

@@ -96,7 +96,8 @@ def _figures(
         "training": partial(draw_training, metrics, rows, manifest["training"]["best_epoch"]),
     }
     for one in evaluations:
-        draw[f"confusion-{one['name']}"] = partial(draw_confusion, one)
+        if "confusion" in one:  # rows of several labels have none
+            draw[f"confusion-{one['name']}"] = partial(draw_confusion, one)
         if "calibration" in one:
             draw[f"reliability-{one['name']}"] = partial(draw_reliability, one)
     told = next((one for one in evaluations if one.get("accuracy_by")), None)

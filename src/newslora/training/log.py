@@ -21,13 +21,14 @@ class MetricsLog:
         self._board = SummaryWriter(str(tensorboard), purge_step=resume_step + 1 if resume_step else None)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """One line {"kind", "step", "time", ...}; numbers go to TensorBoard as kind/name."""
+        """One line {"kind", "step", "time", ...}; numbers go to TensorBoard as kind/name, those by label as kind/name/label."""
         with files.disk_errors(Path(self._stream.name)):
             self._stream.write(json.dumps({"kind": kind, "step": step, "time": round(time.time(), 3), **values}) + "\n")
             self._stream.flush()
         for name, value in values.items():
-            if isinstance(value, (int, float)):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+            for label, one in value.items() if isinstance(value, dict) else [(None, value)]:
+                if isinstance(one, (int, float)):
+                    self._board.add_scalar(f"{kind}/{name}" if label is None else f"{kind}/{name}/{label}", one, step)
 
     def close(self) -> None:
         self._stream.close()

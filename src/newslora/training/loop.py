@@ -15,7 +15,6 @@ import numpy as np
 from newslora.config import TrainSettings
 from newslora.data.batches import Rows, epoch_batches, load_batches
 from newslora.errors import InterruptedRun, RunError
-from newslora.metrics import quick_metrics, softmax
 from newslora.model.engine import AnyBatch, make_engine
 from newslora.model.inference import predict_logits
 from newslora.runfolder import RunFolder
@@ -23,8 +22,10 @@ from newslora.runtime import Precision
 from newslora.training.checkpoint import LoopState, load_newest, load_parameters, save_checkpoint
 from newslora.training.log import MetricsLog
 from newslora.training.losses import StepLoss
+from newslora.training.objective import describe_objective, make_objective, note_objective
 from newslora.training.signals import StopRequest, stop_on_signal
 from newslora.training.step import Stepper
+from newslora.training.validation import validation_metrics
 from newslora.training.watch import Watcher
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class FitResult:
     steps: int
     seconds: float
     history: list[dict[str, Any]]
+    objective: dict[str, Any]  # class weights and the like, for the manifest
 
 
 def steps_per_epoch(rows: int, settings: TrainSettings) -> int:
@@ -80,7 +82,9 @@ def fit(
             f"The checkpoint of the best epoch ({state.best_epoch}) in {run.checkpoints} is damaged; it cannot be restored. "
             "Train the run again in a new folder."
         )
-    return FitResult(state.best_epoch, state.step, state.seconds, state.history)
+    return FitResult(
+        state.best_epoch, state.step, state.seconds, state.history, describe_objective(loop.objective, loop.names)
+    )
 
 
 class _Loop:
@@ -100,7 +104,9 @@ class _Loop:
         self.epoch_steps = steps_per_epoch(len(train), settings)
         self.total_steps = self.epoch_steps * settings.epochs
         self.engine = make_engine(model, settings.engine_setting, precision, trains=True, release=True)
-        self.stepper = Stepper(self.engine, settings, precision, self.total_steps, watcher.note)
+        self.names = list(model.config.id2label.values())
+        self.objective = make_objective(settings, train.labels, train.combinations, len(self.names))
+        self.stepper = Stepper(self.engine, settings, precision, self.total_steps, self.objective, watcher.note)
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         loaded, damaged = load_newest(run.checkpoints, model, self.stepper.optimizer)
@@ -119,6 +125,12 @@ class _Loop:
                 f"train.warmup_steps is {settings.warmup_steps:,} and the run has {self.total_steps:,} steps: the learning "
                 "rate never reaches its peak. Lower it, or train for longer."
             )
+        if (note := note_objective(self.objective, self.names)) is not None:
+            self.watcher.note(note)
+            if settings.best_metric == "accuracy":
+                self.watcher.note(
+                    "train.best_metric is accuracy, which frequent labels decide: macro_f1 weighs all alike."
+                )
         self.watcher.start(self.total_steps, state.step)
         while state.epoch < settings.epochs and not self._stopped_early():
             for micro_batches in self._steps_left():
@@ -174,7 +186,7 @@ class _Loop:
         self._count(self.stepper.wait())  # before a broken step is evaluated
         state = self.state
         logits = predict_logits(self.engine, self.validation_rows, batch_size=self.settings.evaluation_batch_size)
-        metrics = quick_metrics(np.asarray(self.validation_rows.labels), softmax(logits))
+        metrics = validation_metrics(self.validation_rows, logits, self.names)
         # few rows tie often in accuracy; the lower loss then tells which epoch is surer of what it gets right
         first = -metrics["loss"] if self.settings.best_metric == "loss" else metrics[self.settings.best_metric]
         value = [first, -metrics["loss"]]

@@ -20,6 +20,7 @@ from newslora.model.packed.segments import SegmentedBatch
 from newslora.runtime import Precision, seed_everything
 from newslora.training.graphs import Capture, StepGraphs, cuda_capture
 from newslora.training.losses import LateLosses, StepLoss
+from newslora.training.objective import Objective
 from newslora.training.optimizer import make_optimizer, make_scheduler
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ DROPOUT_SEED = 3  # second part of the seed of each step's dropout; others: the 
 
 
 class Stepper:
-    """The engine with its optimiser, schedule and loss scale."""
+    """The engine with its objective (plain cross-entropy unless given), optimiser, schedule and loss scale."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Stepper:
         settings: TrainSettings,
         precision: Precision,
         total_steps: int,
+        objective: Objective | None = None,
         note: Callable[[str], None] = lambda text: None,
         late: bool | None = None,
         capture: Capture | None = None,
@@ -46,6 +48,7 @@ class Stepper:
         Args:
             engine: whose classifier trains.
             settings, precision, total_steps: of the run.
+            objective: what to minimise; None: plain cross-entropy.
             note: told what a person wants to know.
             late: whether losses are read one step late; None: on a GPU.
             capture: how steps are captured, which needs `late`; None: as CUDA graphs, where the settings ask for them.
@@ -53,6 +56,7 @@ class Stepper:
         import torch
 
         self.engine, self.settings, self.device = engine, settings, engine.device
+        self.objective = (objective or Objective()).on(self.device)
         self.parameters = [parameter for _, parameter in trainable_parameters(engine.model)]
         self.optimizer = make_optimizer(engine.model, settings, self.device)
         self.scheduler = make_scheduler(self.optimizer, settings, total_steps)
@@ -73,8 +77,8 @@ class Stepper:
     def __call__(self, micro_batches: Sequence[AnyBatch], step: int) -> list[StepLoss]:
         """Take optimiser step number `step` (from 0) over these micro-batches; returns the losses that are known by now.
 
-        The loss is a mean over all rows of the step, however they fall into micro-batches. Dropout depends on
-        (seed, step, micro-batch) alone.
+        The loss is the objective's sum over all rows of the step divided by their number, however they fall into
+        micro-batches. Dropout depends on (seed, step, micro-batch) alone.
 
         Raises:
             RunError: a loss that is not finite, of this step or, read late, of the one before; nothing of that step on is
@@ -135,9 +139,7 @@ class Stepper:
 
     def _backward(self, logits: "torch.Tensor", batch: AnyBatch, rows: int) -> "torch.Tensor":
         """Adds the gradients of one micro-batch; returns its loss summed over rows, in fp64."""
-        from torch.nn.functional import cross_entropy
-
-        loss = cross_entropy(logits, batch.labels, reduction="sum") / rows
+        loss = self.objective(logits, batch.labels) / rows
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach().double() * rows
 

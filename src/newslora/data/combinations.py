@@ -1,0 +1,93 @@
+"""Rows of several labels: how data writes them, and the combinations that occur.
+
+Where `data.multi_label` is true, the number kept of a row is the place of its combination of labels in a small table. So rows
+of several labels are kept, drawn, shuffled and batched as those of one label are, also where they outgrow memory.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newslora.data.labels import LabelSet, is_missing, is_unicode, label_key, label_reason
+from newslora.data.store import gathered
+
+Combination = tuple[int, ...]  # label ids, ascending
+
+
+def split_labels(value: Any, separator: str) -> tuple[str, ...] | str:
+    """A row's labels as data writes them -> each label's spelling once, sorted; or why they cannot be used.
+
+    A list (JSON, Parquet) holds one label an entry; a text (CSV) holds them with `separator` between; a number is one
+    label. An empty list or text is a row without labels; a missing value is not.
+    """
+    if is_missing(value):
+        return "no labels: an empty list says that none applies"
+    entries = value.split(separator) if isinstance(value, str) else value if isinstance(value, list) else [value]
+    if any(isinstance(entry, (list, dict)) or is_missing(entry) for entry in entries):
+        return "labels that are not a list of names or numbers"
+    keys = {key for entry in entries if (key := label_key(entry))}
+    if not all(map(is_unicode, keys)):
+        return "broken encoding: a label is not valid UTF-8"
+    return tuple(sorted(keys))
+
+
+class SeveralLabels:
+    """Reads rows of several labels; the number of a row is the place of its combination."""
+
+    def __init__(self, labels: LabelSet | None, separator: str) -> None:
+        self.labels, self.separator = labels, separator
+        self._unnamed: dict[tuple[str, ...], int] = {}  # spellings -> place, until the labels are known
+        self._named: dict[Combination, int] = {}
+
+    def read(self, value: Any) -> int | str:
+        """The number of a row with these labels, or why they cannot be used."""
+        keys = split_labels(value, self.separator)
+        if isinstance(keys, str):
+            return keys
+        if self.labels is None:
+            return self._unnamed.setdefault(keys, len(self._unnamed))
+        ids = [self.labels.find(key) for key in keys]
+        if None in ids:
+            return label_reason(keys[ids.index(None)], self.labels)
+        return self._named.setdefault(_combination(ids), len(self._named))
+
+    def spellings(self) -> Iterable[str]:
+        """Every label met, as written."""
+        return {key for keys in self._unnamed for key in keys}
+
+    def renumber(self, labels: LabelSet) -> NDArray[np.int64]:
+        """Now that the labels are known: (seen,) the number given so far -> the place of the combination."""
+        combinations = [_combination([labels.find(key) for key in keys]) for keys in self._unnamed]
+        return np.array([self._named.setdefault(one, len(self._named)) for one in combinations], dtype=np.int64)
+
+    def combinations(self) -> list[Combination]:
+        """Those that occur, by place."""
+        return list(self._named)
+
+
+def _combination(ids: Iterable[int | None]) -> Combination:
+    return tuple(sorted({number for number in ids if number is not None}))
+
+
+def strata(places: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    """(R,) groups by whose shares `rows` rows are drawn: each combination that has a row to give by its share, and the rest
+    as one.
+
+    Args:
+        places: (R,) combination of each row.
+        rows: how many are drawn.
+    """
+    counts = np.bincount(places)
+    frequent = counts * rows >= len(places)
+    rest = int(counts[~frequent].sum() == 1)  # one row alone cannot be shared out: it joins the first group
+    return gathered(np.where(frequent, np.cumsum(frequent), rest), places)
+
+
+def indicator_table(combinations: Sequence[Sequence[int]], labels: int) -> NDArray[np.bool_]:
+    """(K, C) whether a combination holds a label."""
+    table = np.zeros((len(combinations), labels), dtype=np.bool_)
+    for place, ids in enumerate(combinations):
+        table[place, list(ids)] = True
+    return table

@@ -1,0 +1,155 @@
+"""Label names: learnt from the data or given, and every way the data may write them."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newslora.config import DataSettings
+from newslora.data.readers import Table
+from newslora.errors import DataError
+
+NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # '01' is a name: it and '1' may be two labels
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """Label names in id order, and every way the data may write them."""
+
+    names: tuple[str, ...]
+    base: int | None  # the number the data gives the first label, where it numbers them
+    spellings: dict[str, int] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def find(self, value: Any) -> int | None:
+        """A label as the data writes it (name, number) -> id; None when unknown."""
+        key = label_key(value)
+        found = self.spellings.get(key)
+        return found if found is not None else self.spellings.get(key.casefold())
+
+
+class OneLabel:
+    """Reads rows of one label; the number of a row is its label id."""
+
+    def __init__(self, labels: LabelSet | None) -> None:
+        self.labels = labels
+        self._seen: dict[str, int] = {}  # spelling -> number, until the labels are known
+
+    def read(self, value: Any) -> int | str:
+        """The number of a row with this label, or why it cannot be used."""
+        if isinstance(value, list):
+            return "a list of labels: where rows carry several, set data.multi_label=true"
+        found: int | None = None
+        if self.labels is not None:
+            found = self.labels.find(value)
+        elif (key := label_key(value)) and is_unicode(key):
+            found = self._seen.setdefault(key, len(self._seen))
+        return label_reason(value, self.labels) if found is None else found
+
+    def spellings(self) -> Iterable[str]:
+        """Every label met, as written."""
+        return self._seen
+
+    def renumber(self, labels: LabelSet) -> NDArray[np.int64]:
+        """Now that the labels are known: (seen,) the number given so far -> the label id."""
+        return np.array([labels.find(key) for key in self._seen], dtype=np.int64)
+
+    def combinations(self) -> None:
+        """None: there is nothing to look up."""
+
+
+def learn_labels(values: Iterable[Any], table: Table, settings: DataSettings, where: str) -> LabelSet:
+    """The label set of the training rows; `require_labels` says whether it is enough to train on.
+
+    Words name themselves, in alphabetical order unless `data.label_names` (or the data set) gives the same words in
+    another. Numbers start at 0 or 1 and take their names from there; without names they name themselves.
+
+    Raises:
+        DataError: numbers that the given names cannot name.
+    """
+    found = {key for value in values if (key := label_key(value)) and is_unicode(key)}
+    if settings.multi_label and (odd := [key for key in sorted(found) if settings.label_separator in key]):
+        raise DataError(
+            f"The label '{odd[0]}' of {where} holds data.label_separator, '{settings.label_separator}', which stands between "
+            "labels in a CSV file. Set another, for example --set 'data.label_separator=\"|\"'."
+        )
+    given = table.label_names if settings.label_names is None else settings.label_names
+    if len(found) < 2 or not all(NUMBER.fullmatch(key) for key in found):
+        ordered = [name for name in given or () if name in found]
+        return make_label_set(tuple(ordered if len(ordered) == len(found) else sorted(found)))
+    numbers = sorted(int(key) for key in found)
+    if not given:
+        return make_label_set(tuple(str(number) for number in numbers))
+    base = 0 if numbers[0] == 0 else 1
+    # without a 0 or the last number nothing shows where counting starts, and a guess would name labels wrongly
+    if (base == 1 and numbers[-1] != len(given)) or (base == 0 and numbers[-1] >= len(given)):
+        raise DataError(
+            f"data.label_names names {len(given)} labels ({', '.join(given)}), but {where} numbers its labels "
+            f"{numbers[0]} to {numbers[-1]}. Give {len(numbers)} names in order, or --set 'data.label_names=[]'."
+        )
+    return make_label_set(tuple(given), base)
+
+
+def numbered(labels: LabelSet, keys: Sequence[str], names: Sequence[str] | None) -> LabelSet:
+    """Let rows that number their labels be read with a label set learnt from words, where `data.label_names` says how.
+
+    Args:
+        labels: learnt from the training rows.
+        keys: labels of the first rows, as written.
+        names: `data.label_names`, in order of number.
+    """
+    seen = {key for key in keys if key}
+    if labels.base is not None or not names or not set(labels.names) <= set(names):
+        return labels
+    first, last = "0" in seen, str(len(names)) in seen
+    if first == last or not all(NUMBER.fullmatch(key) for key in seen):
+        return labels  # nothing shows whether the numbers start at 0 or at 1: better unknown than mistaken
+    base = 0 if first else 1
+    spelt = {str(number): labels.spellings[name] for number, name in enumerate(names, base) if name in labels.names}
+    return LabelSet(labels.names, base, labels.spellings | spelt)
+
+
+def make_label_set(names: tuple[str, ...], base: int | None = None) -> LabelSet:
+    """Names in id order; `base` is the number the data gives the first one, if it numbers them."""
+    spellings = {name.casefold(): index for index, name in enumerate(names)}
+    spellings |= {name: index for index, name in enumerate(names)}
+    if base is not None:
+        spellings |= {str(index + base): index for index in range(len(names))}
+    return LabelSet(names, base, spellings)
+
+
+def label_key(value: Any) -> str:
+    """One spelling for 3, 3.0, '3' and ' 3 '."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if is_missing(value) else str(value).strip()
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell holds nothing: None, or NaN, as Parquet and JSON may write it."""
+    return bool(value is None or value != value)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether text can be written as UTF-8: undecodable bytes were read as lone surrogates, which cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def label_reason(value: Any, labels: LabelSet | None) -> str:
+    """Why a label cannot be used."""
+    key = label_key(value)
+    if not key:
+        return "no label"
+    if labels is None or not is_unicode(key):
+        return "broken encoding: the label is not valid UTF-8"
+    shown = ", ".join(labels.names[:10]) + (" ..." if len(labels) > 10 else "")
+    return f"unknown label '{key[:60]}': not among the training labels ({shown})"

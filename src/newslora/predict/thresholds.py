@@ -1,0 +1,115 @@
+"""From which probability a label is given, where a text may carry several: tuned on validation rows, kept beside the adapter.
+
+thresholds.json   a threshold a label, what it was tuned on, and what it changed
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newslora import files
+from newslora.errors import RunError
+from newslora.metrics.basic import Probabilities
+from newslora.metrics.multi_label import HALF, Indicators, quick_multi_metrics
+
+FORMAT = 1
+THRESHOLDS = "thresholds.json"
+FEWEST = 5  # rows with the label, and rows without it, from which a threshold is tuned; fewer would tune it to chance
+
+
+@dataclass(frozen=True, slots=True)
+class LabelThresholds:
+    """What thresholds.json holds."""
+
+    values: NDArray[np.float64]  # (C,)
+    record: dict[str, Any]  # method, rows, before and after, and by label: threshold, rows with it, why it is 0.5
+
+
+def tune_thresholds(indicators: Indicators, probabilities: Probabilities, names: Sequence[str]) -> LabelThresholds:
+    """The threshold of best F1 for each label by itself, on validation rows.
+
+    Args:
+        indicators: (R, C).
+        probabilities: (R, C).
+        names: C label names.
+    """
+    values = np.full(len(names), HALF)
+    labels: dict[str, Any] = {}
+    for k, name in enumerate(names):
+        rows = int(indicators[:, k].sum())
+        reason = None
+        if min(rows, len(indicators) - rows) < FEWEST:
+            reason = f"fewer than {FEWEST} validation rows with it, or without it"
+        else:
+            values[k] = best_threshold(indicators[:, k], probabilities[:, k])
+        labels[name] = {"threshold": float(values[k]), "rows": rows, "reason": reason}
+    record = {
+        "method": "best F1 of each label by itself, on the rows that chose the epoch",
+        "rows": len(indicators),
+        "before": quick_multi_metrics(indicators, probabilities),
+        "after": quick_multi_metrics(indicators, probabilities, values),
+        "labels": labels,
+    }
+    return LabelThresholds(values, record)
+
+
+def best_threshold(carried: NDArray[np.bool_], probabilities: NDArray[np.float64]) -> float:
+    """The threshold of best F1 (`sklearn.metrics.precision_recall_curve`); 0.5 where none is better.
+
+    It lies midway between the least probability it takes in and the next below, so that neither decides alone.
+
+    Args:
+        carried: (R,) whether a row carries the label; some do, some do not.
+        probabilities: (R,).
+    """
+    from sklearn.metrics import f1_score, precision_recall_curve
+
+    precision, recall, scores = precision_recall_curve(carried, probabilities)
+    both = precision[:-1] + recall[:-1]  # the last point takes no row in
+    f1 = np.divide(2 * precision[:-1] * recall[:-1], both, out=np.zeros_like(both), where=both > 0)
+    best = int(f1.argmax())
+    if f1[best] <= f1_score(carried, probabilities >= HALF, zero_division=0):
+        return HALF
+    below = scores[best - 1] if best else 0.0
+    middle = (scores[best] + below) / 2
+    return float(middle if middle > below else scores[best])  # between neighbouring floats there is none
+
+
+def save_thresholds(thresholds: LabelThresholds, folder: Path, weights_sha256: str) -> None:
+    """Write thresholds.json into an adapter folder.
+
+    Args:
+        thresholds: of the adapter there.
+        folder: the adapter's.
+        weights_sha256: the adapter's version, so that another's thresholds are never taken for its own.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    head = {"format": FORMAT, "weights_sha256": weights_sha256, "values": thresholds.values.tolist()}
+    files.write_json(folder / THRESHOLDS, head | thresholds.record)
+
+
+def load_thresholds(folder: Path, weights_sha256: str, labels: int) -> LabelThresholds | None:
+    """The thresholds of an adapter folder; None where it has none, and 0.5 serves.
+
+    Raises:
+        RunError: a damaged file, or one of another adapter.
+    """
+    path = folder / THRESHOLDS
+    try:
+        record = files.read_json(path)
+        kind, version = record.pop("format"), record.pop("weights_sha256")
+        values = np.array(record.pop("values"), dtype=np.float64)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(f"{path} is damaged ({error}). Restore it, or remove it to answer from 0.5 on.") from None
+    within = values.shape == (labels,) and bool(((values >= 0) & (values <= 1)).all())
+    if kind != FORMAT or version != weights_sha256 or not within:
+        raise RunError(f"{path} is not of this adapter, or damaged: restore the folder, or remove {THRESHOLDS}.")
+    return LabelThresholds(values, record)
