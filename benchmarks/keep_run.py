@@ -20,7 +20,10 @@ def main() -> None:
         "recipe": run.recipe().model_dump(mode="json", exclude_none=True),
         "data": run.data(),
         "manifest": run.manifest(),
-        "evaluation": {path.stem: files.read_json(path) for path in sorted(run.evaluation.glob("*.json"))},
+        # without the wrong rows, whose texts are the data's own
+        "evaluation": {
+            one["name"]: {key: value for key, value in one.items() if key != "errors"} for one in run.evaluations()
+        },
     }
     files.write_json(Path(output), _shortened(result))
 
