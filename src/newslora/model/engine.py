@@ -60,7 +60,7 @@ class PaddedEngine:
         _set_dropout(self.model, dropout_seed)
         with self.precision.autocast(self.device):
             logits: torch.Tensor = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        return logits.float()
+        return _of_rows(logits.float(), batch)
 
 
 class PackedEngine:
@@ -79,7 +79,8 @@ class PackedEngine:
     def logits(self, batch: AnyBatch, dropout_seed: Sequence[int] | None = None) -> "torch.Tensor":
         assert isinstance(batch, PackedBatch)
         _set_dropout(self.model, dropout_seed)
-        return self._encoder.logits(batch, None if dropout_seed is None else DropoutBits(dropout_seed))
+        logits = self._encoder.logits(batch, None if dropout_seed is None else DropoutBits(dropout_seed))
+        return _of_rows(logits, batch)
 
 
 def engine_name(config: Any, setting: str, precision: Precision, device: "torch.device") -> str:
@@ -122,6 +123,20 @@ def make_engine(
     if release:
         encoder.release_stock_weights()
     return PackedEngine(model, encoder)
+
+
+def _of_rows(logits: "torch.Tensor", batch: AnyBatch) -> "torch.Tensor":
+    """(W, C) logits of windows -> (B, C) of rows: the mean of each row's windows.
+
+    Mean pooling of a text's parts is among the hierarchical methods of Sun et al. 2019 ("How to Fine-Tune BERT for Text
+    Classification", arXiv:1905.05583). Theirs is of features, before the classifier's last layer; that layer is linear, so
+    this is the same, and the stock head stays as it is. Unlike a maximum, the mean does not grow with the number of windows,
+    and every window learns.
+    """
+    if batch.owners is None:
+        return logits
+    sums = logits.new_zeros(len(batch), logits.shape[1]).index_add(0, batch.owners, logits)
+    return sums / batch.owners.bincount(minlength=len(batch))[:, None]
 
 
 def _set_dropout(model: Any, seed: Sequence[int] | None) -> None:

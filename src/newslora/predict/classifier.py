@@ -196,7 +196,7 @@ class Classifier:
                     f"Text {place} is {type(text).__name__}, not str. Give a string or a list of strings."
                 )
         stripped = [text.strip() for text in texts]  # as the rows it was trained on
-        tokens = tokenize(self.tokenizer, stripped, self.card.max_length)
+        tokens = tokenize(self.tokenizer, stripped, self.card.max_length, overlap=self.card.overlap)
         return Rows(tokens, np.full(len(texts), -1, dtype=np.int64), int(self.tokenizer.pad_token_id))
 
     def _answer(self, probabilities: Probabilities, members: "NDArray[np.bool_] | None") -> Prediction:
