@@ -69,10 +69,23 @@ class DataSettings(Section):
     max_quarantine_share: float = Field(
         0.01, ge=0, le=1, description="Share of unusable rows above which the run stops (0 to 1)."
     )
-    max_length: int = Field(512, ge=8, description="Tokens kept of a text; the rest is cut (tokens).")
+    max_length: int = Field(512, ge=8, description="Tokens the encoder reads at once (tokens).")
+    long_texts: Literal["cut", "windows"] = Field(
+        "cut",
+        description="What becomes of a text longer than max_length: cut there, or read whole in windows of that length that "
+        "overlap, whose logits are averaged.",
+    )
+    window_overlap: int = Field(
+        64, ge=0, description="Tokens a window shares with the one before; with long_texts 'windows' only (tokens)."
+    )
     workers: int = Field(
         4, ge=0, le=64, description="Processes that prepare training batches, at most one a core (0: none)."
     )
+
+    @property
+    def overlap(self) -> int | None:
+        """Tokens that windows share; None where long texts are cut."""
+        return self.window_overlap if self.long_texts == "windows" else None
 
 
 class ModelSettings(Section):

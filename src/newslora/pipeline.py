@@ -133,12 +133,12 @@ def prepare(recipe: Recipe, quarantine_file: Path | None = None) -> Prepared:
     max_length = length_limit(backbone.config(), recipe.data.max_length)
     tokenizer = backbone.tokenizer()
     splits = load_splits(recipe.data, recipe.train.seed, quarantine_file)
-    rows = {name: _rows(one, tokenizer, max_length) for name, one in splits.present().items()}
+    rows = {name: _rows(one, tokenizer, max_length, recipe.data.overlap) for name, one in splits.present().items()}
     return Prepared(recipe, splits, backbone, tokenizer, max_length, rows)
 
 
-def _rows(one: ArticleSet, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Rows:
-    tokens = tokenize(tokenizer, one.texts, max_length, cache_folder())
+def _rows(one: ArticleSet, tokenizer: "PreTrainedTokenizerBase", max_length: int, overlap: int | None) -> Rows:
+    tokens = tokenize(tokenizer, one.texts, max_length, cache_folder(), overlap)
     return Rows(tokens, one.labels, int(tokenizer.pad_token_id), one.combinations)
 
 
@@ -180,6 +180,8 @@ def _finish(
         lora=recipe.lora.model_dump(),
         multi_label=recipe.data.multi_label,
         label_separator=recipe.data.label_separator,
+        long_texts=recipe.data.long_texts,
+        window_overlap=recipe.data.window_overlap,
     )
     version = save_adapter(model, prepared.tokenizer, card, run.adapter)
     classifier = Classifier.load(run.path, device=str(device))  # what was saved is what is scored

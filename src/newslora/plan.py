@@ -76,7 +76,8 @@ def make_plan(recipe: Recipe, device: str | None = None) -> Plan:
     limit = recipe.data.max_length if config is None else length_limit(config, recipe.data.max_length)
     published = PUBLISHED.get(recipe.data.source)
     tokens: int | None
-    length: tuple[float, float] | None  # tokens a row takes in a batch, padded and packed
+    length: tuple[float, float] | None  # tokens a window takes in a batch, padded and packed
+    windows = 1.0  # a row
     if published is not None:
         labels = published.labels
         validation_rows = recipe.data.validation_rows if recipe.data.validation is None else None
@@ -88,9 +89,13 @@ def make_plan(recipe: Recipe, device: str | None = None) -> Plan:
     else:
         splits = load_splits(recipe.data, recipe.train.seed)
         labels, rows, validation_rows = splits.labels.names, len(splits.train), len(splits.validation)
-        table = _token_table(backbone, splits.train.texts, limit, notes)
-        tokens = None if table is None else int(table.offsets[-1]) * recipe.train.epochs
-        length = None if table is None else (_padded_per_row(table, recipe.train), int(table.offsets[-1]) / rows)
+        table = _token_table(backbone, splits.train.texts, limit, recipe.data.overlap, notes)
+        tokens = length = None
+        if table is not None:
+            tokens = int(table.offsets[-1]) * recipe.train.epochs
+            windows = len(table.windows) / rows
+            length = _padded_per_window(table, recipe.train), int(table.offsets[-1]) / len(table.windows)
+            notes += _long_rows(table, limit, recipe.data.overlap)
     counts = seconds = None
     if config is None:
         notes.append(f"The architecture of '{backbone.name}' is not known here without its config.json from the hub.")
@@ -98,48 +103,73 @@ def make_plan(recipe: Recipe, device: str | None = None) -> Plan:
         counts = count_parameters(empty_classifier(config, labels, recipe.lora))
         engine = engine_name(config, recipe.train.engine_setting, precision, target)
         if length is not None:
-            tokens_a_row = round(length[engine == "packed"])
-            seconds = _time_step(recipe, config, labels, tokens_a_row, precision, target)
+            each = round(length[engine == "packed"])
+            seconds = _time_step(
+                recipe, config, labels, round(recipe.train.batch_size * windows), each, precision, target
+            )
             notes.append(
-                f"Time: {TIMED_STEPS} steps of {tokens_a_row} tokens a row on the {engine} engine, measured here with random "
-                "weights."
+                f"Time: {TIMED_STEPS} steps of {each} tokens a {'row' if windows == 1 else 'window'} on the {engine} engine, "
+                "measured here with random weights."
             )
     steps = steps_per_epoch(rows, recipe.train) * recipe.train.epochs
     return Plan(counts, rows, validation_rows, steps, tokens, seconds, precision, tuple(notes))
 
 
-def _token_table(backbone: Backbone, texts: Sequence[str], limit: int, notes: list[str]) -> TokenTable | None:
+def _token_table(
+    backbone: Backbone, texts: Sequence[str], limit: int, overlap: int | None, notes: list[str]
+) -> TokenTable | None:
     try:
-        return tokenize(backbone.tokenizer(), texts, limit, cache_folder())
+        tokenizer = backbone.tokenizer()
     except NewsloraError:
         notes.append(f"Tokens and time need the tokenizer of '{backbone.name}', which is not on this disk.")
         return None
+    return tokenize(tokenizer, texts, limit, cache_folder(), overlap)
 
 
-def _padded_per_row(table: TokenTable, settings: TrainSettings) -> float:
-    """Mean tokens a row takes in a batch, padding counted; of some batches where there are very many."""
+def _long_rows(table: TokenTable, limit: int, overlap: int | None) -> list[str]:
+    """What becomes of the training rows that fill the length limit, if there are any."""
+    if overlap is None:
+        count = int((table.lengths >= limit).sum())
+        if not count:
+            return []
+        return [
+            f"{count:,} train rows fill the limit of {limit} tokens; the rest is cut (data.long_texts=windows reads it)."
+        ]
+    if table.firsts is None:
+        return []
+    each = np.diff(table.firsts)
+    return [
+        f"{int((each > 1).sum()):,} train rows are longer than {limit} tokens: they become {int(each[each > 1].sum()):,} "
+        f"windows, {int(each.max()):,} at most, and a training step holds all windows of its rows."
+    ]
+
+
+def _padded_per_window(table: TokenTable, settings: TrainSettings) -> float:
+    """Mean tokens a window takes in a batch, padding counted; of some batches where there are very many."""
     rows = Rows(table, np.zeros(0, dtype=np.int64), 0)
     plan = epoch_batches(rows.lengths, settings.batch_size, settings.seed, 0, settings.group_by_length)
     seen = range(0, len(plan), -(-len(plan) // BATCHES_SEEN))
-    return float(np.mean([rows.lengths[plan[place]].max() for place in seen]))
+    lengths = [table.windows.lengths_of(table.windows_of(plan[place])[0]) for place in seen]
+    return float(np.average([one.max() for one in lengths], weights=[len(one) for one in lengths]))
 
 
 def _time_step(
     recipe: Recipe,
     config: "PretrainedConfig",
     labels: tuple[str, ...],
+    batch_size: int,
     length: int,
     precision: Precision,
     device: "torch.device",
 ) -> float:
-    """Median seconds of an optimiser step on rows of `length` tokens, with random weights."""
+    """Median seconds of an optimiser step on `batch_size` rows of `length` tokens a pass, with random weights."""
     s = recipe.train
     model = random_classifier(config, labels, recipe.lora).to(device)
     engine = make_engine(model, s.engine_setting, precision, trains=True, release=True)
     stepper = Stepper(engine, s, precision, total_steps=TIMED_STEPS + 1)
-    ids = np.full(s.batch_size * length, 5, dtype=np.int32)  # any token id; its value costs nothing
-    table = TokenTable(ids, np.arange(s.batch_size + 1, dtype=np.int64) * length)
-    batch = engine.collate(Rows(table, np.zeros(s.batch_size, dtype=np.int64), 0), range(s.batch_size))
+    ids = np.full(batch_size * length, 5, dtype=np.int32)  # any token id; its value costs nothing
+    table = TokenTable(ids, np.arange(batch_size + 1, dtype=np.int64) * length)
+    batch = engine.collate(Rows(table, np.zeros(batch_size, dtype=np.int64), 0), range(batch_size))
     times = []
     for step in range(TIMED_STEPS + 1):
         began = time.perf_counter()

@@ -176,6 +176,23 @@ def test_metrics_have_each_step_once_after_resuming(unbroken: Path, changes: dic
     assert numbers(run) == numbers(unbroken)
 
 
+def test_rows_of_several_windows_resume_to_the_same_bytes(changes: dict[str, Any], tmp_path: Path) -> None:
+    import json
+
+    news = tmp_path / "long.jsonl"
+    rows = [json.loads(line) for line in Path(changes["data__source"]).read_text().splitlines()]
+    # one to four windows a row
+    long = [row | {"text": " ".join([row["text"]] * (1 + place % 3))} for place, row in enumerate(rows)]
+    news.write_text("".join(json.dumps(row) + "\n" for row in long))
+    windows = {"data__max_length": 8, "data__long_texts": "windows", "data__window_overlap": 2}
+    windowed = changes | windows | {"data__source": str(news)}
+    assert sit(tmp_path / "whole", windowed) == 0
+    assert sit(tmp_path / "broken", windowed, kill_step=13) == -signal.SIGKILL  # 8 steps an epoch, saved at the 10th
+    assert sit(tmp_path / "broken", None) == 0
+    assert adapter(tmp_path / "broken") == adapter(tmp_path / "whole")
+    assert RunFolder(tmp_path / "whole").data()["tokens"]["train"] > 32 * 8  # more than one window a row
+
+
 def test_changed_data_is_noticed(changes: dict[str, Any], tmp_path: Path) -> None:
     from newslora.pipeline import resume
 

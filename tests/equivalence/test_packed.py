@@ -97,6 +97,19 @@ def test_packed_is_padded(family: str, targets: str, folders: dict[str, str]) ->
     assert_same(classifier(folders[family], targets), rows, [3, 1, 8, 0, 2, 4, 5, 7, 6])
 
 
+@pytest.mark.parametrize("family", PACKED)
+def test_packed_is_padded_where_rows_are_several_windows(family: str, folders: dict[str, str]) -> None:
+    windows = rows_of([7, 30, 30, 12, 30, 29, 3, 18, 2], vocabulary=60)
+    table = TokenTable(windows.tokens.ids, windows.tokens.offsets, np.array([0, 1, 4, 6, 8, 9]))
+    rows = Rows(table, np.array([0, 1, 2, 3, 0]), pad_id=0)
+    model, chosen = classifier(folders[family], "query-value"), [3, 1, 4, 0, 2]
+    assert_same(model, rows, chosen)
+    one_by_one, _ = logits_and_gradients(PaddedEngine(model, FP32), windows, list(range(9)))
+    together, _ = logits_and_gradients(PaddedEngine(model, FP32), rows, chosen)
+    wanted = [one_by_one[start:stop].mean(0) for start, stop in ((6, 8), (1, 4), (8, 9), (0, 1), (4, 6))]
+    assert (together - torch.stack(wanted)).abs().max() <= LOGIT_TOLERANCE
+
+
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_modernbert_keeps_its_local_attention_and_its_pooling(pooling: str, tmp_path: Path) -> None:
     """Windows of 8 tokens in rows of up to 60, so that most pairs of tokens do not see each other in half the layers."""

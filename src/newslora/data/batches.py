@@ -26,20 +26,25 @@ STRETCH = 50  # batches sorted together when grouping by length: enough to pad l
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B rows padded to the longest of them."""
+    """B rows in W windows, padded to the longest of them."""
 
-    input_ids: "torch.Tensor"  # (B, L) int64
-    attention_mask: "torch.Tensor"  # (B, L) int64, 1 on tokens
+    input_ids: "torch.Tensor"  # (W, L) int64
+    attention_mask: "torch.Tensor"  # (W, L) int64, 1 on tokens
     labels: "torch.Tensor"  # (B,) int64; -1 where unknown; or (B, C) float32 where rows carry several
+    owners: "torch.Tensor | None" = None  # (W,) int64: the row of each window; None: every row is one window
 
     def to(self, device: "torch.device") -> "Batch":
-        return Batch(*(t.to(device, non_blocking=True) for t in (self.input_ids, self.attention_mask, self.labels)))
+        ids, mask, labels = (
+            t.to(device, non_blocking=True) for t in (self.input_ids, self.attention_mask, self.labels)
+        )
+        return Batch(ids, mask, labels, None if self.owners is None else self.owners.to(device, non_blocking=True))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def pin_memory(self) -> "Batch":
-        return Batch(self.input_ids.pin_memory(), self.attention_mask.pin_memory(), self.labels.pin_memory())
+        ids, mask, labels = (t.pin_memory() for t in (self.input_ids, self.attention_mask, self.labels))
+        return Batch(ids, mask, labels, None if self.owners is None else self.owners.pin_memory())
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,17 @@ class Rows:
         import torch
 
         places = np.asarray(rows, dtype=np.int64)
-        lengths = self.tokens.lengths_of(places)
-        ids = np.full((len(rows), int(lengths.max())), self.pad_id, dtype=np.int64)
-        for place, row in enumerate(places):
-            ids[place, : lengths[place]] = self.tokens[row]
+        windows, owners = self.tokens.windows_of(places)
+        tokens = self.tokens.windows
+        lengths = tokens.lengths_of(windows)
+        ids = np.full((len(windows), int(lengths.max())), self.pad_id, dtype=np.int64)
+        for place, window in enumerate(windows):
+            ids[place, : lengths[place]] = tokens[window]
         mask = (np.arange(ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)
-        return Batch(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(self.targets(places)))
+        return Batch(
+            torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(self.targets(places)),
+            None if owners is None else torch.from_numpy(owners),
+        )  # fmt: skip
 
     def targets(self, places: NDArray[np.int64]) -> NDArray[np.int64] | NDArray[np.float32]:
         """What these rows are to be answered: (B,) label ids, or (B, C) 0 and 1 where rows carry several labels."""

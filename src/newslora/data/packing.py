@@ -5,7 +5,8 @@
                       c c c c c c
 
 AG News at batch 16 pads 53 tokens a row to 95; packed, the 42 are never computed. Rows lie longest first, so that
-attention finds rows of like length side by side; `order` leads back to the order they were asked for in.
+attention finds rows of like length side by side; `order` leads back to the order they were asked for in. Where rows are
+longer than the encoder reads, all this holds of their windows.
 """
 
 from collections.abc import Callable
@@ -25,27 +26,29 @@ TOKENS_STEP = 32
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """B rows of T tokens in all."""
+    """B rows in W windows of T tokens in all."""
 
     input_ids: "torch.Tensor"  # (T,) int64; after the last row, filler that no row attends to
-    positions: "torch.Tensor"  # (T,) int64, from 0 in every row
-    lengths: tuple[int, ...]  # B, longest first
-    order: "torch.Tensor"  # (B,) int64: row i as asked for lies at place order[i]
+    positions: "torch.Tensor"  # (T,) int64, from 0 in every window
+    lengths: tuple[int, ...]  # W, longest first
+    order: "torch.Tensor"  # (W,) int64: window i of the rows as asked for lies at place order[i]
     labels: "torch.Tensor"  # as asked for, like those of Batch
+    owners: "torch.Tensor | None" = None  # as asked for, like those of Batch
 
     def to(self, device: "torch.device") -> "PackedBatch":
         ids, positions, order, labels = (
             tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.positions, self.order, self.labels)
         )
-        return PackedBatch(ids, positions, self.lengths, order, labels)
+        owners = None if self.owners is None else self.owners.to(device, non_blocking=True)
+        return PackedBatch(ids, positions, self.lengths, order, labels, owners)
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.labels)
 
     def pin_memory(self) -> "PackedBatch":
         return PackedBatch(
             self.input_ids.pin_memory(), self.positions.pin_memory(), self.lengths, self.order.pin_memory(),
-            self.labels.pin_memory(),
+            self.labels.pin_memory(), None if self.owners is None else self.owners.pin_memory(),
         )  # fmt: skip
 
 
@@ -65,17 +68,19 @@ def pack(rows: Rows, chosen: Chosen, bucket: Callable[[int], int] = next_step) -
     import torch
 
     places = np.asarray(chosen, dtype=np.int64)
-    lengths = rows.tokens.lengths_of(places)
+    windows, owners = rows.tokens.windows_of(places)
+    tokens = rows.tokens.windows
+    lengths = tokens.lengths_of(windows)
     longest_first = np.argsort(-lengths, kind="stable")
     lengths = lengths[longest_first]
     total = int(lengths.sum())
     ids = np.zeros(bucket(total), dtype=np.int64)
-    np.concatenate([rows.tokens[row] for row in places[longest_first]], out=ids[:total], casting="same_kind")
+    np.concatenate([tokens[window] for window in windows[longest_first]], out=ids[:total], casting="same_kind")
     positions = np.zeros_like(ids)
     positions[:total] = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    order = np.empty(len(places), dtype=np.int64)
-    order[longest_first] = np.arange(len(places))
+    order = np.empty(len(windows), dtype=np.int64)
+    order[longest_first] = np.arange(len(windows))
     return PackedBatch(
         torch.from_numpy(ids), torch.from_numpy(positions), tuple(lengths.tolist()), torch.from_numpy(order),
-        torch.from_numpy(rows.targets(places)),
+        torch.from_numpy(rows.targets(places)), None if owners is None else torch.from_numpy(owners),
     )  # fmt: skip

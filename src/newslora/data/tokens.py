@@ -1,7 +1,9 @@
 """Texts -> token ids, kept on disk under the hash of everything they depend on.
 
-Dimension letters used in data/ and model/: R rows of a split, B rows of a batch, L tokens of the longest row in it,
-T tokens of all rows together, C labels.
+A row longer than the encoder reads is cut, or becomes several windows that overlap.
+
+Dimension letters used in data/ and model/: R rows of a split, B rows of a batch, W windows of either (as many, where every
+row is one window), L tokens of the longest window in a batch, T tokens of all rows together, C labels.
 """
 
 import hashlib
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newslora.data.store import Spool, kept, read_columns
+from newslora.errors import SettingsError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,21 +28,41 @@ FORMAT = b"newslora tokens 3"
 
 @dataclass(frozen=True, slots=True)
 class TokenTable:
-    """Token ids of R rows, end to end; row i is `ids[offsets[i]:offsets[i + 1]]`. Large ones are mapped from a file."""
+    """Token ids of R rows in W windows, end to end; window i is `ids[offsets[i]:offsets[i + 1]]`. Large ones are mapped."""
 
     ids: NDArray[np.int32]  # (T,)
-    offsets: NDArray[np.int64]  # (R + 1,)
+    offsets: NDArray[np.int64]  # (W + 1,)
+    firsts: NDArray[np.int64] | None = None  # (R + 1,) first window of each row, then W; None: every row is one window
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.offsets if self.firsts is None else self.firsts) - 1
 
     def __getitem__(self, row: int) -> NDArray[np.int32]:
-        return self.ids[self.offsets[row] : self.offsets[row + 1]]
+        """Tokens of a row; of all its windows."""
+        first, last = (row, row + 1) if self.firsts is None else (self.firsts[row], self.firsts[row + 1])
+        return self.ids[self.offsets[first] : self.offsets[last]]
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """(R,) tokens of each row, in memory; `lengths_of` asks for some."""
-        return np.diff(self.offsets)
+        """(R,) tokens of each row (of all its windows), in memory; `lengths_of` asks for some."""
+        return np.diff(self.offsets if self.firsts is None else self.offsets[self.firsts])
+
+    @property
+    def windows(self) -> "TokenTable":
+        """The same with every window as a row of its own."""
+        return TokenTable(self.ids, self.offsets)
+
+    def windows_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """Some rows -> (W,) numbers of their windows, and (W,) the place of each window's row; None: each has one."""
+        if self.firsts is None:
+            return rows, None
+        firsts = self.firsts[rows]
+        counts = self.firsts[rows + 1] - firsts
+        if counts.max(initial=1) == 1:
+            return firsts, None
+        owners = np.repeat(np.arange(len(rows)), counts)
+        before = np.cumsum(counts) - counts
+        return np.arange(len(owners)) + (firsts - before)[owners], owners
 
     @classmethod
     def of(cls, rows: Sequence[NDArray[np.int32]]) -> "TokenTable":
@@ -49,30 +72,45 @@ class TokenTable:
 
     def lengths_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of some rows, at a cost that does not grow with the others."""
-        found: NDArray[np.int64] = self.offsets[rows + 1] - self.offsets[rows]
+        first, last = (rows, rows + 1) if self.firsts is None else (self.firsts[rows], self.firsts[rows + 1])
+        found: NDArray[np.int64] = self.offsets[last] - self.offsets[first]
         return found
 
 
 def tokenize(
-    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length: int, cache: Path | None = None
+    tokenizer: "PreTrainedTokenizerBase",
+    texts: Sequence[str],
+    max_length: int,
+    cache: Path | None = None,
+    overlap: int | None = None,
 ) -> TokenTable:
-    """Tokenise with the special tokens of the encoder, cutting each row at `max_length` tokens.
+    """Tokenise with the special tokens of the encoder, `max_length` tokens at most a window.
 
     Args:
         tokenizer: a transformers tokenizer.
         texts: R texts.
-        max_length: tokens kept of a row, special tokens included.
+        max_length: tokens of a window, special tokens included.
         cache: folder of earlier results; None tokenises anew.
+        overlap: a row too long for one window becomes several, each of which begins with this many tokens of the one
+            before (special tokens not counted); None cuts it after one.
+
+    Raises:
+        SettingsError: windows that this tokenizer or this length does not allow.
     """
+    if overlap is not None:
+        _check_windows(tokenizer, max_length, overlap)
     if cache is None:
-        return _tokenize(tokenizer, texts, max_length)
-    path = cache / "tokens" / f"{_fingerprint(tokenizer, texts, max_length)}.safetensors"
+        return _tokenize(tokenizer, texts, max_length, overlap)
+    path = cache / "tokens" / f"{_fingerprint(tokenizer, texts, max_length, overlap)}.safetensors"
     if (found := read_columns(path)) is not None:
         columns = found[0]
     else:
-        table = _tokenize(tokenizer, texts, max_length)
-        columns = kept(path, {"ids": table.ids, "offsets": table.offsets}, {})
-    return TokenTable(columns["ids"], columns["offsets"])
+        table = _tokenize(tokenizer, texts, max_length, overlap)
+        columns = {"ids": table.ids, "offsets": table.offsets}
+        if table.firsts is not None:
+            columns["firsts"] = table.firsts
+        columns = kept(path, columns, {})
+    return TokenTable(columns["ids"], columns["offsets"], columns.get("firsts"))
 
 
 def tokenizer_sha256(tokenizer: "PreTrainedTokenizerBase") -> str:
@@ -95,24 +133,47 @@ def tokenizer_sha256(tokenizer: "PreTrainedTokenizerBase") -> str:
     return hashlib.sha256(state.encode()).hexdigest()
 
 
-def _tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length: int) -> TokenTable:
-    ids, offsets = Spool(np.int32), Spool(np.int64)
+def _tokenize(
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length: int, overlap: int | None
+) -> TokenTable:
+    ids, offsets, firsts = Spool(np.int32), Spool(np.int64), Spool(np.int64)
     offsets.add(0)
-    end = 0
+    firsts.add(0)
+    end = windows = 0
+    settings = {} if overlap is None else {"return_overflowing_tokens": True, "stride": overlap}
     for some in _calls(texts):
-        rows = tokenizer(
+        found = tokenizer(
             some,
             truncation=True,
             max_length=max_length,
             padding=False,
             return_attention_mask=False,
             return_token_type_ids=False,
-        )["input_ids"]
-        ids.extend(np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]))
-        ends = end + np.cumsum([len(row) for row in rows], dtype=np.int64)
+            **settings,
+        )
+        ids.extend(np.concatenate([np.asarray(window, dtype=np.int32) for window in found["input_ids"]]))
+        ends = end + np.cumsum([len(window) for window in found["input_ids"]], dtype=np.int64)
         offsets.extend(ends)
         end = int(ends[-1])
-    return TokenTable(ids.array(), offsets.array())
+        if overlap is not None:
+            counts = np.bincount(found["overflow_to_sample_mapping"], minlength=len(some))
+            firsts.extend(windows + np.cumsum(counts))
+            windows += len(ends)
+    several = windows > len(texts)
+    return TokenTable(ids.array(), offsets.array(), firsts.array() if several else None)
+
+
+def _check_windows(tokenizer: "PreTrainedTokenizerBase", max_length: int, overlap: int) -> None:
+    if not tokenizer.is_fast:
+        raise SettingsError(
+            f"data.long_texts is 'windows', which the Python tokenizer {type(tokenizer).__name__} does not cut. Use "
+            "data.long_texts=cut, or a backbone with a fast tokenizer (tokenizer.json)."
+        )
+    if overlap > max_length // 2:  # else a text of n tokens takes more than 2n, and close to n windows in the end
+        raise SettingsError(
+            f"data.window_overlap is {overlap}, and windows hold {max_length} tokens: at most half of them, "
+            f"{max_length // 2}, may be shared. Lower it, or raise data.max_length as far as the encoder reads."
+        )
 
 
 def _calls(texts: Sequence[str]) -> Iterator[list[str]]:
@@ -129,9 +190,12 @@ def _calls(texts: Sequence[str]) -> Iterator[list[str]]:
         yield some
 
 
-def _fingerprint(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length: int) -> str:
+def _fingerprint(
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length: int, overlap: int | None
+) -> str:
     digest = hashlib.sha256(FORMAT)
-    digest.update(f"{tokenizer_sha256(tokenizer)} {max_length} {len(texts)}".encode())
+    windows = "" if overlap is None else f" windows {overlap}"
+    digest.update(f"{tokenizer_sha256(tokenizer)} {max_length} {len(texts)}{windows}".encode())
     for text in texts:
         encoded = text.encode()
         digest.update(len(encoded).to_bytes(8, "little") + encoded)

@@ -18,7 +18,7 @@ class Scored:
 
     labels: Labels  # (R,)
     logits: Logits  # (R, C)
-    lengths: NDArray[np.int64]  # (R,) tokens, as cut at the length limit
+    lengths: NDArray[np.int64]  # (R,) tokens as read: cut at the length limit, or those of all windows
     seconds: float
 
 

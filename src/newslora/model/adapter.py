@@ -42,8 +42,15 @@ class AdapterCard:
     lora: dict[str, Any]
     multi_label: bool = False
     label_separator: str = ";"  # between the labels of a row in a CSV file
+    long_texts: str = "cut"  # this and the next as in data's settings
+    window_overlap: int = 0
     weights_sha256: str = ""
     format: int = FORMAT
+
+    @property
+    def overlap(self) -> int | None:
+        """Tokens that windows share; None where long texts are cut."""
+        return self.window_overlap if self.long_texts == "windows" else None
 
 
 def save_adapter(model: "PeftModel", tokenizer: "PreTrainedTokenizerBase", card: AdapterCard, folder: Path) -> str:

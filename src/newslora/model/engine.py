@@ -63,7 +63,7 @@ class PaddedEngine:
             seed_everything(*dropout_seed)
         with self.precision.autocast(self.device):
             logits: torch.Tensor = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        return logits.float()
+        return _of_rows(logits.float(), batch)
 
 
 class PackedEngine:
@@ -87,10 +87,10 @@ class PackedEngine:
         return self.seeded_logits(batch, bits)
 
     def seeded_logits(self, batch: AnyBatch, bits: DropoutBits | None) -> "torch.Tensor":
-        """As `logits`, without seeding anything: what a captured step may hold."""
+        """As `logits`, without seeding anything: what a captured step may hold, where every row is one window."""
         assert isinstance(batch, SegmentedBatch)
         self.model.train(bits is not None)
-        return self._encoder.logits(batch, bits)
+        return _of_rows(self._encoder.logits(batch, bits), batch)
 
 
 def engine_name(config: Any, setting: str, precision: Precision, device: "torch.device") -> str:
@@ -139,3 +139,17 @@ def make_engine(
     if release:
         encoder.release_stock_weights()
     return PackedEngine(model, encoder)
+
+
+def _of_rows(logits: "torch.Tensor", batch: AnyBatch) -> "torch.Tensor":
+    """(W, C) logits of windows -> (B, C) of rows: the mean of each row's windows.
+
+    Mean pooling of a text's parts is among the hierarchical methods of Sun et al. 2019 ("How to Fine-Tune BERT for Text
+    Classification", arXiv:1905.05583). Theirs is of features, before the classifier's last layer; that layer is linear, so
+    this is the same, and the stock head stays as it is. Unlike a maximum, the mean does not grow with the number of windows,
+    and every window learns.
+    """
+    if batch.owners is None:
+        return logits
+    sums = logits.new_zeros(len(batch), logits.shape[1]).index_add(0, batch.owners, logits)
+    return sums / batch.owners.bincount(minlength=len(batch))[:, None]

@@ -22,14 +22,33 @@ def predict_logits(
 
     Args:
         engine: a classifier.
-        rows: R rows; they run longest first, so batches hold rows of like length.
-        batch_size: most rows a forward pass.
-        batch_tokens: most tokens a forward pass, padding counted (a single longer row runs alone).
-        progress: told the rows of each finished batch.
+        rows: R rows; they run longest first, so batches hold rows of like length. Those of several windows run window by
+            window, so that no row is too long for a batch.
+        batch_size: most rows (or windows) a forward pass.
+        batch_tokens: most tokens a forward pass, padding counted (a single longer row or window runs alone).
+        progress: told the rows of each finished batch; a row counts with its first window.
 
     Returns:
         (R, C) float32.
     """
+    if (firsts := rows.tokens.firsts) is not None:
+        begins = np.zeros(int(firsts[-1]), dtype=np.int64)
+        begins[firsts[:-1]] = 1
+        windows = Rows(rows.tokens.windows, np.full(len(begins), -1, dtype=np.int64), rows.pad_id)
+        found = _predict(engine, windows, batch_size, batch_tokens, lambda some: progress(int(begins[some].sum())))
+        sums: NDArray[np.float32] = np.add.reduceat(found, firsts[:-1])
+        return (sums / np.diff(firsts)[:, None]).astype(np.float32)
+    return _predict(engine, rows, batch_size, batch_tokens, lambda some: progress(len(some)))
+
+
+def _predict(
+    engine: Engine,
+    rows: Rows,
+    batch_size: int | None,
+    batch_tokens: int | None,
+    done: Callable[[NDArray[np.int64]], None],
+) -> NDArray[np.float32]:
+    """Rows of one window each -> (R, C) logits; `done` is told the row numbers of each finished batch."""
     import torch
 
     plan = sorted_batches(rows.tokens.lengths, batch_size, batch_tokens)
@@ -42,7 +61,7 @@ def predict_logits(
         while len(queued) > keep:
             chunk, answer = queued.popleft()
             logits[chunk] = answer.cpu().numpy()  # waits for the device, with `keep` batches still queued
-            progress(len(chunk))
+            done(chunk)
 
     with torch.inference_mode():
         for chunk, batch in zip(plan, batches, strict=True):

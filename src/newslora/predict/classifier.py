@@ -210,7 +210,7 @@ class Classifier:
         """
         check_texts(texts)
         stripped = [text.strip() for text in texts]  # as the rows it was trained on
-        tokens = tokenize(self.tokenizer, stripped, self.card.max_length)
+        tokens = tokenize(self.tokenizer, stripped, self.card.max_length, overlap=self.card.overlap)
         return Rows(tokens, np.full(len(texts), -1, dtype=np.int64), int(self.tokenizer.pad_token_id))
 
     def answer(self, probabilities: Probabilities, members: "NDArray[np.bool_] | None" = None) -> Prediction:

@@ -86,8 +86,10 @@ class Stepper:
         """
         rows = sum(len(batch) for batch in micro_batches)
         with self._on_stream():
-            if self.graphs is not None and len(micro_batches) == 1 and isinstance(micro_batches[0], SegmentedBatch):
-                total = self.graphs(micro_batches[0], self.device, functools.partial(self._seed, step, 0))
+            first = micro_batches[0]
+            whole = len(micro_batches) == 1 and first.owners is None  # of windows, no two batches have one shape
+            if self.graphs is not None and whole and isinstance(first, SegmentedBatch):
+                total = self.graphs(first, self.device, functools.partial(self._seed, step, 0))
             else:
                 total = self._plain(micro_batches, step, rows)
             self.losses.put(step, rows, total)

@@ -106,6 +106,10 @@ class SegmentedBatch:
     def labels(self) -> "torch.Tensor":
         return self.packed.labels
 
+    @property
+    def owners(self) -> "torch.Tensor | None":
+        return self.packed.owners
+
     def to(self, device: "torch.device") -> "SegmentedBatch":
         return SegmentedBatch(self.packed.to(device), self.segments.to(device))
 
