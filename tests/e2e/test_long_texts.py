@@ -110,3 +110,18 @@ def test_an_adapter_from_before_windows_cuts(runs: dict[str, RunFolder], tmp_pat
     found = Classifier.load(run, device="cpu").rows([text]).tokens
     assert found.lengths.tolist() == [LIMIT]
     assert found.firsts is None
+
+
+def test_an_explanation_finds_the_words_beyond_the_limit(runs: dict[str, RunFolder]) -> None:
+    classify = Classifier.load(runs["windows"].path, device="cpu")
+    row = planted(1, 5)[0]
+    one = newslora.explain(classify, row["text"])
+    assert (one.predicted, one.read_to) == (row["label"], None)
+    assert one.probability == pytest.approx(classify(row["text"]).probability, abs=1e-5)
+    assert [word.text for word in one.words] == row["text"].split()  # each once, though windows share some
+    assert sum(word.score for word in one.words) == pytest.approx(one.log_odds - one.baseline, rel=0.01, abs=0.01)
+    behind = row["text"].index(DECISIVE[row["label"]])
+    assert one.top(1)[0].start >= behind
+    cut = newslora.explain(Classifier.load(runs["cut"].path, device="cpu"), row["text"])
+    assert cut.read_to is not None
+    assert cut.read_to < behind

@@ -186,6 +186,23 @@ def test_the_report_shows_what_there_is(run: RunFolder) -> None:
     page = run.report_file.read_text(encoding="utf-8")
     assert all(name in page for name in NAMES)
     assert "Confusion matrix" not in page
+    assert "Micro F1" in page
+    card = (run.adapter / "README.md").read_text(encoding="utf-8")
+    assert "logits.sigmoid()" in card
+    assert "argmax" not in card
+
+
+def test_each_label_of_a_text_is_explained_by_itself(run: RunFolder) -> None:
+    classify = Classifier.load(run.path)
+    text = next(row["text"] for row in planted(160) if len(row["labels"]) == 2)
+    answer = classify(text)
+    assert len(answer.labels) == 2
+    for label in answer.labels:
+        one = newslora.explain(classify, text, label=label)
+        assert one.predicted.split(";") == list(answer.labels)
+        assert one.probability == pytest.approx(answer.probabilities[label], abs=1e-5)
+        assert one.log_odds == pytest.approx(np.log(one.probability / (1 - one.probability)), abs=1e-2)
+        assert one.complete
 
 
 def test_a_damaged_or_foreign_threshold_file_is_refused(run: RunFolder, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ integrated on the word embeddings along the straight line from a baseline to the
 tokens and positions kept: encoders have met that token in pretraining and know it to say nothing.
 
 A text runs alone, its integration steps side by side as one batch: nothing is padded, and the answer does not depend
-on the other texts.
+on the other texts. The windows of a long text are integrated together, for their mean is what answers.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,8 +21,8 @@ from newslora.predict.classifier import Classifier, check_texts
 
 if TYPE_CHECKING:
     import torch
-    from transformers import BatchEncoding
 
+Windows = tuple["torch.Tensor", ...]  # (B, L, H) word embeddings of each window
 FIRST_STEPS, MOST_STEPS = 32, 512  # of the integral; doubled until it is close
 TOLERANCE = 0.01  # of completeness: share of what there is to explain, or as many nats where that is less than one
 BATCH_TOKENS = 2048  # a forward and backward pass; the graph of every layer is held at once
@@ -130,32 +130,32 @@ def explain(
 def _explain_one(classifier: Classifier, text: str, label: str | None) -> Explanation:
     import torch
 
-    stripped = text.strip()  # as the rows the classifier was trained on
     shift = len(text) - len(text.lstrip())
-    encoded = _encode(classifier, stripped)
-    device = classifier.engine.device
-    ids = encoded["input_ids"].to(device)
-    special = encoded["special_tokens_mask"].to(device).bool()
-    masked = ids.masked_fill(~special, _blank_id(classifier))
+    windows = _encode(classifier, text.strip())  # as the rows the classifier was trained on
     base: Any = classifier.engine.model.get_base_model()
-    embeddings = base.get_input_embeddings()
+    embeddings, blank = base.get_input_embeddings(), _blank_id(classifier)
     with torch.no_grad():
-        inside, baseline = embeddings(ids), embeddings(masked)
+        inside = tuple(embeddings(one.ids) for one in windows)
+        baseline = tuple(embeddings(one.ids.masked_fill(~one.special, blank)) for one in windows)
         probabilities = classifier.probabilities(_logits(classifier, inside).cpu().numpy())[0]
         target = int(probabilities.argmax()) if label is None else classifier.labels.index(label)
         ends = [_log_odds(classifier, end, target).item() for end in (inside, baseline)]
     scores, steps = _integrate(classifier, inside, baseline, target, ends[0] - ends[1])
-    kept = (~special[0]).nonzero()[:, 0].tolist()
-    offsets = encoded["offset_mapping"][0].tolist()
-    places = [(offsets[place][0] + shift, offsets[place][1] + shift) for place in kept]
-    read = max((end for _, end in places), default=shift)
-    cut = ids.shape[1] >= classifier.card.max_length and text[read:].strip() != ""
+    tokens = [
+        (start + shift, end + shift, score)
+        for one, scored in zip(windows, scores, strict=True)
+        for (start, end), special, score in zip(one.offsets, one.special[0].tolist(), scored, strict=True)
+        if not special
+    ]
+    tokens.sort(key=lambda token: token[0])  # what two windows share lies side by side, and becomes one word
+    read = max((end for _, end, _ in tokens), default=shift)
+    cut = windows[-1].ids.shape[1] >= classifier.card.max_length and text[read:].strip() != ""
     return Explanation(
         text=text,
         label=classifier.labels[target],
         probability=float(probabilities[target]),
         predicted=classifier.card.label_separator.join(classifier.answer(probabilities).labels),
-        words=join_words(text, places, [scores[place] for place in kept]),
+        words=join_words(text, [token[:2] for token in tokens], [token[2] for token in tokens]),
         log_odds=ends[0],
         baseline=ends[1],
         steps=steps,
@@ -163,19 +163,37 @@ def _explain_one(classifier: Classifier, text: str, label: str | None) -> Explan
     )
 
 
-def _encode(classifier: Classifier, text: str) -> "BatchEncoding":
-    """One row of token ids as the classifier takes it, with places in the text and which tokens are special."""
-    encoded: BatchEncoding = classifier.tokenizer(
-        text,
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Tokens that the classifier reads at once."""
+
+    ids: "torch.Tensor"  # (1, L)
+    special: "torch.Tensor"  # (1, L) bool
+    offsets: list[tuple[int, int]]  # L places in the text
+
+
+def _encode(classifier: Classifier, text: str) -> list[_Window]:
+    """A text in windows as the classifier takes it: one, unless it was trained on several (data.long_texts)."""
+    import torch
+
+    overlap = classifier.card.overlap
+    encoded = classifier.tokenizer(
+        [text],
         truncation=True,
         max_length=classifier.card.max_length,
+        return_overflowing_tokens=overlap is not None,
+        stride=overlap or 0,
         return_offsets_mapping=True,
         return_special_tokens_mask=True,
         return_attention_mask=False,
         return_token_type_ids=False,
-        return_tensors="pt",
     )
-    return encoded
+    device = classifier.engine.device
+    parts = zip(encoded["input_ids"], encoded["special_tokens_mask"], encoded["offset_mapping"], strict=True)
+    return [
+        _Window(torch.tensor([ids], device=device), torch.tensor([special], device=device).bool(), offsets)
+        for ids, special, offsets in parts
+    ]
 
 
 def _blank_id(classifier: Classifier) -> int:
@@ -185,12 +203,13 @@ def _blank_id(classifier: Classifier) -> int:
 
 
 def _integrate(
-    classifier: Classifier, inside: "torch.Tensor", baseline: "torch.Tensor", target: int, wanted: float
-) -> tuple[list[float], int]:
-    """(1, L, H) embeddings and baseline -> L scores that add up to `wanted`, and the steps that took."""
+    classifier: Classifier, inside: Windows, baseline: Windows, target: int, wanted: float
+) -> tuple[list[list[float]], int]:
+    """Embeddings and baseline of each window -> L scores each that add up to `wanted` together, and the steps that took."""
     from captum.attr import IntegratedGradients
 
-    integral = IntegratedGradients(lambda embedded: _log_odds(classifier, embedded, target))
+    integral = IntegratedGradients(lambda *embedded: _log_odds(classifier, embedded, target))
+    tokens = sum(window.shape[1] for window in inside)
     steps = FIRST_STEPS
     while True:
         parts = integral.attribute(
@@ -198,27 +217,29 @@ def _integrate(
             baseline,
             n_steps=steps,
             method="gausslegendre",
-            internal_batch_size=max(1, BATCH_TOKENS // inside.shape[1]),
+            internal_batch_size=max(1, BATCH_TOKENS // tokens),
         )
-        scores = parts.double().sum(-1)[0]
-        close = abs(float(scores.sum()) - wanted) <= TOLERANCE * max(1.0, abs(wanted))
+        scores = [part.double().sum(-1)[0].tolist() for part in parts]
+        close = abs(sum(map(sum, scores)) - wanted) <= TOLERANCE * max(1.0, abs(wanted))
         if close or steps >= MOST_STEPS:
-            return scores.tolist(), steps
+            return scores, steps
         steps *= 2
 
 
-def _logits(classifier: Classifier, embedded: "torch.Tensor") -> "torch.Tensor":
-    """(B, L, H) word embeddings -> (B, C) logits: of the stock model, LoRA in, dropout out."""
+def _logits(classifier: Classifier, embedded: Windows) -> "torch.Tensor":
+    """Word embeddings of each window -> (B, C) logits: of the stock model, LoRA in, dropout out, mean over windows."""
     import torch
 
     model = classifier.engine.model.eval()
-    attended = torch.ones(embedded.shape[:2], dtype=torch.int64, device=embedded.device)
-    logits: torch.Tensor = model(inputs_embeds=embedded, attention_mask=attended).logits
-    return logits
+    logits = []
+    for window in embedded:
+        attended = torch.ones(window.shape[:2], dtype=torch.int64, device=window.device)
+        logits.append(model(inputs_embeds=window, attention_mask=attended).logits)
+    return torch.stack(logits).mean(0)
 
 
-def _log_odds(classifier: Classifier, embedded: "torch.Tensor", label: int) -> "torch.Tensor":
-    """(B, L, H) word embeddings -> (B,) log p / (1 - p) of one label: its logit, against the others together if one holds."""
+def _log_odds(classifier: Classifier, embedded: Windows, label: int) -> "torch.Tensor":
+    """(B,) log p / (1 - p) of one label: its logit, less what the others come to together where only one can hold."""
     import torch
 
     logits = _logits(classifier, embedded) / classifier.temperature

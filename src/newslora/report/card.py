@@ -110,6 +110,7 @@ def _kept(path: Path) -> dict[str, Any]:
 
 def _body(run: RunFolder, manifest: dict[str, Any], data: dict[str, Any], evaluations: Sequence[dict[str, Any]]) -> str:
     labels = ", ".join(_text(label) for label in data["labels"])
+    windows = run.recipe().data.long_texts == "windows"
     sections = [
         f"# {_text(_title(manifest))}",
         f"A LoRA adapter that turns {_text(_base(manifest).hub_name)} into a classifier of texts with "
@@ -118,11 +119,11 @@ def _body(run: RunFolder, manifest: dict[str, Any], data: dict[str, Any], evalua
         "## Training data",
         _training_data(data),
         "## Model",
-        _model(manifest, data, evaluations),
+        _model(manifest, data, evaluations, windows),
         "## How to use it",
         _usage(manifest, any(one.get("multi_label") for one in evaluations)),
         "## Limitations",
-        _limitations(data, evaluations),
+        _limitations(data, evaluations, windows),
         "## How it was made",
         _making(run, manifest),
     ]
@@ -161,7 +162,7 @@ def _training_data(data: dict[str, Any]) -> str:
     return table + cut
 
 
-def _model(manifest: dict[str, Any], data: dict[str, Any], evaluations: Sequence[dict[str, Any]]) -> str:
+def _model(manifest: dict[str, Any], data: dict[str, Any], evaluations: Sequence[dict[str, Any]], windows: bool) -> str:
     model, counts, base = manifest["model"], manifest["model"]["parameters"], manifest["backbone"]
     share = percent(counts["trainable"] / counts["total"])
     revision = f", revision `{base['revision']}`" if base["revision"] else ""
@@ -174,7 +175,9 @@ def _model(manifest: dict[str, Any], data: dict[str, Any], evaluations: Sequence
             f"{count(counts['lora'])} LoRA, {count(counts['head'])} head",
             f"- LoRA: rank {model['rank']}, alpha {model['alpha']:g}, dropout {model['dropout']:g}, in "
             f"{model['adapted_modules']} modules ({', '.join(_text(one['name']) for one in model['adapted'])})",
-            f"- Reads the first {count(data['max_length'])} tokens of a text",
+            f"- Reads windows of {count(data['max_length'])} tokens, whose mean answers; with PEFT alone that is yours to do"
+            if windows
+            else f"- Reads the first {count(data['max_length'])} tokens of a text",
             f"- Temperature: {temperature:.4g}; newslora divides the logits by it, with PEFT alone it is yours to do",
             f"- Adapter SHA-256 `{manifest['adapter_sha256']}`",
         ]
@@ -212,12 +215,14 @@ print({answer})
 ```"""
 
 
-def _limitations(data: dict[str, Any], evaluations: Sequence[dict[str, Any]]) -> str:
+def _limitations(data: dict[str, Any], evaluations: Sequence[dict[str, Any]], windows: bool) -> str:
     found = [
         "Every text gets one of these labels, also one that fits none of them."
         if not any(one.get("multi_label") for one in evaluations)
         else "A label's threshold was tuned on the validation rows; with PEFT alone, applying it is yours to do.",
-        f"A text's tokens after the first {count(data['max_length'])} are not read.",
+        "Words far apart in a long text meet in the mean of its windows only."
+        if windows
+        else f"A text's tokens after the first {count(data['max_length'])} are not read.",
         "The numbers hold for texts like the evaluated rows; other publishers, years or languages were not measured. "
         "What language the texts are in was not recorded unless the header says it.",
         "Errors and slants of the base model and of the training labels carry over.",
