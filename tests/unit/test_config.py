@@ -36,6 +36,8 @@ REFERENCE = {
     "data.header": None,
     "data.max_quarantine_share": 0.01,
     "data.max_length": 512,
+    "data.long_texts": "cut",
+    "data.window_overlap": 64,
     "data.workers": 4,
     "model.backbone": "roberta-base",
     "model.revision": None,

@@ -147,6 +147,18 @@ def test_steps_by_shape_are_plain_steps() -> None:
     assert re.search("steps run one by one.*not permitted when stream is capturing", notes[0])
 
 
+def test_rows_of_several_windows_take_plain_steps() -> None:
+    """A captured step would keep whose windows those of its first batch were."""
+    windows = make_rows(48)
+    firsts = np.concatenate([np.arange(0, 24, 3), np.arange(24, 49)])  # eight rows of three windows, 24 of one
+    rows = Rows(TokenTable(windows.tokens.ids, windows.tokens.offsets, firsts), windows.labels[:32], pad_id=0)
+    stepper = make_stepper(late=True, capture=replay_again)
+    for step in range(2 * (WARM_UP + 1)):  # the same two batches, again and again
+        stepper([stepper.engine.collate(rows, [[0, 1, 2, 3], [28, 29, 30, 31]][step % 2])], step)
+    assert stepper.graphs is not None
+    assert len(stepper.graphs) == 1  # of the batch of single windows
+
+
 def test_the_batch_of_another_size_is_not_captured() -> None:
     """Shapes differ in rows, T and the longest row; each is plain until it has been seen often enough."""
     rows, captures = make_rows(60), []

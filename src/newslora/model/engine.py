@@ -149,7 +149,10 @@ def _of_rows(logits: "torch.Tensor", batch: AnyBatch) -> "torch.Tensor":
     this is the same, and the stock head stays as it is. Unlike a maximum, the mean does not grow with the number of windows,
     and every window learns.
     """
+    import torch
+
     if batch.owners is None:
         return logits
-    sums = logits.new_zeros(len(batch), logits.shape[1]).index_add(0, batch.owners, logits)
-    return sums / batch.owners.bincount(minlength=len(batch))[:, None]
+    # a product, not index_add: on a GPU that sums in no fixed order, and counting windows there waits for the device
+    owned = batch.owners == torch.arange(len(batch), device=logits.device)[:, None]  # (B, W)
+    return (owned / owned.sum(dim=1, keepdim=True)) @ logits
