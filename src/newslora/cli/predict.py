@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from newslora.cli.common import OutputFlag, SetFlags, counting, data_changes, remarks
+from newslora.cli.common import OutputFlag, SetFlags, data_changes, remarks
 
 
 def predict(
@@ -19,13 +19,16 @@ def predict(
     top_k: int | None = None,
     probabilities: Annotated[bool, Parameter(negative="")] = False,
     abstain: float | None = None,
+    fresh: Annotated[bool, Parameter(negative="")] = False,
     precision: str = "fp32",
     device: str | None = None,
 ) -> None:
     """Classify rows: every input row comes out once, in order, with label, probability, or the error that kept it out.
 
-    With --top-k, --probabilities or --abstain, and where a row may carry several labels, what goes to standard output is JSON
-    lines. A CSV file then holds the labels of a row with data.label_separator between.
+    Finished rows are kept in OUTPUT.partial until the output is whole: stopped, killed or out of disk, the same command goes
+    on behind them and ends with the same bytes. With --top-k, --probabilities or --abstain, and where a row may carry
+    several labels, what goes to standard output is JSON lines. A CSV file then holds the labels of a row with
+    data.label_separator between.
 
     Parameters
     ----------
@@ -44,17 +47,21 @@ def predict(
     abstain
         Decide a row only where its answer set is a single label; the set holds the right label for this share of rows
         like the validation rows, as 0.99. The others are marked abstained, with their sets. Needs the extra 'abstain'.
+    fresh
+        Begin again, whatever an earlier sitting left in OUTPUT.partial.
     precision
         'fp32', in which a text's answer does not depend on its neighbours beyond rounding; 'bf16'; or 'auto', the device's
         fastest, which moves probabilities in the third digit.
     device
         'cpu', 'cuda', ...
     """
+    from newslora.cli.screen import RowsProgress
     from newslora.config import load_recipe
     from newslora.errors import SettingsError
     from newslora.predict.answers import Answers
     from newslora.predict.bulk import predict_lines, predict_source, print_source
     from newslora.predict.classifier import Classifier
+    from newslora.training.signals import stop_on_signal
 
     data = load_recipe("seed", data_changes(settings)).data
     classifier = Classifier.load(run, device, precision)
@@ -65,13 +72,14 @@ def predict(
     if source == "-":
         if output is not None:
             raise SettingsError("Standard input goes to standard output: leave --output out, or name a file as input.")
-        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # a broken line is reported, not fatal
-        counted = predict_lines(classifier, sys.stdin, sys.stdout, answers)
+        counted = predict_lines(classifier, sys.stdin.buffer, sys.stdout, answers)
     elif output is None:
         counted = print_source(classifier, source, sys.stdout, data, answers)
     else:
-        with counting("rows classified") as progress:
-            counted = predict_source(classifier, source, output, data, progress, answers)
+        with stop_on_signal() as request, RowsProgress(console) as progress:
+            counted = predict_source(
+                classifier, source, output, data, progress.told, answers, fresh, lambda: request.signal_number
+            )
         console.print(f"{counted.rows:,} rows in {output}", highlight=False, markup=False)
     if abstain is not None:
         console.print(f"{counted.abstained:,} of {counted.rows:,} rows were left undecided at level {abstain:g}.")

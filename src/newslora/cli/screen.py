@@ -64,6 +64,44 @@ class ProgressWatcher:
         self._bar.stop()
 
 
+class RowsProgress:
+    """A bar of the source read, with rows, rows a second and time left; what an earlier sitting did is no speed of this one."""
+
+    def __init__(self, console: "Console") -> None:
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[rows]:,} rows  {task.fields[rate]} rows/s"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=console,
+            transient=True,
+        )
+        self._task: Any = None
+        self._rows = 0
+        self._clock = _Clock()
+
+    def __enter__(self) -> "RowsProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._bar.stop()
+
+    def told(self, rows: int, share: float | None) -> None:
+        """Rows finished in all, and the share of the source read, None where unknown; the first call is the start."""
+        rate = self._clock.rate(rows - self._rows)
+        self._rows = rows
+        if self._task is None:
+            if rows:
+                self._bar.console.print(f"Going on behind row {rows:,}", highlight=False)
+            self._task = self._bar.add_task("", total=None, rows=rows, rate="-")
+        total = None if share is None else 1.0
+        self._bar.update(self._task, total=total, completed=share, rows=rows, rate=f"{rate:,.0f}" if rate else "-")
+
+
 class _Clock:
     """Rows a second since it was made, the first call not counted."""
 

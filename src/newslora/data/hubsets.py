@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from newslora.data.lines import Meter
 from newslora.data.readers import RawRow, Table
 from newslora.errors import DataError, MissingExtraError, NetworkError, NewsloraError, StorageError
 from newslora.hub import disk_refusal, hub_answers, hub_unreachable
@@ -20,19 +21,23 @@ def dataset_table(dataset: Any) -> Table:
     inner = {name: getattr(feature, "feature", None) for name, feature in dataset.features.items()}  # of a list
     listed = {name: feature.names for name, feature in inner.items() if isinstance(feature, ClassLabel)}
 
-    def rows() -> Iterator[RawRow]:
-        for number, fields in enumerate(dataset, 1):
+    meter = Meter()
+
+    def behind(number: int, end: int) -> Iterator[RawRow]:
+        for place, fields in enumerate(dataset.skip(number), number + 1):
+            meter.share = place / len(dataset)
             for column, names in named.items():
                 value = fields[column]
                 fields[column] = names[value] if value is not None and 0 <= value < len(names) else None
             for column, names in listed.items():
                 values = fields[column]
                 fields[column] = None if values is None else [names[value] for value in values]
-            yield RawRow(number, fields)
+            yield RawRow(place, fields)
 
     digest = hashlib.sha256(str(dataset._fingerprint).encode()).hexdigest()
     names: Sequence[Sequence[str]] = list((named | listed).values())
-    return Table(tuple(dataset.column_names), rows(), True, digest, tuple(names[0]) if len(names) == 1 else None)
+    label_names = tuple(names[0]) if len(names) == 1 else None
+    return Table(tuple(dataset.column_names), behind(0, 0), True, digest, label_names, behind, meter)
 
 
 def _datasets() -> Any:

@@ -2,24 +2,36 @@
 
 import contextlib
 import csv
-import gzip
-import io
 import itertools
 import json
+import os
 import zlib
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NamedTuple
 
+from newslora.data.lines import LINE_LIMIT, Line, LineReader, Meter
 from newslora.errors import DataError, NewsloraError
 from newslora.files import sha256_file
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 PACKED = (".gz", ".zst")
 CELL_LIMIT = 10_000_000  # characters; a longer cell is a lost quote, not an article
-CsvRecord = tuple[list[str], str | None]  # cells, and why they cannot be trusted, if they cannot
+PARQUET_ROWS = 4096  # read at once,
+PARQUET_BYTES = 16_000_000  # but no more than about this
+OVERLONG = f"a line of over {LINE_LIMIT:,} characters"
+Behind = Callable[[int, int], Iterator["RawRow"]]  # number and end of a row -> the rows behind it
+
+
+class CsvRecord(NamedTuple):
+    """Cells, why they cannot be trusted, if they cannot, and where the record ends, as `RawRow.end`."""
+
+    cells: list[str]
+    problem: str | None
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +41,26 @@ class RawRow:
     number: int  # 1-based, header not counted
     fields: dict[str, Any]
     problem: str | None = None
+    end: int = field(default=0, compare=False)  # bytes of the text up to the row's end, where rows are lines of text
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """An opened source: column names, rows to be read once, and a hash of what was read."""
+    """An opened source: column names, rows to be read once, and a hash of what is read."""
 
     columns: tuple[str, ...]
     rows: Iterator[RawRow]
     has_header: bool
     sha256: str
     label_names: tuple[str, ...] | None = None  # a classes.txt beside the file, as AG News is shipped
+    behind: Behind | None = None  # where a row can be found again without reading those before it
+    meter: Meter = field(default_factory=Meter, compare=False)
+
+    def rows_behind(self, number: int, end: int) -> Iterator[RawRow]:
+        """The rows behind row `number`, which ends at `end`; all of them behind row 0."""
+        if number and self.behind is not None:
+            return self.behind(number, end)
+        return itertools.islice(self.rows, number, None)
 
 
 def open_file(path: Path, header: bool | None = None) -> Table:
@@ -51,63 +72,96 @@ def open_file(path: Path, header: bool | None = None) -> Table:
             f"(each also with {' or '.join(PACKED)}). Rename it or convert it."
         )
     with _reading(path):
-        if path.stat().st_size == 0:
+        before = path.stat()
+        if before.st_size == 0:
             raise DataError(f"The file {path} is empty. A data file has at least one row of text and label.")
-        digest = sha256_file(path)
-        label_names = _class_names(path.parent / "classes.txt")
+        digest, meter = sha256_file(path), Meter()
         if kind == ".parquet":
-            columns, rows = _parquet_rows(path)
-            return Table(columns, _guarded(path, rows), True, digest, label_names)
-        if kind in (".csv", ".tsv"):
-            found, has_header, rows = _csv_rows(path, kind, header)
-            return Table(found, _guarded(path, rows), has_header, digest, label_names)
-        rows = json_rows(path)
-        first = list(itertools.islice(rows, 100))
+            columns, behind = _parquet_rows(path, meter)
+            has_header = True
+        elif kind in (".csv", ".tsv"):
+            columns, has_header, behind = _csv_rows(path, kind, header, meter)
+        else:
+            columns, has_header, behind = _json_columns(path), True, partial(json_rows, path, meter)
+        label_names = _class_names(path.parent / "classes.txt")
+
+    def guarded(number: int, end: int) -> Iterator[RawRow]:
+        with _reading(path):
+            yield from behind(number, end)
+            if _changed(before, path.stat()):
+                raise DataError(f"The file {path} changed while it was read. Give a file that nothing writes to.")
+
+    return Table(columns, guarded(0, 0), has_header, digest, label_names, guarded, meter)
+
+
+def _changed(before: os.stat_result, now: os.stat_result) -> bool:
+    return (before.st_size, before.st_mtime_ns) != (now.st_size, now.st_mtime_ns)
+
+
+def _json_columns(path: Path) -> tuple[str, ...]:
+    """All columns of the first 100 rows."""
+    first = list(itertools.islice(json_rows(path), 100))
     if not first:
         raise DataError(f"The file {path} holds no rows. A data file has at least one row of text and label.")
-    columns = tuple(dict.fromkeys(name for row in first for name in row.fields))
     if all(row.problem or not row.fields for row in first):
         reason = first[0].problem or "an object without fields"
         raise DataError(f"No row of {path} can be read; the first is {reason}. Give one object a line, or one array.")
-    return Table(columns, _guarded(path, itertools.chain(first, rows)), True, digest, label_names)
+    return tuple(dict.fromkeys(name for row in first for name in row.fields))
 
 
-def json_rows(path: Path) -> Iterator[RawRow]:
-    """JSON lines, or one JSON array of objects -> rows; a line that is no object becomes a marked row."""
-    with _open_text(path) as stream:
-        start = stream.read(1)
-        while start.isspace():
-            start = stream.read(1)
-        if start == "[":
-            try:
-                values = json.loads(start + stream.read())
-            except (ValueError, RecursionError) as error:
-                raise DataError(
-                    f"The file {path} is not valid JSON: {error}. Give one object a line, or one array of objects."
-                ) from None
-            yield from (_json_row(number, value) for number, value in enumerate(values, 1))
-            return
-        number = 0
-        for line in itertools.chain([start + stream.readline()], stream):
-            if not line.strip():
+def json_rows(path: Path, meter: Meter | None = None, number: int = 0, end: int = 0) -> Iterator[RawRow]:
+    """JSON lines, or one JSON array of objects -> rows; a line that is no object becomes a marked row.
+
+    Args:
+        path: the file.
+        meter: told how far the file is read.
+        number, end: of the row to begin behind.
+    """
+    at_start = end == 0
+    with LineReader(path, end, meter) as lines:
+        for line in lines:
+            end += line.size
+            if not line.text.strip():
                 continue
+            if at_start and line.text.lstrip().startswith("["):
+                yield from itertools.islice(_array_rows(path), number, None)
+                return
+            at_start = False
             number += 1
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield RawRow(number, {"line": line.rstrip("\n")}, f"not JSON: {error}")
-            else:
-                yield _json_row(number, value)
+            yield _line_row(number, line, end)
 
 
-def _json_row(number: int, value: Any) -> RawRow:
+def _array_rows(path: Path) -> Iterator[RawRow]:
+    """The rows of an array, which is read whole; none has an end to go on from."""
+    with LineReader(path) as lines:
+        text = lines.rest().lstrip()
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"The file {path} is not valid JSON: {error}. Give one object a line, or one array of objects."
+        ) from None
+    return (_json_row(number, value, 0) for number, value in enumerate(values, 1))
+
+
+def _line_row(number: int, line: Line, end: int) -> RawRow:
+    if line.overlong:
+        return RawRow(number, {"line": line.text[:200]}, f"not readable as JSON: {OVERLONG}", end)
+    try:
+        value = json.loads(line.text)
+    except (ValueError, RecursionError) as error:
+        return RawRow(number, {"line": line.text.rstrip("\n")}, f"not JSON: {error}", end)
+    return _json_row(number, value, end)
+
+
+def _json_row(number: int, value: Any, end: int) -> RawRow:
     if isinstance(value, dict):
-        return RawRow(number, value)
+        return RawRow(number, value, None, end)
     try:
         line = json.dumps(value)[:200]
     except RecursionError:
         line = "(nested too deeply to show)"
-    return RawRow(number, {"line": line}, f"not a JSON object but {type(value).__name__}")
+    return RawRow(number, {"line": line}, f"not a JSON object but {type(value).__name__}", end)
 
 
 @contextlib.contextmanager
@@ -119,11 +173,6 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except (OSError, EOFError, ValueError, NotImplementedError, zlib.error) as error:  # Arrow's own are among them
         raise DataError(f"The file {path} cannot be read to its end: {error}. Make or copy it again.") from error
-
-
-def _guarded(path: Path, rows: Iterator[RawRow]) -> Iterator[RawRow]:
-    with _reading(path):
-        yield from rows
 
 
 def _class_names(path: Path) -> tuple[str, ...] | None:
@@ -145,82 +194,69 @@ def file_format(path: Path) -> str | None:
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
 
 
-def _open_text(path: Path) -> IO[str]:
-    """UTF-8 text of a possibly compressed file; undecodable bytes become lone surrogates, found row by row later."""
-    raw: Any
-    if path.suffix.lower() == ".gz":
-        raw = gzip.open(path, "rb")  # noqa: SIM115  # closed with the text stream over it
-    elif path.suffix.lower() == ".zst":
-        import pyarrow as pa
-
-        raw = pa.input_stream(path, compression="zstd")  # zstandard.open ends a truncated file without a word
-    else:
-        raw = path.open("rb")
-    stream = io.BufferedReader(raw)
-    try:
-        if stream.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise DataError(f"The file {path} is UTF-16. Save it as UTF-8.")
-    except BaseException:
-        stream.close()
-        raise
-    return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-
-
-def _csv_rows(path: Path, kind: str, header: bool | None) -> tuple[tuple[str, ...], bool, Iterator[RawRow]]:
+def _csv_rows(path: Path, kind: str, header: bool | None, meter: Meter) -> tuple[tuple[str, ...], bool, Behind]:
     """Column names ('1', '2', ... without a header), whether there is one, and the rows."""
     from newslora.data.columns import is_header
 
-    with _open_text(path) as peek:
-        line = next((line for line in peek if line.strip()), "")
+    with LineReader(path) as peek:
+        text = next((line.text for line in peek if line.text.strip()), "")
     # csv.Sniffer guesses wrongly on prose; the delimiter a first line holds most of is right for tables of text
-    delimiter = "\t" if kind == ".tsv" else max(",;\t", key=line.count)
+    delimiter = "\t" if kind == ".tsv" else max(",;\t", key=text.count)
     csv.field_size_limit(CELL_LIMIT)
-    records: Iterator[CsvRecord] = filter(any, _csv_records(path, delimiter))  # ([], None), a blank line, is not a row
-    first, problem = next(records, (None, None))
+    first = next(_csv_records(path, delimiter), None)
     if first is None:
         raise DataError(f"The file {path} holds no rows. A data file has at least one row of text and label.")
-    if problem is not None:
-        raise DataError(f"The first row of {path} is {problem}. Repair or remove it.")
-    has_header = is_header(first) if header is None else header
-    if has_header:
-        columns = tuple(name.strip() for name in first)
-        if len(set(columns)) < len(columns):
-            twice = next(name for name in columns if columns.count(name) > 1)
-            raise DataError(f"The file {path} names the column '{twice}' twice. Give each column its own name.")
-    else:
-        columns = tuple(str(number) for number in range(1, len(first) + 1))
-        records = itertools.chain([(first, None)], records)
-    return columns, has_header, _csv_fields(records, columns)
+    if first.problem is not None:
+        raise DataError(f"The first row of {path} is {first.problem}. Repair or remove it.")
+    has_header = is_header(first.cells) if header is None else header
+    columns = tuple(name.strip() for name in first.cells)
+    if not has_header:
+        columns = tuple(str(number) for number in range(1, len(columns) + 1))
+    elif len(set(columns)) < len(columns):
+        twice = next(name for name in columns if columns.count(name) > 1)
+        raise DataError(f"The file {path} names the column '{twice}' twice. Give each column its own name.")
+    begin = first.end if has_header else 0
+
+    def behind(number: int, end: int) -> Iterator[RawRow]:
+        return _csv_fields(_csv_records(path, delimiter, end or begin, meter), columns, number)
+
+    return columns, has_header, behind
 
 
-def _csv_records(path: Path, delimiter: str) -> Iterator[CsvRecord]:
-    """Records, and why one cannot be trusted.
+def _csv_records(path: Path, delimiter: str, end: int = 0, meter: Meter | None = None) -> Iterator[CsvRecord]:
+    """The records that begin at byte `end`, blank lines left out.
 
     A lost quote swallows lines until the cell limit or the end of the file: only the line that opens it is given up,
     the swallowed ones are read again.
     """
-    with _open_text(path) as stream:
-        again: deque[str] = deque()  # lines to be read once more
-        taken: list[str] = []  # lines of the record being read
+    with LineReader(path, end, meter) as stream:
+        again: deque[Line] = deque()  # lines to be read once more
+        taken: list[Line] = []  # lines of the record being read
         ended = False
 
         def lines() -> Iterator[str]:
             nonlocal ended
-            while line := again.popleft() if again else stream.readline():
+            while line := again.popleft() if again else next(stream, None):
                 taken.append(line)
-                yield line
+                if line.overlong:
+                    raise csv.Error
+                yield line.text
             ended = True
 
         while True:
             for cells in _until_error(csv.reader(lines(), delimiter=delimiter)):
                 if ended or cells is None:  # a record that wants more lines than there are has an open quote
                     break
-                yield cells, None
+                end += sum(line.size for line in taken)
                 taken.clear()
+                if cells:  # not a blank line
+                    yield CsvRecord(cells, None, end)
             if not taken:
                 return
-            problem = f"not readable as CSV: a quote is never closed, or a cell has over {CELL_LIMIT:,} characters"
-            yield [taken[0].rstrip("\r\n")[:200]], problem
+            problem = f"a quote is never closed, or a cell has over {CELL_LIMIT:,} characters"
+            problem = f"not readable as CSV: {OVERLONG if taken[0].overlong else problem}"
+            end += taken[0].size
+            yield CsvRecord([taken[0].text.rstrip("\r\n")[:200]], problem, end)
             again.extendleft(reversed(taken[1:]))
             taken.clear()
             ended = False
@@ -233,19 +269,20 @@ def _until_error(reader: Iterator[list[str]]) -> Iterator[list[str] | None]:
         yield None
 
 
-def _csv_fields(records: Iterator[CsvRecord], columns: tuple[str, ...]) -> Iterator[RawRow]:
-    for number, (cells, problem) in enumerate(records, 1):
+def _csv_fields(records: Iterator[CsvRecord], columns: tuple[str, ...], number: int) -> Iterator[RawRow]:
+    for place, (cells, problem, end) in enumerate(records, number + 1):
         if problem is None and len(cells) != len(columns):
             problem = f"ragged line: {len(cells)} cells where {len(columns)} are expected"
-        yield RawRow(number, dict(zip(columns, cells, strict=False)), problem)
+        yield RawRow(place, dict(zip(columns, cells, strict=False)), problem, end)
 
 
-def _parquet_rows(path: Path) -> tuple[tuple[str, ...], Iterator[RawRow]]:
+def _parquet_rows(path: Path, meter: Meter) -> tuple[tuple[str, ...], Behind]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
+        # with a buffer, a row group of any size is read piece by piece
+        file = pq.ParquetFile(path, buffer_size=1 << 20)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"The file {path} cannot be read as Parquet: {error}.") from None
 
@@ -253,14 +290,29 @@ def _parquet_rows(path: Path) -> tuple[tuple[str, ...], Iterator[RawRow]]:
         text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
         return field.with_type(pa.large_binary()) if text else field
 
-    def rows() -> Iterator[RawRow]:
-        number = itertools.count(1)
-        for batch in file.iter_batches(batch_size=4096):
+    def behind(number: int, end: int) -> Iterator[RawRow]:
+        for batch in _parquet_batches(file, number):
+            meter.share = (number + len(batch)) / file.metadata.num_rows
             # as bytes, for pyarrow refuses a whole batch over one broken text; columns without a text type hold bytes too
             for fields in batch.cast(pa.schema(map(as_bytes, batch.schema))).to_pylist():
-                yield RawRow(next(number), {name: _decoded(value) for name, value in fields.items()})
+                number += 1
+                yield RawRow(number, {name: _decoded(value) for name, value in fields.items()})
 
-    return tuple(file.schema_arrow.names), rows()
+    return tuple(file.schema_arrow.names), behind
+
+
+def _parquet_batches(file: Any, skipped: int) -> Iterator[Any]:
+    """Record batches behind the first `skipped` rows; row groups among those are not read."""
+    for place in range(file.num_row_groups):
+        group = file.metadata.row_group(place)
+        if skipped >= group.num_rows:
+            skipped -= group.num_rows
+            continue
+        rows = PARQUET_BYTES * group.num_rows // max(1, group.total_byte_size)
+        for batch in file.iter_batches(batch_size=min(PARQUET_ROWS, max(1, rows)), row_groups=[place]):
+            if skipped < len(batch):
+                yield batch.slice(skipped)
+            skipped = max(0, skipped - len(batch))
 
 
 def _decoded(value: Any) -> Any:

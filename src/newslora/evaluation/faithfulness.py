@@ -71,8 +71,8 @@ def sample_texts(source: str, rows: int, settings: DataSettings, seed: int) -> l
     Raises:
         DataError: rows that cannot be read, or fewer than two usable ones.
     """
-    _, table, columns = open_texts(source, settings)
-    usable = (text for text, problem in (usable_text(row, columns) for row in table) if problem is None)
+    table, columns = open_texts(source, settings)
+    usable = (text for text, problem in (usable_text(row, columns) for row in table.rows) if problem is None)
     random = np.random.default_rng(seed)
     kept: list[tuple[int, str]] = []  # a reservoir (Vitter 1985, algorithm R), so that any source fits in memory
     seen = 0

@@ -1,24 +1,24 @@
 """A file (or lines of text) -> the same rows with predictions; bad rows come out as rows with an error."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, BinaryIO
 
-from newslora import files
 from newslora.config import DataSettings
-from newslora.data.articles import usable_text
 from newslora.data.columns import find_text_columns
-from newslora.data.readers import RawRow
+from newslora.data.lines import Meter
+from newslora.data.readers import CELL_LIMIT, RawRow, Table
 from newslora.data.sources import open_table, parse_source, split_for
-from newslora.errors import SettingsError, near
+from newslora.errors import InterruptedRun, SettingsError, near
 from newslora.predict.answers import Answers
+from newslora.predict.chunks import CHUNK, CHUNK_CHARACTERS, Chunk, ahead, chunks, finish
 from newslora.predict.classifier import Classifier
-from newslora.predict.writers import OUTPUTS, Writer, file_writer, json_writer, tab_writer
+from newslora.predict.partial import Partial, State
+from newslora.predict.writers import OUTPUTS, Format, Writer, file_format, json_writer, tab_writer
 
-CHUNK = 1024  # rows in memory at once; enough for batches of like length
+BLOCK = 1 << 20  # bytes of a stream taken at a time, or fewer where no more are there
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,58 +36,70 @@ def predict_source(
     source: str,
     output: Path,
     settings: DataSettings,
-    progress: Callable[[int], None] = lambda rows: None,
+    progress: Callable[[int, float | None], None] = lambda rows, share: None,
     answers: Answers | None = None,
+    fresh: bool = False,
+    stop: Callable[[], int | None] = lambda: None,
 ) -> Counted:
     """Classify every row of a source into `output` (CSV, JSON lines or Parquet by its suffix), which appears when whole.
+
+    Until then finished rows are kept in `OUTPUT.partial`. Stopped in whatever way and called again, it goes on behind them
+    and ends with the same bytes.
 
     Args:
         classifier: a loaded run.
         source: as `data.source`; the test split of one that has splits.
         output: file to make.
         settings: for column names and header; the text columns default to those found.
-        progress: told the rows of each finished chunk.
+        progress: told the finished rows and the share of the source read (None where unknown): when it begins, with those of
+            an earlier sitting, and after each chunk.
         answers: what to tell of each row; None: label and probability.
+        fresh: forget what an earlier sitting left.
+        stop: asked after each chunk; a signal's number ends the sitting.
 
     Raises:
-        SettingsError: an output suffix that names no format, or a level of abstention the run cannot tell.
+        SettingsError: an output that cannot be written, or a level of abstention the run cannot tell.
         DataError: an unreadable source.
+        RunError: an earlier sitting had other settings, rows or weights, or another process writes this output.
         MissingExtraError: abstaining needs the extra 'abstain'.
-        StorageError: the disk refuses.
+        StorageError: the disk refuses; finished rows stay.
+        InterruptedRun: `stop` named a signal; finished rows stay.
     """
-    if output.suffix.lower() not in OUTPUTS:
-        raise SettingsError(
-            f"The output '{output}' ends in '{output.suffix}'. Allowed: {', '.join(OUTPUTS)}.{near(output.suffix, OUTPUTS)}"
-        )
+    kind = _check_output(output, source)
     told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
-    columns, rows, text_columns = open_texts(source, settings)
-    with files.atomic_path(output) as temporary, ExitStack() as stack:
-        separator = classifier.card.label_separator
-        write = file_writer(temporary, output.suffix.lower(), columns, told.columns(), stack, separator)
-        return _run(classifier, rows, text_columns, told, write, progress)
+    table, text_columns = open_texts(source, settings)
+    form = file_format(kind, table.columns, told.columns(), classifier.card.label_separator)
+    plan = _plan(classifier, table, text_columns, told, kind)
+    with Partial.open(output, plan, fresh) as partial:
+        progress(partial.state.rows, partial.state.share)
+        if not partial.state.whole:
+            _fill(partial, classifier, table, text_columns, told, form, progress, stop)
+        partial.publish(form.convert)
+    done = partial.state
+    return Counted(done.rows, done.rows - done.abstained - done.failed, done.abstained, done.failed)
 
 
-def predict_lines(
-    classifier: Classifier, lines: Iterable[str], output: IO[str], answers: Answers | None = None
-) -> Counted:
-    """One text a line -> one line `label TAB probability TAB text`; a line that cannot be used says why.
+def predict_lines(classifier: Classifier, stream: BinaryIO, output: IO[str], answers: Answers | None = None) -> Counted:
+    """One UTF-8 text a line -> one line `label TAB probability TAB text`; a line that cannot be used says why.
 
-    Where `answers` asks for more, each line is a JSON object, as in a .jsonl file.
+    Lines are answered as they come: those that are there together in one go, the last without waiting for the next. Where
+    `answers` asks for more, each line is a JSON object, as in a .jsonl file.
     """
-    rows = (RawRow(number, {"text": line.rstrip("\r\n")}) for number, line in enumerate(lines, 1))
-    return _print(classifier, rows, ("text",), output, answers)
+    made = (one for rows in _arriving(stream) for one in chunks(classifier, rows, ("text",), Meter()))
+    return _print(classifier, made, ("text",), output, answers)
 
 
 def print_source(
     classifier: Classifier, source: str, output: IO[str], settings: DataSettings, answers: Answers | None = None
 ) -> Counted:
-    """Like `predict_source`, printed as `predict_lines` prints."""
-    _, rows, text_columns = open_texts(source, settings)
-    return _print(classifier, rows, text_columns, output, answers)
+    """Like `predict_source`, printed as `predict_lines` prints; it cannot be gone on with."""
+    table, text_columns = open_texts(source, settings)
+    made = ahead(chunks(classifier, table.rows, text_columns, table.meter))
+    return _print(classifier, made, text_columns, output, answers)
 
 
-def open_texts(source: str, settings: DataSettings) -> tuple[tuple[str, ...], Iterator[RawRow], tuple[str, ...]]:
-    """A source (its test split where it has splits) -> its columns, its rows, and which columns hold the text.
+def open_texts(source: str, settings: DataSettings) -> tuple[Table, tuple[str, ...]]:
+    """A source (its test split where it has splits) -> its rows, and which columns hold the text.
 
     Raises:
         DataError: an unreadable source, or no column of text.
@@ -98,46 +110,120 @@ def open_texts(source: str, settings: DataSettings) -> tuple[tuple[str, ...], It
     label = settings.label_column
     if label is None and not table.has_header and len(table.columns) >= 3:
         label = table.columns[0]  # AG News' own form: class, title, description
-    text_columns = find_text_columns(table.columns, settings.text_columns, table.has_header, label, f"'{source}'")
-    return table.columns, table.rows, text_columns
+    return table, find_text_columns(table.columns, settings.text_columns, table.has_header, label, f"'{source}'")
+
+
+def _check_output(output: Path, source: str) -> str:
+    """The suffix of an output that can be written."""
+    suffix = output.suffix.lower()
+    if suffix not in OUTPUTS:
+        raise SettingsError(
+            f"The output '{output}' ends in '{output.suffix}'. Allowed: {', '.join(OUTPUTS)}.{near(output.suffix, OUTPUTS)}"
+        )
+    if output.is_dir():
+        raise SettingsError(f"The output '{output}' is a folder. Name a file in it.")
+    if output.exists() and Path(source).exists() and output.samefile(source):
+        raise SettingsError(f"The output '{output}' is the input: name another file with --output.")
+    return suffix
+
+
+def _plan(
+    classifier: Classifier, table: Table, text_columns: Sequence[str], answers: Answers, kind: str
+) -> dict[str, Any]:
+    """All that decides the output's bytes. The input by the hash of its content: a copy elsewhere is the same input."""
+    return {
+        "input": table.sha256,
+        "header": table.has_header,
+        "columns": table.columns,
+        "text columns": text_columns,
+        "output": kind,
+        "rows a chunk": (CHUNK, CHUNK_CHARACTERS),
+        **asdict(answers),
+        **classifier.identity(),
+    }
+
+
+def _fill(
+    partial: Partial,
+    classifier: Classifier,
+    table: Table,
+    text_columns: Sequence[str],
+    answers: Answers,
+    form: Format,
+    progress: Callable[[int, float | None], None],
+    stop: Callable[[], int | None],
+) -> None:
+    """Bring `partial` from its state to the source's end."""
+    if not partial.state.size:
+        partial.add(form.head, partial.state)
+    rows = table.rows_behind(partial.state.rows, partial.state.end)
+    for chunk in ahead(chunks(classifier, rows, text_columns, table.meter)):
+        finished = finish(classifier, chunk, answers)
+        partial.add(form.encode(finished), _counted(partial.state, chunk, finished, answers))
+        progress(partial.state.rows, chunk.share)
+        if (number := stop()) is not None:
+            partial.commit()
+            raise InterruptedRun(
+                f"Stopped after {partial.state.rows:,} rows, which are kept in {partial.folder}. Go on with the same "
+                "command.",
+                number,
+            )
+    partial.commit(whole=True)
+
+
+def _counted(state: State, chunk: Chunk, finished: list[dict[str, Any]], answers: Answers) -> State:
+    abstained = 0 if answers.abstain is None else sum(row["abstained"] is True for row in finished)
+    return replace(
+        state,
+        rows=state.rows + len(finished),
+        abstained=state.abstained + abstained,
+        failed=state.failed + sum(row["error"] is not None for row in finished),
+        end=chunk.rows[-1].end,
+        share=chunk.share,
+    )
 
 
 def _print(
     classifier: Classifier,
-    rows: Iterable[RawRow],
+    made: Iterable[Chunk],
     text_columns: tuple[str, ...],
     output: IO[str],
     answers: Answers | None,
 ) -> Counted:
     told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
-    write = tab_writer(output, text_columns) if told.plain else json_writer(output)
-    return _run(classifier, rows, text_columns, told, write, lambda rows: None)
-
-
-def _run(
-    classifier: Classifier,
-    rows: Iterable[RawRow],
-    text_columns: tuple[str, ...],
-    answers: Answers,
-    write: Writer,
-    progress: Callable[[int], None],
-) -> Counted:
-    total = abstained = failed = 0
-    source, added = iter(rows), answers.columns()
-    while chunk := list(itertools.islice(source, CHUNK)):
-        checked = [usable_text(row, text_columns) for row in chunk]
-        found = iter(classifier([text for text, problem in checked if problem is None], answers.abstain))
-        finished = []
-        for row, (_, problem) in zip(chunk, checked, strict=True):
-            fields = {name: value for name, value in row.fields.items() if name not in added}
-            if problem is None:
-                prediction = next(found)
-                abstained += prediction.abstained
-                finished.append(fields | answers.of(prediction))
-            else:
-                failed += 1
-                finished.append(fields | answers.of_failed(problem))
+    write: Writer = tab_writer(output, text_columns) if told.plain else json_writer(output)
+    state = State()
+    for chunk in made:
+        finished = finish(classifier, chunk, told)
         write(finished)
-        total += len(chunk)
-        progress(len(chunk))
-    return Counted(total, total - abstained - failed, abstained, failed)
+        state = _counted(state, chunk, finished, told)
+    return Counted(state.rows, state.rows - state.abstained - state.failed, state.abstained, state.failed)
+
+
+def _arriving(stream: BinaryIO) -> Iterator[list[RawRow]]:
+    """The lines of a stream as rows; each list holds those that are there without waiting."""
+    number = itertools.count(1)
+    for lines in _whole_lines(stream):
+        yield [_line_row(next(number), line) for line in lines]
+
+
+def _whole_lines(stream: BinaryIO) -> Iterator[list[bytes]]:
+    """Lines without their ends; of one over the limit, a little more than that is kept."""
+    rest = b""
+    while block := stream.read1(BLOCK):  # type: ignore[attr-defined]  # every buffered reader has it
+        first, *others = block.split(b"\n")
+        if len(rest) <= CELL_LIMIT:
+            rest += first
+        if others:
+            yield [rest, *others[:-1]]
+            rest = others[-1]
+    if rest:
+        yield [rest]
+
+
+def _line_row(number: int, line: bytes) -> RawRow:
+    if len(line) > CELL_LIMIT:
+        shown = line[:200].decode("utf-8", "replace")
+        return RawRow(number, {"text": shown}, f"a line of over {CELL_LIMIT:,} bytes: not an article")
+    text = line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape")
+    return RawRow(number, {"text": text.removesuffix("\r")})

@@ -1,9 +1,10 @@
 """A trained run put to work: texts -> labels, probabilities and answer sets. No training code, no HTTP."""
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from newslora.predict.calibration import Calibration, load_calibration
 from newslora.predict.conformal import AnswerSets
 from newslora.predict.thresholds import LabelThresholds, load_thresholds
 from newslora.runfolder import RunFolder
-from newslora.runtime import Precision, pick_device, resolve_precision
+from newslora.runtime import Precision, environment_record, pick_device, resolve_precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,6 +30,8 @@ BATCH_TOKENS = {
     "cpu": 1024,
     "cuda": 65_536,
 }  # tokens a forward pass, by device: enough to fill it, few enough to stay in cache
+# characters read of a text: tokenizers take some hundred bytes a character, and cut at `max_length` tokens afterwards
+TEXT_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,24 @@ class Classifier:
         """Label names in id order, the columns of `predict_proba`."""
         return self.card.labels
 
+    def identity(self) -> dict[str, Any]:
+        """Plain values of all that decides the bits of its answers: weights, calibration, machine and libraries."""
+        held = self.calibration
+        rows = b"" if held is None else held.logits.tobytes() + held.labels.tobytes()
+        machine = environment_record(self.engine.device, self.precision)
+        decides = ("device", "accelerator", "cpu", "threads", "precision")
+        return {
+            "adapter": self.card.weights_sha256,
+            "adapter card": asdict(self.card),
+            "temperature": self.temperature,
+            "thresholds": self.label_thresholds.tolist(),
+            "validation rows": hashlib.sha256(rows).hexdigest(),
+            "engine": self.engine.name,
+            "tokens a batch": BATCH_TOKENS[self.engine.device.type],
+            **{name: machine[name] for name in decides},
+            **machine["packages"],
+        }
+
     @property
     def temperature(self) -> float:
         """What logits are divided by; 1 where none was fitted."""
@@ -159,11 +180,15 @@ class Classifier:
             MissingExtraError: abstaining needs the extra 'abstain'.
         """
         many = [texts] if isinstance(texts, str) else list(texts)
-        sets = None if abstain is None else self.answer_sets(abstain)
-        probabilities = self.predict_proba(many)
-        members = None if sets is None else sets(probabilities)
-        answers = [self.answer(row, None if members is None else members[i]) for i, row in enumerate(probabilities)]
+        answers = self.predictions(self.rows(many), abstain)
         return answers[0] if isinstance(texts, str) else answers
+
+    def predictions(self, rows: Rows, abstain: float | None = None) -> list[Prediction]:
+        """The predictions of tokenised texts (from `rows`), in order; `abstain` as when called with texts."""
+        sets = None if abstain is None else self.answer_sets(abstain)
+        probabilities = self.probabilities(self.logits(rows))
+        members = None if sets is None else sets(probabilities)
+        return [self.answer(row, None if members is None else members[i]) for i, row in enumerate(probabilities)]
 
     def predict_proba(self, texts: Sequence[str], progress: Callable[[int], None] = lambda rows: None) -> Probabilities:
         """(R, C) calibrated probabilities of R texts; columns as in `labels`.
@@ -209,7 +234,8 @@ class Classifier:
             SettingsError: something that is not text.
         """
         check_texts(texts)
-        stripped = [text.strip() for text in texts]  # as the rows it was trained on
+        limit = TEXT_LIMIT if self.card.overlap is None else None  # windows read the whole text
+        stripped = [text.strip()[:limit] for text in texts]  # as the rows it was trained on
         tokens = tokenize(self.tokenizer, stripped, self.card.max_length, overlap=self.card.overlap)
         return Rows(tokens, np.full(len(texts), -1, dtype=np.int64), int(self.tokenizer.pad_token_id))
 

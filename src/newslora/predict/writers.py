@@ -1,13 +1,15 @@
 """Finished rows -> CSV, JSON lines, Parquet, or lines for a terminal; in the order they come."""
 
 import csv
+import io
 import json
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 OUTPUTS = (".csv", ".jsonl", ".parquet")
+GROUP_ROWS, GROUP_BYTES = 65_536, 64_000_000  # of a Parquet file's row groups, whichever comes first
 
 
 class Writer(Protocol):
@@ -16,44 +18,41 @@ class Writer(Protocol):
     def __call__(self, rows: list[dict[str, Any]]) -> None: ...
 
 
-def file_writer(
-    path: Path, suffix: str, own: tuple[str, ...], added: Mapping[str, type], stack: ExitStack, separator: str = ";"
-) -> Writer:
-    """A writer of the format that `suffix` names; the stack closes the file.
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How rows become bytes that can be appended, and those a file.
+
+    What rows become does not depend on the rows before, so a file may be made in several sittings.
+    """
+
+    head: bytes  # before the first row
+    encode: Callable[[list[dict[str, Any]]], bytes]
+    convert: Callable[[Path, Path], None] | None = None  # appended bytes -> file; None: they are the file
+
+
+def file_format(suffix: str, own: tuple[str, ...], added: Mapping[str, type], separator: str = ";") -> Format:
+    """The format that `suffix` names.
 
     Args:
-        path: file to write.
         suffix: one of `OUTPUTS`.
         own: the rows' own columns.
         added: columns of the answers, with the types of their values.
-        stack: closes the file.
         separator: stands between the predicted labels of a row in a CSV file, where it may carry several.
     """
     names = [name for name in own if name not in added] + list(added)
     if suffix == ".parquet":
-        return _parquet_writer(path, names, added, stack)
-    # backslashreplace: a row that came in broken goes out without breaking the file
-    stream = stack.enter_context(path.open("w", encoding="utf-8", errors="backslashreplace", newline=""))
+        return _parquet(names, added)
     if suffix == ".jsonl":
-        return json_writer(stream)
-    table = csv.DictWriter(stream, names, restval="", extrasaction="ignore")
-    table.writeheader()
-
-    def write(rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            if isinstance(row["predicted"], list):
-                row = row | {"predicted": separator.join(row["predicted"])}
-            table.writerow({name: _csv_cell(value) for name, value in row.items()})
-
-    return write
+        return Format(b"", lambda rows: "".join(map(_json_line, rows)).encode())
+    head = _csv_bytes(names, [dict(zip(names, names, strict=True))])
+    return Format(head, lambda rows: _csv_bytes(names, [_joined(row, separator) for row in rows]))
 
 
 def json_writer(output: IO[str]) -> Writer:
     """One JSON object a row and line."""
 
     def write(rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            output.write(_printable(json.dumps(row, ensure_ascii=False, default=str)) + "\n")
+        output.writelines(map(_json_line, rows))
         output.flush()
 
     return write
@@ -75,19 +74,54 @@ def tab_writer(output: IO[str], text_columns: tuple[str, ...]) -> Writer:
     return write
 
 
-def _parquet_writer(path: Path, names: list[str], added: Mapping[str, type], stack: ExitStack) -> Writer:
+def _json_line(row: dict[str, Any]) -> str:
+    return _printable(json.dumps(row, ensure_ascii=False, default=str)) + "\n"
+
+
+def _joined(row: dict[str, Any], separator: str) -> dict[str, Any]:
+    labels = row["predicted"]
+    return row | {"predicted": separator.join(labels)} if isinstance(labels, list) else row
+
+
+def _csv_bytes(names: list[str], rows: list[dict[str, Any]]) -> bytes:
+    stream = io.StringIO(newline="")
+    table = csv.DictWriter(stream, names, restval="", extrasaction="ignore")
+    table.writerows({name: _csv_cell(value) for name, value in row.items()} for row in rows)
+    # a row that came in broken goes out without breaking the file
+    return stream.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _parquet(names: list[str], added: Mapping[str, type]) -> Format:
+    """Arrow's stream format, whose messages can be appended, then Parquet, which cannot."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     kinds = {float: pa.float64(), bool: pa.bool_(), list: pa.list_(pa.string())}
     schema = pa.schema([(name, kinds.get(added.get(name, str), pa.string())) for name in names])
-    writer = stack.enter_context(pq.ParquetWriter(path, schema))
 
-    def write(rows: list[dict[str, Any]]) -> None:
+    def encode(rows: list[dict[str, Any]]) -> bytes:
         columns = {name: [_parquet_cell(row.get(name), added.get(name, str)) for row in rows] for name in names}
-        writer.write_table(pa.Table.from_pydict(columns, schema=schema))
+        return bytes(pa.RecordBatch.from_pydict(columns, schema=schema).serialize())
 
-    return write
+    return Format(bytes(schema.serialize()), encode, _stream_to_parquet)
+
+
+def _stream_to_parquet(stream: Path, output: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with (
+        pa.OSFile(str(stream)) as source,
+        pa.ipc.open_stream(source) as batches,
+        pq.ParquetWriter(output, batches.schema) as writer,
+    ):
+        held: list[Any] = []
+        for batch in batches:
+            held.append(batch)
+            if sum(map(len, held)) >= GROUP_ROWS or sum(one.nbytes for one in held) >= GROUP_BYTES:
+                writer.write_table(pa.Table.from_batches(held))
+                held = []
+        if held:
+            writer.write_table(pa.Table.from_batches(held))
 
 
 def _parquet_cell(value: Any, kind: type) -> Any:

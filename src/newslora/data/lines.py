@@ -1,0 +1,111 @@
+"""A text file, plain or packed, line by line, from any line on; and how far it is read."""
+
+import gzip
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NamedTuple
+
+from newslora.errors import DataError
+
+LINE_LIMIT = 40_000_000  # characters; a file without line ends must not fill the memory
+BLOCK = 1 << 20  # bytes or characters passed over at a time
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(slots=True)
+class Meter:
+    """How far a source is read; its reader keeps it, and whoever shows progress looks."""
+
+    share: float | None = None  # 0 to 1; None where that cannot be told
+
+
+class Line(NamedTuple):
+    """One line with its end."""
+
+    text: str  # of an overlong line, the first LINE_LIMIT characters
+    size: int  # bytes of the whole line, unpacked
+    overlong: bool
+
+
+class LineReader:
+    """The lines of a UTF-8 file; undecodable bytes become lone surrogates, found row by row later.
+
+    Args:
+        path: a text file; one that ends in .gz or .zst is unpacked.
+        start: bytes (unpacked) to leave out, up to a line's end. Plain files jump there, packed ones are unpacked so far.
+        meter: told how far the file is read.
+
+    Raises:
+        DataError: UTF-16.
+    """
+
+    def __init__(self, path: Path, start: int = 0, meter: Meter | None = None) -> None:
+        self._size, self._meter = max(1, path.stat().st_size), meter or Meter()
+        self._raw = path.open("rb")
+        try:
+            stream = io.BufferedReader(_unpacked(path, self._raw))
+            first = stream.peek(len(BOM))
+            if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise DataError(f"The file {path} is UTF-16. Save it as UTF-8.")
+            self._before = len(BOM) if start == 0 and first.startswith(BOM) else 0
+            _pass_over(stream, start)
+            encoding = "utf-8-sig" if start == 0 else "utf-8"
+            self._text = io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline="")
+        except BaseException:
+            self._raw.close()
+            raise
+
+    def __enter__(self) -> "LineReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._text.close()
+        self._raw.close()
+
+    def __iter__(self) -> "LineReader":
+        return self
+
+    def __next__(self) -> Line:
+        text = self._text.readline(LINE_LIMIT)
+        if not text:
+            raise StopIteration
+        size, overlong = self._before + _bytes(text), False
+        self._before = 0
+        if len(text) >= LINE_LIMIT and not text.endswith(("\n", "\r")):
+            overlong = True
+            while more := self._text.readline(BLOCK):
+                size += _bytes(more)
+                if more.endswith(("\n", "\r")):
+                    break
+        self._meter.share = self._raw.tell() / self._size
+        return Line(text, size, overlong)
+
+    def rest(self) -> str:
+        """All that was not read yet, at once."""
+        return self._text.read()
+
+
+def _unpacked(path: Path, raw: IO[bytes]) -> Any:
+    if path.suffix.lower() == ".gz":
+        return gzip.GzipFile(fileobj=raw)
+    if path.suffix.lower() == ".zst":
+        import pyarrow as pa
+
+        return pa.input_stream(raw, compression="zstd")  # zstandard.open ends a truncated file without a word
+    return raw
+
+
+def _pass_over(stream: io.BufferedReader, count: int) -> None:
+    if isinstance(stream.raw, io.BufferedReader):  # a plain file
+        stream.seek(count)
+        return
+    while count and (passed := stream.read(min(count, BLOCK))):
+        count -= len(passed)
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))

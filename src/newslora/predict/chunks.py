@@ -1,0 +1,89 @@
+"""Raw rows -> chunks with tokens, made ahead of the forward pass -> finished rows.
+
+A chunk ends at a fixed number of rows or characters counted from its first row, so the same rows give the same chunks,
+the same batches and the same bits wherever reading began.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from newslora.data.articles import usable_text
+from newslora.data.batches import Rows
+from newslora.data.lines import Meter
+from newslora.data.readers import CELL_LIMIT, RawRow
+from newslora.predict.answers import Answers
+from newslora.predict.classifier import Classifier
+
+CHUNK = 1024  # rows in memory at once; enough for batches of like length
+CHUNK_CHARACTERS = 2_000_000  # but no more than this and one row
+AHEAD = 2  # chunks waiting for the forward pass
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows that are computed together."""
+
+    rows: list[RawRow]
+    problems: list[str | None]  # why a row cannot be classified, if it cannot
+    tokens: Rows  # of the others, in order
+    share: float | None  # of the source read up to here
+
+
+def chunks(
+    classifier: Classifier, rows: Iterable[RawRow], text_columns: Sequence[str], meter: Meter
+) -> Iterator[Chunk]:
+    """All rows in order, tokenised."""
+    for some in _cut(rows):
+        checked = [_checked(row, text_columns) for row in some]
+        tokens = classifier.rows([text for text, problem in checked if problem is None])
+        yield Chunk(some, [problem for _, problem in checked], tokens, meter.share)
+
+
+def finish(classifier: Classifier, chunk: Chunk, answers: Answers) -> list[dict[str, Any]]:
+    """The chunk's rows with their answers, or with the error that kept them out."""
+    added = answers.columns()
+    found = iter(classifier.predictions(chunk.tokens, answers.abstain))
+    finished = []
+    for row, problem in zip(chunk.rows, chunk.problems, strict=True):
+        fields = {name: value for name, value in row.fields.items() if name not in added}
+        told = answers.of(next(found)) if problem is None else answers.of_failed(problem)
+        finished.append(fields | told)
+    return finished
+
+
+def ahead(items: Iterator[_T], depth: int = AHEAD) -> Iterator[_T]:
+    """The same items, made in a thread, at most `depth` before they are asked for; what that raises is raised here."""
+    end: Any = object()
+    with ThreadPoolExecutor(1) as thread:
+        waiting: deque[Future[_T]] = deque(thread.submit(next, items, end) for _ in range(depth))
+        try:
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(thread.submit(next, items, end))
+                yield item
+        finally:
+            thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _cut(rows: Iterable[RawRow]) -> Iterator[list[RawRow]]:
+    some: list[RawRow] = []
+    characters = 0
+    for row in rows:
+        some.append(row)
+        characters += sum(len(value) if isinstance(value, str) else len(str(value)) for value in row.fields.values())
+        if len(some) == CHUNK or characters >= CHUNK_CHARACTERS:
+            yield some
+            some, characters = [], 0
+    if some:
+        yield some
+
+
+def _checked(row: RawRow, text_columns: Sequence[str]) -> tuple[str, str | None]:
+    text, problem = usable_text(row, text_columns)
+    if problem is None and len(text) > CELL_LIMIT:
+        return "", f"a text of {len(text):,} characters, more than {CELL_LIMIT:,}: not an article"
+    return text, problem
