@@ -111,6 +111,7 @@ def environment_record(device: "torch.device", precision: Precision) -> dict[str
         "device": str(device),
         "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "cpu": _cpu_name(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # one CPU's name may stand for chips with and without
         "threads": torch.get_num_threads(),
         "precision": precision.name,
         "precision_reason": precision.reason,

@@ -174,7 +174,7 @@ def test_bf16_stays_as_close_to_fp32_as_torchs_autocast() -> None:
     """Both round activations to 8 bits of mantissa; ours also keeps the residual stream in bf16, which costs at most
     as much again: root mean square within 2.5 times autocast's (measured: 1.2), and 2 % of the logits' spread."""
     model = classifier("minilm", "query-value")
-    rows = rows_of(np.random.default_rng(1).integers(20, 120, 64).tolist(), 30_000)
+    rows = rows_of(np.random.default_rng(1).integers(20, 120, 24).tolist(), 30_000)
     exact = predict_logits(PaddedEngine(model, FP32), rows, batch_size=16)
     stock = predict_logits(PaddedEngine(model, BF16), rows, batch_size=16)
     ours = predict_logits(make_engine(model, "packed", BF16), rows, batch_size=16)

@@ -135,7 +135,7 @@ class Classifier:
         held = self.calibration
         rows = b"" if held is None else held.logits.tobytes() + held.labels.tobytes()
         machine = environment_record(self.engine.device, self.precision)
-        decides = ("device", "accelerator", "cpu", "threads", "precision")
+        decides = ("device", "accelerator", "cpu", "instructions", "threads", "precision")
         return {
             "adapter": self.card.weights_sha256,
             "adapter card": asdict(self.card),

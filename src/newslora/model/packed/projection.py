@@ -144,7 +144,7 @@ def multiplier(weight: "torch.Tensor") -> Any:
     import torch
     from torch.nn.functional import linear
 
-    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         # torch.compile's own way to multiply by a constant: the weight is put into oneDNN's order once, not at every call
         ordered = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
         multiply = torch.ops.mkldnn._linear_pointwise
