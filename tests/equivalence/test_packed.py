@@ -1,6 +1,7 @@
 """The packed engine against the padded stock forward: every logit, every gradient, and dropout's distribution."""
 
 import importlib.util
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from test_families import TINY
 from torch.nn.functional import cross_entropy
-from transformers import AutoModel, ModernBertConfig, PretrainedConfig, RobertaConfig, RobertaModel
+from transformers import AutoModel, ModernBertConfig, MPNetConfig, PretrainedConfig, RobertaConfig, RobertaModel
 
 from newslora.config import LoraSettings, ModelSettings
 from newslora.data.batches import Rows
@@ -20,6 +21,8 @@ from newslora.model.backbones import resolve_backbone
 from newslora.model.classifier import build_classifier, trainable_parameters
 from newslora.model.engine import PaddedEngine, engine_name, make_engine
 from newslora.model.inference import predict_logits
+from newslora.model.packed.encoder import PackedEncoder
+from newslora.model.packed.grouped import Groups
 from newslora.runtime import Precision
 
 LABELS = ("World", "Sports", "Business", "Sci/Tech")
@@ -75,19 +78,28 @@ def assert_same(model: Any, rows: Rows, chosen: list[int]) -> None:
         assert off <= GRADIENT_TOLERANCE, f"the gradient of {name} differs by {off:.1e} of its largest"
 
 
+def saved(config: PretrainedConfig, folder: Path) -> str:
+    """A random encoder, its bias of relative position (MPNet's) as large as scores are."""
+    torch.manual_seed(2)
+    model = AutoModel.from_config(config)
+    for name, parameter in model.named_parameters():
+        if "relative_attention_bias" in name:
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("packed")
     found = {}
     for family, config in TINY.items():
-        torch.manual_seed(2)
-        AutoModel.from_config(config).save_pretrained(root / family)
-        found[family] = str(root / family)
+        found[family] = saved(config, root / family)
     return found
 
 
 def test_these_families_pack() -> None:
-    assert PACKED == ["bert", "roberta", "xlm-roberta", "distilbert", "electra", "albert", "modernbert"]
+    assert PACKED == ["bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet", "albert", "modernbert"]
 
 
 @pytest.mark.parametrize("targets", ["query-value", "all-linear"])
@@ -124,6 +136,30 @@ def test_modernbert_keeps_its_local_attention_and_its_pooling(pooling: str, tmp_
     AutoModel.from_config(config).save_pretrained(tmp_path)
     rows = rows_of([60, 3, 41, 58, 9, 8, 10], 60)
     assert_same(classifier(str(tmp_path), "query-value"), rows, [2, 0, 1, 3, 6, 5, 4])
+
+
+@pytest.mark.parametrize("length", [3, 136, 147])
+def test_mpnet_knows_every_distance(length: int, tmp_path: Path) -> None:
+    """Beyond 128 tokens distances share a bucket; 147 is all that 149 positions leave, and is rounded up to 152."""
+    config = MPNetConfig(**(TINY["mpnet"].to_dict() | {"max_position_embeddings": 149, "initializer_range": 0.2}))
+    model = classifier(saved(config, tmp_path), "all-linear")
+    rows = rows_of([length, 2, 1, length - 1, length], 60)
+    assert_same(model, rows, [2, 0, 1, 3, 4])
+    encoder = model.get_base_model().mpnet.encoder
+    (wanted,) = encoder.compute_position_bias(torch.zeros(1, length))
+    by_distance = PackedEncoder(model, FP32.dtype, trains=False).by_distance
+    (group,) = Groups.of([length], length).ready(2, FP32.dtype, by_distance).groups
+    assert group.bias is not None
+    assert torch.equal(group.bias[:, :length, :length], wanted)
+    assert group.bias[:, :, length:].eq(-torch.inf).all()
+    bias = encoder.relative_attention_bias.weight
+    assert not bias.requires_grad
+    before = predict_logits(make_engine(model, "packed", FP32), rows, batch_size=5)
+    with torch.no_grad():
+        bias.zero_()
+    after = predict_logits(make_engine(model, "packed", FP32), rows, batch_size=5)
+    moved = np.abs(after - before).max(axis=1)
+    assert moved[2] <= LOGIT_TOLERANCE < 100 * LOGIT_TOLERANCE < moved[[0, 3, 4]].min()  # a token alone has no choice
 
 
 @pytest.mark.parametrize("layers", [1, 3])
@@ -217,25 +253,24 @@ def test_released_stock_weights_free_memory_and_cannot_answer_wrongly(family: st
     assert all(parameter.untyped_storage().nbytes() == 4 for parameter in freed)
 
 
+DROPOUTS = {
+    "hidden": (ModelSettings(hidden_dropout=0.3, attention_dropout=0.0), 0.0),
+    "attention": (ModelSettings(hidden_dropout=0.0, attention_dropout=0.3), 0.0),
+    "lora": (ModelSettings(hidden_dropout=0.0, attention_dropout=0.0), 0.3),
+    "all": (ModelSettings(hidden_dropout=0.2, attention_dropout=0.2), 0.2),
+}
+
+
 @pytest.mark.parametrize(
-    ("dropout", "lora_dropout"),
-    [
-        (ModelSettings(hidden_dropout=0.3, attention_dropout=0.0), 0.0),
-        (ModelSettings(hidden_dropout=0.0, attention_dropout=0.3), 0.0),
-        (ModelSettings(hidden_dropout=0.0, attention_dropout=0.0), 0.3),
-        (ModelSettings(hidden_dropout=0.2, attention_dropout=0.2), 0.2),
-    ],
-    ids=["hidden", "attention", "lora", "all"],
+    ("family", "dropped"),
+    [*itertools.product(["roberta", "distilbert"], DROPOUTS), ("mpnet", "all")],
 )
-@pytest.mark.parametrize("family", ["roberta", "distilbert"])
-def test_dropout_has_the_stock_distribution(
-    family: str, dropout: ModelSettings, lora_dropout: float, folders: dict[str, str]
-) -> None:
+def test_dropout_has_the_stock_distribution(family: str, dropped: str, folders: dict[str, str]) -> None:
     """Logits of one batch over many draws: the same mean and spread as the stock modules', within 5 standard errors.
 
     Gradients too, for one LoRA matrix: the written-out backward drops what the forward dropped.
     """
-    model = classifier(folders[family], "query-value", dropout, lora_dropout)
+    model = classifier(folders[family], "query-value", *DROPOUTS[dropped])
     rows = rows_of([11, 4, 20], 60)
     draws = 400
     samples = {}
@@ -262,7 +297,7 @@ def test_dropout_has_the_stock_distribution(
 
 @pytest.mark.parametrize("along", ["", "q"], ids=["all", "query"])  # a query's slope goes through the scores alone
 @pytest.mark.parametrize("targets", ["query-value", "all-linear"])
-@pytest.mark.parametrize("family", ["roberta", "distilbert", "albert"])
+@pytest.mark.parametrize("family", ["roberta", "distilbert", "albert", "mpnet"])
 def test_the_backward_drops_what_the_forward_dropped(
     family: str, targets: str, along: str, folders: dict[str, str]
 ) -> None:
@@ -271,7 +306,7 @@ def test_the_backward_drops_what_the_forward_dropped(
     model = classifier(folders[family], targets, ModelSettings(hidden_dropout=0.3, attention_dropout=0.3), 0.3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if re.search(r"\.(query|key|q_lin|k_lin)\.(base_layer\.)?weight$", name):
+            if re.search(r"\.(query|key|q_lin|k_lin|q|k)\.(base_layer\.)?weight$", name):
                 parameter.mul_(15)  # attention that prefers some tokens, so that its scores matter
     engine = make_engine(model, "packed", FP32, trains=True)
     batch = engine.collate(rows_of([11, 4, 20], 60), [0, 1, 2])
@@ -307,9 +342,17 @@ def test_the_dropout_seed_decides_alone(folders: dict[str, str]) -> None:
     assert not torch.equal(first, engine.logits(batch).detach())
 
 
-@pytest.mark.parametrize("family", ["mpnet", "deberta-v2"])
-def test_families_without_a_packed_form_take_the_padded_path(family: str, folders: dict[str, str]) -> None:
-    model = classifier(folders[family], "query-value")
+@pytest.mark.parametrize(("family", "device"), [("deberta-v2", "cpu"), ("deberta-v2", "cuda"), ("mpnet", "cuda")])
+def test_families_without_a_packed_form_take_the_padded_path(family: str, device: str) -> None:
+    """MPNet has one, but no variable-length kernel takes its bias."""
+    place = torch.device(device)
+    assert engine_name(TINY[family], "auto", FP32, place) == "padded"
+    with pytest.raises(SettingsError, match=rf"'packed', but .*'{family}' has .* on {device}.*train.engine=auto"):
+        engine_name(TINY[family], "packed", FP32, place)
+
+
+def test_deberta_runs_padded(folders: dict[str, str]) -> None:
+    model = classifier(folders["deberta-v2"], "query-value")
     assert make_engine(model, "auto", FP32).name == "padded"
-    with pytest.raises(SettingsError, match=rf"train.engine is 'packed', but .*'{family}'.*train.engine=auto"):
+    with pytest.raises(SettingsError, match="no packed form on cpu"):
         make_engine(model, "packed", FP32)

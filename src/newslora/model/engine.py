@@ -1,7 +1,8 @@
 """How rows become logits: padded through the stock forward, or packed through ours. Both give the same numbers.
 
-The padded engine is the plain reference, and the path of encoders that have no packed form (MPNet and DeBERTa-v2, whose
-attention adds biases of relative position inside the stock module). tests/equivalence/test_packed.py holds the two together.
+The padded engine is the plain reference, and the path of encoders that have no packed form: DeBERTa-v2, whose attention
+compares contents with relative positions, and on a GPU MPNet, whose attention adds a bias that the kernels there do not take.
+tests/equivalence/test_packed.py holds the two together.
 """
 
 from collections.abc import Callable, Sequence
@@ -97,15 +98,15 @@ def engine_name(config: Any, setting: str, precision: Precision, device: "torch.
     """`train.engine` -> 'packed' or 'padded' for an encoder of this configuration.
 
     Raises:
-        SettingsError: 'packed' where there is no packed form: of this encoder, or in fp16.
+        SettingsError: 'packed' where there is no packed form: of this encoder on this device, or in fp16.
     """
-    has_form = has_layers(config) or config.model_type in INTERFACE_FAMILIES
+    has_form = has_layers(config, device) or config.model_type in INTERFACE_FAMILIES
     packs = has_form and precision.name != "fp16"
     if setting == "packed" and not packs:
         what = "fp16" if has_form else f"the encoder family '{config.model_type}'"
         raise SettingsError(
-            f"train.engine is 'packed', but {what} has no packed form. Use train.engine=auto, which then takes the padded "
-            "path with the same results."
+            f"train.engine is 'packed', but {what} has no packed form on {device.type}. Use train.engine=auto, which then "
+            "takes the padded path with the same results."
         )
     if setting == "auto":  # on a GPU the packed path runs too, but its speed there is not measured yet
         return "packed" if packs and device.type == "cpu" else "padded"
@@ -133,7 +134,7 @@ def make_engine(
     """
     if engine_name(model.config, setting, precision, next(model.parameters()).device) == "padded":
         return PaddedEngine(model, precision)
-    if not has_layers(model.config):
+    if model.config.model_type in INTERFACE_FAMILIES:
         return PackedEngine(model, InterfaceEncoder(model, precision, kernel))
     encoder = PackedEncoder(model, precision.dtype, trains, kernel)
     if release:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from newslora.model.classifier import trainable_parameters
 from newslora.model.families import family_of
 from newslora.model.packed.dropout import DropoutBits, keep_scale, masked
+from newslora.model.packed.grouped import LENGTH_STEP
 from newslora.model.packed.layer import Layer, activation
 from newslora.model.packed.segments import SegmentedBatch, Segments, collate_for
-from newslora.model.packed.stock import STOCK_ENCODERS
+from newslora.model.packed.stock import STOCK_BIASES, STOCK_ENCODERS
 from newslora.model.packed.varlen import Kernel
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 
-def has_layers(config: Any) -> bool:
-    """Whether this encoder's layers have a form here."""
-    if config.model_type not in STOCK_ENCODERS:
+def has_layers(config: Any, device: "torch.device") -> bool:
+    """Whether this encoder's layers have a form here, on this device."""
+    if config.model_type not in STOCK_ENCODERS or (config.model_type in STOCK_BIASES and device.type != "cpu"):
         return False
     try:
         activation(getattr(config, "hidden_act", None) or config.activation)
@@ -48,10 +49,15 @@ class PackedEncoder:
         """
         self.model, self.dtype = model, dtype
         base: Any = model.get_base_model()
-        name, layers_of = STOCK_ENCODERS[model.config.model_type]
+        config = model.config
+        name, layers_of = STOCK_ENCODERS[config.model_type]
         self.stock = getattr(base, base.base_model_prefix)
         self.stock_encoder = getattr(self.stock, name)
-        self.first_position = family_of(model.config.model_type).first_position(model.config)
+        self.first_position = family_of(config.model_type).first_position(config)
+        self.by_distance: torch.Tensor | None = None
+        if bias_of := STOCK_BIASES.get(config.model_type):
+            longest = config.max_position_embeddings + LENGTH_STEP  # groups round up
+            self.by_distance = bias_of(self.stock_encoder, longest).to(dtype)
         lora = [parameter for name, parameter in trainable_parameters(model) if "lora_" in name]
         self.parameters = lora
         places = {id(parameter): place for place, parameter in enumerate(lora)}
@@ -78,13 +84,14 @@ class PackedEncoder:
         """
         import torch
 
-        packed, segments = batch.packed, batch.segments.ready(self.layers[0].heads, self.dtype)
+        packed = batch.packed
+        segments = batch.segments.ready(self.layers[0].heads, self.dtype, self.by_distance)
         with self._standing_in(segments, bits):
             arguments = {
                 "input_ids": packed.input_ids[None],
                 "position_ids": packed.positions[None] + self.first_position,
             }
-            if self.model.config.model_type != "distilbert":  # which has no token types
+            if self.model.config.model_type not in ("distilbert", "mpnet"):  # which have no token types
                 arguments["token_type_ids"] = torch.zeros_like(arguments["input_ids"])
             logits: torch.Tensor = self.model(**arguments).logits
         return logits.index_select(0, packed.order)

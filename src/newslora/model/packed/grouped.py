@@ -42,7 +42,7 @@ class Group:
     start: int  # of this group in S
     tokens: "torch.Tensor"  # (n * L,) int64: packed place of each padded token; padding points at some real token
     padding: "torch.Tensor | None"  # int64 places in n * L that are padding; None: none
-    bias: "torch.Tensor | None"  # (n h, 1, L): minus infinity on padded keys; filled in by `Groups.ready`
+    bias: "torch.Tensor | None"  # (n h, 1 or L, L) of the scores: minus infinity on padded keys; made by `Groups.ready`
 
 
 @dataclass(slots=True)
@@ -125,9 +125,9 @@ class Groups:
         numbers, shapes, rows, total = self._parts
         return Groups(numbers.pin_memory(), shapes, rows, total)
 
-    def ready(self, heads: int, dtype: "torch.dtype") -> "Groups":
+    def ready(self, heads: int, dtype: "torch.dtype", by_distance: "torch.Tensor | None" = None) -> "Groups":
         found = Groups(*self._parts)
-        found.groups = tuple(_closed(group, heads, dtype) for group in self.groups)
+        found.groups = tuple(_biased(group, heads, dtype, by_distance) for group in self.groups)
         return found
 
     def owners(self, total: int) -> "tuple[torch.Tensor, torch.Tensor]":
@@ -241,13 +241,21 @@ def _like_lengths(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
         first = end
 
 
-def _closed(group: Group, heads: int, dtype: "torch.dtype") -> Group:
-    """The group with its bias, made where its places are."""
-    if group.padding is None:
+def _biased(group: Group, heads: int, dtype: "torch.dtype", by_distance: "torch.Tensor | None") -> Group:
+    """The group with its bias, made where its places are, once for all layers."""
+    if group.padding is None and by_distance is None:
         return group
-    bias = group.padding.new_zeros(group.rows * group.length, dtype=dtype).index_fill_(0, group.padding, -math.inf)
-    bias = bias.view(group.rows, 1, group.length).expand(group.rows, heads, group.length)
-    return replace(group, bias=bias.reshape(group.rows * heads, 1, group.length))
+    n, length = group.rows, group.length
+    bias = group.tokens.new_zeros(n * length, dtype=dtype)
+    if group.padding is not None:
+        bias.index_fill_(0, group.padding, -math.inf)
+    bias = bias.view(n, 1, 1, length).expand(n, heads, 1, length)
+    if by_distance is not None:
+        nearest = by_distance.shape[1] // 2  # the place of distance 0
+        # window w holds distances from w - L + 1 on, which are those of query L - 1 - w
+        windows = by_distance[:, nearest - length + 1 : nearest + length].unfold(1, length, 1)
+        bias = bias + windows.flip(1)  # (n, h, L, L)
+    return replace(group, bias=bias.reshape(n * heads, -1, length))
 
 
 def _masks(
@@ -277,7 +285,8 @@ def _attend_group(
     if group.bias is None:
         scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
     else:
-        scores = torch.baddbmm(group.bias, q, k.transpose(1, 2), alpha=scale)
+        bias = group.bias[:, : q.shape[1]]  # the first token's alone, where it alone asks
+        scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale)
     probabilities = torch.softmax(scores, dim=-1)
     out = torch.bmm(masked(probabilities, mask), v)
     if mask is not None:

@@ -39,8 +39,15 @@ class Segments(Protocol):
     def pin_memory(self) -> Self:
         """In page-locked memory."""
 
-    def ready(self, heads: int, dtype: "torch.dtype") -> Self:
-        """With what attention needs of its device; before any of those below."""
+    def ready(self, heads: int, dtype: "torch.dtype", by_distance: "torch.Tensor | None" = None) -> Self:
+        """With what attention needs of its device; before any of those below.
+
+        Args:
+            heads: h.
+            dtype: of the scores.
+            by_distance: (h, 2 M - 1) added to the scores of `attend` and `attend_first`, by the distance from query to
+                key, from 1 - M to M - 1, where M is at least a row's length rounded up. Groups take it, Spans do not.
+        """
 
     def owners(self, total: int) -> "tuple[torch.Tensor, torch.Tensor]":
         """T -> (T - filler,) int64 row of each token, and (R,) tokens of each row."""

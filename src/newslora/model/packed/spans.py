@@ -58,9 +58,10 @@ class Spans:
     def pin_memory(self) -> "Spans":
         return Spans(self.borders.pin_memory(), self.longest, self.kernel)
 
-    def ready(self, heads: int, dtype: "torch.dtype") -> "Spans":
+    def ready(self, heads: int, dtype: "torch.dtype", by_distance: "torch.Tensor | None" = None) -> "Spans":
         import torch
 
+        assert by_distance is None, "kernels take no bias"
         ones = torch.arange(len(self.borders), dtype=torch.int32, device=self.borders.device)
         return Spans(self.borders, self.longest, self.kernel, ones)
 

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,30 @@ def _albert_layers(encoder: Any) -> list[StockLayer]:
     return found
 
 
+def _mpnet_layers(encoder: Any) -> list[StockLayer]:
+    return [
+        StockLayer(
+            query=layer.attention.attn.q, key=layer.attention.attn.k, value=layer.attention.attn.v,
+            out=layer.attention.attn.o, norm1=layer.attention.LayerNorm,
+            up=layer.intermediate.dense, down=layer.output.dense, norm2=layer.output.LayerNorm,
+            heads=layer.attention.attn.num_attention_heads, activation=encoder.config.hidden_act,
+            attention_rate=layer.attention.attn.dropout.p, out_rate=layer.attention.dropout.p,
+            down_rate=layer.output.dropout.p,
+        )
+        for layer in encoder.layer
+    ]  # fmt: skip
+
+
+def _mpnet_bias(encoder: Any, longest: int) -> "torch.Tensor":
+    """Read off the stock encoder's own matrix, whose entries depend on the distance alone."""
+    import torch
+
+    table = encoder.relative_attention_bias.weight
+    assert not table.requires_grad, "the packed backward has no gradient for it"
+    (bias,) = encoder.compute_position_bias(table.new_empty(1, longest)).detach()  # (h, M, M)
+    return torch.cat([bias[:, 1:, 0].flip(1), bias[:, 0]], dim=1)
+
+
 # model_type -> (name of the encoder inside the stock model, its layers)
 STOCK_ENCODERS: dict[str, tuple[str, Callable[[Any], list[StockLayer]]]] = {
     "bert": ("encoder", _bert_layers),
@@ -82,4 +109,9 @@ STOCK_ENCODERS: dict[str, tuple[str, Callable[[Any], list[StockLayer]]]] = {
     "electra": ("encoder", _bert_layers),
     "distilbert": ("transformer", _distilbert_layers),
     "albert": ("encoder", _albert_layers),
+    "mpnet": ("encoder", _mpnet_layers),
 }
+
+# model_type -> what its attention adds to the scores of every layer: (encoder, M) -> (h, 2 M - 1), by the distance from
+# query to key, from 1 - M to M - 1. Variable-length kernels take no bias, so these families pack on a CPU only.
+STOCK_BIASES: "dict[str, Callable[[Any, int], torch.Tensor]]" = {"mpnet": _mpnet_bias}
