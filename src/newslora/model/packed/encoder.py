@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from newslora.model.classifier import trainable_parameters
+from newslora.model.classifier import stock_model, trainable_parameters
 from newslora.model.families import family_of
 from newslora.model.packed.dropout import DropoutBits, keep_scale, masked
 from newslora.model.packed.layer import Layer, activation
@@ -21,6 +21,7 @@ from newslora.model.packed.varlen import Kernel
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
 def has_layers(config: Any) -> bool:
@@ -37,7 +38,9 @@ def has_layers(config: Any) -> bool:
 class PackedEncoder:
     """The layers of one classifier; its LoRA parameters stay the stock model's own."""
 
-    def __init__(self, model: "PeftModel", dtype: "torch.dtype", trains: bool, kernel: Kernel | None = None) -> None:
+    def __init__(
+        self, model: "PeftModel | PreTrainedModel", dtype: "torch.dtype", trains: bool, kernel: Kernel | None = None
+    ) -> None:
         """Copy the frozen weights of a classifier's layers into the compute type.
 
         Args:
@@ -47,7 +50,7 @@ class PackedEncoder:
             kernel: of attention; None: the device's own.
         """
         self.model, self.dtype = model, dtype
-        base: Any = model.get_base_model()
+        base = stock_model(model)
         name, layers_of = STOCK_ENCODERS[model.config.model_type]
         self.stock = getattr(base, base.base_model_prefix)
         self.stock_encoder = getattr(self.stock, name)

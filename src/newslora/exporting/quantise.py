@@ -1,0 +1,106 @@
+"""fp32 ONNX -> int8 by ONNX Runtime's quantiser: every product with a weight of the encoder.
+
+Weights get a scale for each output channel and seven bits. CPUs without VNNI add two products of an unsigned and a signed
+byte in 16 bits, which 255 * 127 * 2 overflows and saturates silently; 255 * 64 * 2 does not. What the gate measured on one
+machine therefore holds on every other (ONNX Runtime's guide to quantisation: "reduce_range").
+
+dynamic   each batch's activations are measured as it runs, all rows of a tensor together
+static    their ranges are fixed beforehand, from training rows: a text's answer does not depend on its neighbours
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from newslora.data.batches import Rows, sorted_batches
+from newslora.errors import ExportError
+
+METHODS = ("dynamic", "static")
+OPERATORS = ("MatMul",)  # the head's two products (Gemm) and the embeddings' look-ups (Gather) stay fp32
+BATCH = 16  # rows measured at once
+
+
+def quantise(source: Path, target: Path, method: str, rows: Rows | None = None) -> dict[str, Any]:
+    """Write the int8 model; returns how it was made.
+
+    Args:
+        source: the fp32 model.
+        target: the file to write.
+        method: one of `METHODS`.
+        rows: on which a static model's ranges are measured.
+
+    Raises:
+        ExportError: nothing in the model could be quantised.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
+
+    shared: dict[str, Any] = {
+        "op_types_to_quantize": list(OPERATORS),
+        "per_channel": True,
+        "reduce_range": True,
+        "weight_type": QuantType.QInt8,
+    }
+    made: dict[str, Any] = {"method": method, "weight_bits": 7, "per_channel": True, "operators": list(OPERATORS)}
+    weights_only = {"MatMulConstBOnly": True}  # products of two activations, as in attention, stay fp32
+    with _quiet_quantiser():
+        if method == "dynamic":
+            quantize_dynamic(source, target, extra_options=weights_only, **shared)
+        else:
+            assert rows is not None
+            quantize_static(
+                source, target, _reader(rows), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+                extra_options=weights_only | {"OpTypesToExcludeOutputQuantization": list(OPERATORS)}, **shared,
+            )  # fmt: skip
+            made |= {"ranges": "least to greatest", "calibration_rows": len(rows)}
+    made["products"] = _count(target)
+    if not made["products"]:
+        raise ExportError("ONNX Runtime found no weight of this model to quantise. Export --to onnx.")
+    return made
+
+
+def _reader(rows: Rows) -> Any:
+    """Rows as the quantiser asks for them: one batch after another, then None."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(sorted_batches(rows.tokens.windows.lengths, BATCH))
+
+        def get_next(self) -> dict[str, Any] | None:
+            chosen = next(self.left, None)
+            if chosen is None:
+                return None
+            batch = windows.batch(chosen)
+            return {"input_ids": batch.input_ids.numpy(), "attention_mask": batch.attention_mask.numpy()}
+
+    import numpy as np
+
+    count = len(rows.tokens.windows)
+    windows = Rows(rows.tokens.windows, np.full(count, -1, dtype=np.int64), rows.pad_id)
+    return Reader()
+
+
+def _count(path: Path) -> int:
+    """Weights kept in eight bits, two dimensions each."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    return sum(one.data_type == onnx.TensorProto.INT8 and len(one.dims) == 2 for one in model.graph.initializer)
+
+
+@contextlib.contextmanager
+def _quiet_quantiser() -> Iterator[None]:
+    """Silence the advice to run ONNX Runtime's own optimiser first: torch's exporter has folded and shaped the graph."""
+
+    def advice(record: logging.LogRecord) -> bool:
+        return "run pre-processing before quantization" not in record.getMessage()
+
+    root = logging.getLogger()  # the quantiser speaks through the root logger
+    root.addFilter(advice)
+    try:
+        yield
+    finally:
+        root.removeFilter(advice)
