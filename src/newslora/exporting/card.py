@@ -70,7 +70,9 @@ def _library(record: dict[str, Any]) -> str:
 def _gate(record: dict[str, Any]) -> str:
     lines = ["| rows of | rows | what was asked | found |", "| --- | --- | --- | --- |"]
     for name, one in record["gate"]["checks"].items():
-        lines += [f"| {name} | {one['rows']:,} | {asked} | {found} |" for asked, found in findings(one)]
+        lines += [
+            f"| {name.replace('|', ' ')} | {one['rows']:,} | {asked} | {found} |" for asked, found in findings(one)
+        ]
     return (
         f"Kind: {record['to']}. Before it was published it was compared with the run it was made of:\n\n"
         + "\n".join(lines)
@@ -80,7 +82,7 @@ def _gate(record: dict[str, Any]) -> str:
 def findings(one: dict[str, Any]) -> list[tuple[str, str]]:
     """(what a comparison asked, what it found), a line each."""
     apart = "not finite" if one["largest_difference"] is None else f"{one['largest_difference']:.2g}"
-    if "lost" not in one:
+    if "tolerance" in one:
         ties = f" ({one['ties']:,} ties)" if one["ties"] else ""
         times = (
             "" if one["largest_in_tolerances"] is None else f" ({one['largest_in_tolerances']:.2g} of what is allowed)"
@@ -89,11 +91,19 @@ def findings(one: dict[str, Any]) -> list[tuple[str, str]]:
             (f"logits within {one['tolerance']:g} of max(1, the row's greatest)", apart + times),
             ("rows with other labels: 0", f"{one['other_labels']:,}{ties}"),
         ]
-    low, high = one["agreement"]["interval"]
+    agreement = _with_interval(one["agreement"])
+    if "lost" not in one:
+        return [("an answer to each", "yes"), ("same labels: not asked", agreement)]
     lost, (least, most) = one["lost"]["value"], one["lost"]["interval"]
     return [
-        ("same labels: at least 99 %", f"{one['agreement']['value']:.2%} ({low:.2%} to {high:.2%})"),
+        ("same labels: at least 99 %", agreement),
         ("accuracy lost: at most 0.3 points", f"{100 * lost:+.2f} ({100 * least:+.2f} to {100 * most:+.2f})"),
-        ("accuracy of run, of export", f"{one['accuracy_run']['value']:.2%}, {one['accuracy_export']['value']:.2%}"),
+        ("accuracy of the run", _with_interval(one["accuracy_run"])),
+        ("accuracy of the export", _with_interval(one["accuracy_export"])),
         ("largest difference of a logit", apart),
     ]
+
+
+def _with_interval(share: dict[str, Any]) -> str:
+    low, high = share["interval"]
+    return f"{share['value']:.2%} ({low:.2%} to {high:.2%})"

@@ -87,13 +87,15 @@ def write_onnx(merged: "PreTrainedModel", folder: Path) -> Path:
             f"The classifier has {size / 2**30:.1f} GiB of weights, and an ONNX file holds less than 2. Export --to merged."
         )
     merged.config.save_pretrained(folder)
-    ids = torch.ones(2, 8, dtype=torch.int64)  # any numbers that no dimension of a model is likely to share
+    # two rows of eight, which no dimension of a model is likely to share; one tensor given twice would be traced as one input
+    ids, mask = torch.ones(2, 8, dtype=torch.int64), torch.ones(2, 8, dtype=torch.int64)
+    mask[1, 5:] = 0
     free = {0: "rows", 1: "length"}
     with _quiet_exporter():
         try:
             program: Any = torch.onnx.export(
                 _logits_only(merged),
-                kwargs={"input_ids": ids, "attention_mask": ids},
+                kwargs={"input_ids": ids, "attention_mask": mask},
                 input_names=["input_ids", "attention_mask"],
                 output_names=["logits"],
                 dynamic_shapes={"input_ids": free, "attention_mask": free},
@@ -170,6 +172,8 @@ def _quiet_exporter() -> Iterator[None]:
         with warnings.catch_warnings():
             # torch.export 2.13 copies its own tree specifications by a name it deprecates
             warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
+            # both inputs have the same free axes, and naming them once is enough: the exporter says so of the second
+            warnings.filterwarnings("ignore", message="# The axis name: .* will not be used", category=UserWarning)
             yield
     finally:
         log.setLevel(level)

@@ -109,6 +109,14 @@ def compare_answers(classifier: Classifier, wanted: Logits, got: Logits, truth: 
     return found
 
 
+def compare_odd(classifier: Classifier, wanted: Logits, got: Logits) -> dict[str, Any]:
+    """Whether int8 answers texts that nobody labelled: with numbers, whichever. Arguments as in `compare_exact`."""
+    finite = bool(np.isfinite(got).all())
+    agreed = int((given_labels(classifier, got) == given_labels(classifier, wanted)).all(axis=1).sum())
+    apart = float(np.abs(got - wanted).max()) if finite else None
+    return {"rows": len(wanted), "agreement": share(agreed, len(wanted)), "largest_difference": apart, "passed": finite}
+
+
 def paired_interval(only_first: int, only_second: int, rows: int) -> list[float]:
     """95 % interval of the difference of two accuracies on the same rows, first less second.
 

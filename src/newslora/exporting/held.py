@@ -46,7 +46,8 @@ def held_rows(run: RunFolder, data: str | None, changes: Mapping[str, Any] | Non
         RunError: the run's own rows have changed.
     """
     if data is not None:
-        found = HeldRows(f"'{data}'", _given(run, data, changes))
+        name = data.rstrip("/").rpartition("/")[2]  # a path stays on this machine; an export travels
+        found = HeldRows(f"'{name}'", _given(run, data, changes))
     else:
         splits = own_rows(run)
         name = "validation" if splits.test is None else "test"
