@@ -119,7 +119,8 @@ print("ANSWERS" + json.dumps([model.config.label2id, [{one["label"]: one["score"
 """
 OURS = """
 import json, sys, newslora
-print("ANSWERS" + json.dumps(newslora.Classifier.load(sys.argv[1]).predict_proba(json.loads(sys.argv[2])).tolist()))
+texts, *folders = sys.argv[1:]
+print("ANSWERS" + json.dumps([newslora.Classifier.load(one).predict_proba(json.loads(texts)).tolist() for one in folders]))
 """
 
 
@@ -141,9 +142,9 @@ def test_plain_transformers_loads_a_merged_export_labels_and_length_included(mad
 
 
 def test_another_process_gives_the_same_answers_to_the_last_bit(made: Made) -> None:
-    for kind in ("onnx", "onnx-int8"):
-        got = in_another_process(OURS, str(made.folders[kind]), json.dumps(TEXTS))
-        assert got == Classifier.load(made.folders[kind]).predict_proba(TEXTS).tolist()
+    folders = [str(made.folders[kind]) for kind in ("onnx", "onnx-int8")]
+    got = in_another_process(OURS, json.dumps(TEXTS), *folders)
+    assert got == [Classifier.load(folder).predict_proba(TEXTS).tolist() for folder in folders]
 
 
 def test_predict_takes_an_export_in_the_runs_place(made: Made, tmp_path: Path) -> None:
@@ -263,7 +264,7 @@ def test_static_ranges_make_answers_independent_of_the_batch(
     command = ["export", str(made.run), "--to", "onnx-int8", "--int8", "static", "-o", str(tmp_path / "static")]
     assert main([*command, "--data", str(made.rows), "--rows", "150"]) == 0
     told = capsys.readouterr().out
-    assert "same labels: at least 99 %" in told
+    assert "same labels: 99 %" in told
     assert "150" in told
     static, dynamic = Classifier.load(tmp_path / "static"), Classifier.load(made.folders["onnx-int8"])
     assert files.read_json(tmp_path / "static" / "export.json")["int8"]["calibration_rows"] == 100

@@ -68,7 +68,7 @@ def _library(record: dict[str, Any]) -> str:
 
 
 def _gate(record: dict[str, Any]) -> str:
-    lines = ["| rows of | rows | what was asked | found |", "| --- | --- | --- | --- |"]
+    lines = ["| rows of | rows | asked | found |", "| --- | --- | --- | --- |"]
     for name, one in record["gate"]["checks"].items():
         lines += [
             f"| {name.replace('|', ' ')} | {one['rows']:,} | {asked} | {found} |" for asked, found in findings(one)
@@ -84,23 +84,21 @@ def findings(one: dict[str, Any]) -> list[tuple[str, str]]:
     apart = "not finite" if one["largest_difference"] is None else f"{one['largest_difference']:.2g}"
     if "tolerance" in one:
         ties = f" ({one['ties']:,} ties)" if one["ties"] else ""
-        times = (
-            "" if one["largest_in_tolerances"] is None else f" ({one['largest_in_tolerances']:.2g} of what is allowed)"
-        )
+        times = "" if one["largest_in_tolerances"] is None else f" ({one['largest_in_tolerances']:.2g} of allowed)"
         return [
-            (f"logits within {one['tolerance']:g} of max(1, the row's greatest)", apart + times),
-            ("rows with other labels: 0", f"{one['other_labels']:,}{ties}"),
+            (f"logits within {one['tolerance']:g}", apart + times),
+            ("other labels: none", f"{one['other_labels']:,}{ties}"),
         ]
     agreement = _with_interval(one["agreement"])
     if "lost" not in one:
         return [("an answer to each", "yes"), ("same labels: not asked", agreement)]
     lost, (least, most) = one["lost"]["value"], one["lost"]["interval"]
     return [
-        ("same labels: at least 99 %", agreement),
-        ("accuracy lost: at most 0.3 points", f"{100 * lost:+.2f} ({100 * least:+.2f} to {100 * most:+.2f})"),
+        ("same labels: 99 %", agreement),
+        ("accuracy lost: 0.3 points", f"{100 * lost:+.2f} ({100 * least:+.2f} to {100 * most:+.2f})"),
         ("accuracy of the run", _with_interval(one["accuracy_run"])),
         ("accuracy of the export", _with_interval(one["accuracy_export"])),
-        ("largest difference of a logit", apart),
+        ("largest logit difference", apart),
     ]
 
 

@@ -13,15 +13,16 @@ from newslora.data.tokens import tokenize
 from newslora.errors import SettingsError
 from newslora.metrics import Logits, Probabilities, softmax
 from newslora.metrics.multi_label import HALF, sigmoid
-from newslora.model.adapter import AdapterCard, load_adapter, load_tokenizer, read_card
-from newslora.model.engine import Engine, make_engine
-from newslora.model.exported import ONNX, WEIGHTS, load_config, load_merged, weights_sha256
+from newslora.model.adapter import AdapterCard, read_card
+from newslora.model.engine import Engine
+from newslora.model.exported import ONNX, weights_sha256
 from newslora.model.inference import predict_logits
 from newslora.predict.calibration import Calibration, load_calibration
 from newslora.predict.conformal import AnswerSets
+from newslora.predict.opening import open_engine
 from newslora.predict.thresholds import LabelThresholds, load_thresholds
 from newslora.runfolder import RunFolder
-from newslora.runtime import Precision, environment_record, package_version, pick_device, resolve_precision
+from newslora.runtime import Precision, environment_record, package_version
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,17 +120,7 @@ class Classifier:
         calibration = load_calibration(folder, card.weights_sha256)
         thresholds = load_thresholds(folder, card.weights_sha256, len(card.labels))
         weights = None if card.export is None else weights_sha256(folder, card.export)
-        if card.export in ONNX:
-            made, resolved = _open_onnx(folder, card, device, precision, engine)
-            return cls(made, load_tokenizer(folder), card, resolved, folder, calibration, thresholds, weights)
-        target = pick_device(device)
-        resolved = resolve_precision(precision, target)
-        model: Any
-        if card.export == "merged":
-            model, tokenizer = load_merged(folder, card.labels), load_tokenizer(folder)
-        else:
-            model, tokenizer, card = load_adapter(folder, card)
-        made = make_engine(model.to(target), engine, resolved, release=True)
+        made, tokenizer, resolved = open_engine(folder, card, device, precision, engine)
         return cls(made, tokenizer, card, resolved, folder, calibration, thresholds, weights)
 
     def padded(self) -> "Classifier":
@@ -285,31 +276,6 @@ class Classifier:
         answer_set = tuple(self.labels[k] for k in likeliest if members[k])
         decided = answer_set[0] if len(answer_set) == 1 else None
         return Prediction(decided, float(probabilities[best]), named, answer_set, () if decided is None else (decided,))
-
-
-def _open_onnx(
-    folder: Path, card: AdapterCard, device: str | None, precision: str, engine: str
-) -> tuple[Engine, Precision]:
-    """The engine of an ONNX export, and what it computes in."""
-    from newslora.model.onnx_engine import OnnxEngine
-
-    assert card.export is not None
-    own = Precision("fp32", "the export's own") if card.export == "onnx" else Precision("int8", "the export's own")
-    wrong = [
-        f"{name} is '{value}'"
-        for name, value, allowed in (
-            ("device", device or "cpu", ("cpu",)),
-            ("precision", precision, ("auto", "fp32", own.name)),
-            ("engine", engine, ("auto", "padded")),
-        )
-        if value not in allowed
-    ]
-    if wrong:
-        raise SettingsError(
-            f"{folder} is an ONNX export, which runs on the CPU, padded, in what it was made for ({own.name}), but {wrong[0]}. "
-            f"Leave it out, or load the run itself."
-        )
-    return OnnxEngine(folder / WEIGHTS[card.export], load_config(folder, card.labels), card.export), own
 
 
 def check_texts(texts: Sequence[object]) -> None:
