@@ -7,9 +7,10 @@ on the same rows and batches, so that a machine that slows down slows all of the
 counted. A forward pass holds at most --batch-tokens tokens, as `newslora predict` has it; --batch-tokens 1 answers rows one by
 one, as a lone request to a server would be. Run it on an idle machine.
 
-ways: `torch-padded` (stock modules), `torch-packed` (ours), each with LoRA merged; `onnx`; `int8-dynamic`, `int8-static`
-(seven-bit weights, as `newslora export` writes them); `int8-dynamic-8bit` and `-exact` (eight bits, with ONNX Runtime's plain
-and its overflow-free product on CPUs without VNNI), to see what the seventh bit buys.
+ways: `torch-padded` (stock modules), `torch-packed` (ours), each with LoRA merged; `onnx`; `int8-dynamic` (as newslora runs it:
+row by row, so that no answer depends on its neighbours), `int8-dynamic-batched`, `int8-static` (all with seven-bit weights, as
+`newslora export` writes them); `int8-8bit` and `int8-8bit-exact` (batched dynamic ranges, eight bits, with ONNX Runtime's plain
+and its overflow-free product on CPUs without VNNI), to see what the eighth bit costs.
 """
 
 import argparse
@@ -76,11 +77,12 @@ def engines(folder: Path, rows: Rows, layers: int) -> dict[str, Any]:
         "torch-packed": make_engine(merged, "packed", fp32),
         "onnx": OnnxEngine(full, merged.config, "onnx"),
     }
-    for name, file, exact in (
-        ("int8-dynamic", "dynamic", False), ("int8-static", "static", False),
-        ("int8-dynamic-8bit", "eight", False), ("int8-dynamic-8bit-exact", "eight", True),
+    for name, file, alone, exact in (
+        ("int8-dynamic", "dynamic", True, False), ("int8-dynamic-batched", "dynamic", False, False),
+        ("int8-static", "static", False, False),
+        ("int8-8bit", "eight", False, False), ("int8-8bit-exact", "eight", False, True),
     ):  # fmt: skip
-        found[name] = OnnxEngine(folder / f"{file}.onnx", merged.config, "onnx-int8", exact_products=exact)
+        found[name] = OnnxEngine(folder / f"{file}.onnx", merged.config, "onnx-int8", alone, exact)
     return found
 
 

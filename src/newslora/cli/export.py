@@ -38,8 +38,8 @@ def export(
     rows
         Judge by at most as many of them, drawn at random by share of each label.
     int8
-        How activations get their ranges: 'dynamic', measured as it runs, or 'static', from training rows beforehand, so that
-        no answer depends on the other rows of a batch.
+        How activations get their ranges: 'dynamic', measured as each row runs by itself, or 'static', from training rows
+        beforehand, so that rows can share batches.
     settings
         Settings of the section data for reading --data, as key=value.
     """

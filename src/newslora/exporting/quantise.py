@@ -1,11 +1,12 @@
-"""fp32 ONNX -> int8 by ONNX Runtime's quantiser: every product with a weight of the encoder.
+"""fp32 ONNX -> int8 by ONNX Runtime's quantiser: every product with a weight of the encoder, and the embeddings.
 
 Weights get a scale for each output channel and seven bits. CPUs without VNNI add two products of an unsigned and a signed
 byte in 16 bits, which 255 * 127 * 2 overflows and saturates silently; 255 * 64 * 2 does not. What the gate measured on one
 machine therefore holds on every other (ONNX Runtime's guide to quantisation: "reduce_range").
 
-dynamic   each batch's activations are measured as it runs, all rows of a tensor together
-static    their ranges are fixed beforehand, from training rows: a text's answer does not depend on its neighbours
+dynamic   the range of each tensor of activations is measured as it runs; newslora then runs every row by itself, since
+          others in its batch would change it
+static    ranges are fixed beforehand, from training rows; rows share batches
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from newslora.data.batches import Rows, sorted_batches
 from newslora.errors import ExportError
 
 METHODS = ("dynamic", "static")
-OPERATORS = ("MatMul",)  # embeddings' look-ups (Gather) stay fp32
+OPERATORS = ("MatMul", "Gather")  # products with weights, look-ups of embeddings
 BATCH = 16  # rows measured at once
 
 
@@ -53,11 +54,11 @@ def quantise(source: Path, target: Path, method: str, rows: Rows | None = None) 
             quantize_static(
                 source, target, _reader(rows), quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8,
                 calibrate_method=CalibrationMethod.MinMax,
-                extra_options=weights_only | {"OpTypesToExcludeOutputQuantization": list(OPERATORS)}, **shared,
+                extra_options=weights_only | {"OpTypesToExcludeOutputQuantization": ["MatMul"]}, **shared,
             )  # fmt: skip
             made |= {"ranges": "least to greatest", "calibration_rows": len(rows)}
-    made["products"] = _count(target)
-    if not made["products"]:
+    made["weights"] = _count(target)
+    if not made["weights"]:
         raise ExportError("ONNX Runtime found no weight of this model to quantise. Export --to onnx.")
     return made
 

@@ -63,9 +63,10 @@ def check_export(folder: Path, kind: str, version: str, gated: bool = True) -> N
             )
 
 
-def weights_sha256(folder: Path, kind: str) -> str:
-    """Hash of a checked export's weights, as its manifest has it."""
-    return str(files.read_json(folder / MANIFEST)["files"][WEIGHTS[kind]])
+def manifest(folder: Path) -> dict[str, Any]:
+    """What a checked export's manifest says."""
+    found: dict[str, Any] = files.read_json(folder / MANIFEST)
+    return found
 
 
 def load_merged(folder: Path, labels: tuple[str, ...]) -> "PreTrainedModel":

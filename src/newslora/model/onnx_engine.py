@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from newslora.data.batches import Batch, Chosen, Rows
 from newslora.errors import MissingExtraError, RunError
 from newslora.model.engine import AnyBatch, of_rows
@@ -28,13 +31,15 @@ class OnnxModel:
 class OnnxEngine:
     """Rows through a session; int64 ids and mask (W, L) in, fp32 logits out."""
 
-    def __init__(self, path: Path, config: Any, kind: str, exact_products: bool = False) -> None:
+    def __init__(self, path: Path, config: Any, kind: str, alone: bool = False, exact_products: bool = False) -> None:
         """Open a model file.
 
         Args:
             path: of the .onnx file.
             config: the classifier's configuration.
             kind: 'onnx' or 'onnx-int8', this engine's name.
+            alone: whether each row runs by itself. Dynamic int8 takes the range of a tensor over all its rows, padding
+                included, so that other rows of a batch would change an answer (docs/decisions.md).
             exact_products: as `open_session` has it.
 
         Raises:
@@ -43,7 +48,7 @@ class OnnxEngine:
         """
         import torch
 
-        self.name = kind
+        self.name, self.alone = kind, alone
         self.model = OnnxModel(open_session(path, exact_products), config)
         self.device = torch.device("cpu")
 
@@ -56,9 +61,19 @@ class OnnxEngine:
 
         assert isinstance(batch, Batch)
         assert dropout_seed is None, "an ONNX export answers; it does not train"
-        given = {name: getattr(batch, name).numpy() for name in INPUTS}
-        (logits,) = self.model.session.run([OUTPUT], given)
+        ids, mask = batch.input_ids.numpy(), batch.attention_mask.numpy()
+        if self.alone:
+            lengths = mask.sum(axis=1)
+            rows = [self._run(ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(lengths)]
+            logits = np.concatenate(rows)
+        else:
+            logits = self._run(ids, mask)
         return of_rows(torch.from_numpy(logits), batch)
+
+    def _run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        (logits,) = self.model.session.run([OUTPUT], dict(zip(INPUTS, (ids, mask), strict=True)))
+        found: NDArray[np.float32] = logits
+        return found
 
 
 def open_session(path: Path, exact_products: bool = False) -> Any:

@@ -15,7 +15,7 @@ from newslora.metrics import Logits, Probabilities, softmax
 from newslora.metrics.multi_label import HALF, sigmoid
 from newslora.model.adapter import AdapterCard, read_card
 from newslora.model.engine import Engine
-from newslora.model.exported import ONNX, weights_sha256
+from newslora.model.exported import ONNX, WEIGHTS, manifest
 from newslora.model.inference import predict_logits
 from newslora.predict.calibration import Calibration, load_calibration
 from newslora.predict.conformal import AnswerSets
@@ -119,7 +119,7 @@ class Classifier:
         """As `load`, of an adapter or export folder whose card was read, and so its files checked."""
         calibration = load_calibration(folder, card.weights_sha256)
         thresholds = load_thresholds(folder, card.weights_sha256, len(card.labels))
-        weights = None if card.export is None else weights_sha256(folder, card.export)
+        weights = None if card.export is None else manifest(folder)["files"][WEIGHTS[card.export]]
         made, tokenizer, resolved = open_engine(folder, card, device, precision, engine)
         return cls(made, tokenizer, card, resolved, folder, calibration, thresholds, weights)
 

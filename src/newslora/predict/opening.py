@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from newslora.errors import SettingsError
 from newslora.model.adapter import AdapterCard, load_adapter, load_tokenizer
 from newslora.model.engine import Engine, make_engine
-from newslora.model.exported import ONNX, WEIGHTS, load_config, load_merged
+from newslora.model.exported import ONNX, WEIGHTS, load_config, load_merged, manifest
 from newslora.runtime import Precision, pick_device, resolve_precision
 
 if TYPE_CHECKING:
@@ -57,4 +57,5 @@ def _open_onnx(
                 f"The {name} is '{value}', but {folder} is an ONNX export: it runs on the CPU, on padded rows, in what it "
                 f"was made for ({own.name}). Leave the {name} out, or load the run itself."
             )
-    return OnnxEngine(folder / WEIGHTS[kind], load_config(folder, card.labels), kind), own
+    alone = manifest(folder).get("int8", {}).get("method") == "dynamic"
+    return OnnxEngine(folder / WEIGHTS[kind], load_config(folder, card.labels), kind, alone), own
