@@ -1,6 +1,6 @@
 """fp32 ONNX -> int8 by ONNX Runtime's quantiser: every product with a weight of the encoder, and the embeddings.
 
-Weights get a scale for each output channel and seven bits. CPUs without VNNI add two products of an unsigned and a signed
+Weights get a scale for each output channel and seven bits; embeddings, which nothing is multiplied with, eight. CPUs without VNNI add two products of an unsigned and a signed
 byte in 16 bits, which 255 * 127 * 2 overflows and saturates silently; 255 * 64 * 2 does not. What the gate measured on one
 machine therefore holds on every other (ONNX Runtime's guide to quantisation: "reduce_range").
 
@@ -94,11 +94,12 @@ def _reader(rows: Rows) -> Any:
 
 
 def _count(path: Path) -> int:
-    """Weights kept in eight bits, two dimensions each."""
+    """Weights kept in bytes, two dimensions each; of embeddings the quantiser makes unsigned ones."""
     import onnx
 
     model = onnx.load(path, load_external_data=False)
-    return sum(one.data_type == onnx.TensorProto.INT8 and len(one.dims) == 2 for one in model.graph.initializer)
+    kinds = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+    return sum(one.data_type in kinds and len(one.dims) == 2 for one in model.graph.initializer)
 
 
 @contextlib.contextmanager
