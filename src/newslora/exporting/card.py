@@ -84,7 +84,7 @@ def findings(one: dict[str, Any]) -> list[tuple[str, str]]:
     apart = "not finite" if one["largest_difference"] is None else f"{one['largest_difference']:.2g}"
     if "tolerance" in one:
         ties = f" ({one['ties']:,} ties)" if one["ties"] else ""
-        times = "" if one["largest_in_tolerances"] is None else f" ({one['largest_in_tolerances']:.2g} of allowed)"
+        times = "" if one["largest_in_tolerances"] is None else f" ({one['largest_in_tolerances']:.0%} of allowed)"
         return [
             (f"logits within {one['tolerance']:g}", apart + times),
             ("other labels: none", f"{one['other_labels']:,}{ties}"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from newslora import files
 from newslora.errors import BackboneError, ExportError, MissingExtraError
 from newslora.model.adapter import CARD, AdapterCard, load_adapter, load_tokenizer
+from newslora.model.classifier import quiet_transformers
 from newslora.model.exported import WEIGHTS
 from newslora.predict.calibration import CALIBRATION, LOGITS
 from newslora.predict.thresholds import THRESHOLDS
@@ -61,7 +62,8 @@ def write_peft(adapter: Path, folder: Path) -> None:
 
 def write_merged(merged: "PreTrainedModel", folder: Path) -> None:
     """model.safetensors and config.json, labels inside."""
-    merged.save_pretrained(folder, max_shard_size=1 << 60)  # one file, whatever its size
+    with quiet_transformers():
+        merged.save_pretrained(folder, max_shard_size=1 << 60)  # one file, whatever its size
 
 
 def write_onnx(merged: "PreTrainedModel", folder: Path) -> Path:
@@ -118,8 +120,6 @@ def open_stock_peft(folder: Path, backbone: Any) -> Any:
     """A PEFT folder as anybody would load it: stock transformers, then `PeftModel.from_pretrained`."""
     from peft import PeftModel
     from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    from newslora.model.classifier import quiet_transformers
 
     config = AutoConfig.from_pretrained(folder)
     with quiet_transformers():

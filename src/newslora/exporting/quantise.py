@@ -1,8 +1,9 @@
 """fp32 ONNX -> int8 by ONNX Runtime's quantiser: every product with a weight of the encoder, and the embeddings.
 
-Weights get a scale for each output channel and seven bits; embeddings, which nothing is multiplied with, eight. CPUs without VNNI add two products of an unsigned and a signed
-byte in 16 bits, which 255 * 127 * 2 overflows and saturates silently; 255 * 64 * 2 does not. What the gate measured on one
-machine therefore holds on every other (ONNX Runtime's guide to quantisation: "reduce_range").
+Weights get a scale for each output channel and seven bits; embeddings, which nothing is multiplied with, eight. CPUs
+without VNNI add two products of an unsigned and a signed byte in 16 bits, which 255 * 127 * 2 overflows and saturates
+silently; 255 * 64 * 2 does not. What the gate measured on one machine therefore holds on every other (ONNX Runtime's guide
+to quantisation: "reduce_range").
 
 dynamic   the range of each tensor of activations is measured as it runs; newslora then runs every row by itself, since
           others in its batch would change it

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from newslora import files
 from newslora.errors import RunError
 from newslora.model.backbones import Backbone
+from newslora.model.classifier import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -77,8 +78,6 @@ def load_merged(folder: Path, labels: tuple[str, ...]) -> "PreTrainedModel":
         BackboneError: transformers cannot read it.
     """
     from transformers import AutoModelForSequenceClassification
-
-    from newslora.model.classifier import quiet_transformers
 
     with quiet_transformers():
         model, report = Backbone(str(folder), str(folder), "folder").load(
