@@ -221,23 +221,29 @@ def test_the_gate_refuses_a_planted_wrong_weight(
     assert list((tmp_path / "place").iterdir()) == []
 
 
+def quantised_badly(path: Path) -> bytes:
+    """The model with every second channel of every weight three times too large."""
+    import onnx
+
+    model = onnx.load(path)
+    scales = [one for one in model.graph.initializer if one.name.endswith("_scale") and len(one.dims) == 1]
+    assert scales
+    for scale in scales:
+        values = onnx.numpy_helper.to_array(scale).copy()
+        values[::2] *= 3
+        scale.CopyFrom(onnx.numpy_helper.from_array(values, scale.name))
+    found: bytes = model.SerializeToString()
+    return found
+
+
 def test_int8_that_answers_otherwise_is_refused_with_its_numbers(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import onnx
-
     quantise = exporting.quantise
 
     def damaged(source: Path, target: Path, *given: Any) -> Any:
         found = quantise(source, target, *given)
-        model = onnx.load(target)
-        scales = [one for one in model.graph.initializer if one.name.endswith("_scale") and len(one.dims) == 1]
-        assert scales
-        for scale in scales:  # every second channel of every weight three times too large
-            values = onnx.numpy_helper.to_array(scale).copy()
-            values[::2] *= 3
-            scale.CopyFrom(onnx.numpy_helper.from_array(values, scale.name))
-        onnx.save(model, target)
+        target.write_bytes(quantised_badly(target))
         return found
 
     monkeypatch.setattr(exporting, "write_onnx", traced(made.folders["onnx"]))
@@ -247,8 +253,30 @@ def test_int8_that_answers_otherwise_is_refused_with_its_numbers(
     said = capsys.readouterr().err
     assert "get the same labels" in said
     assert "points lost (at most 0.3 may)" in said
+    assert "Trying again with the last product of each layer in fp32" in said  # damaged as well, so refused
     assert "--int8 static" in said
     assert list(tmp_path.glob("*int8*")) == []
+
+
+def test_int8_that_fails_is_tried_more_carefully(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quantise, careful = exporting.quantise, []
+
+    def damaged(source: Path, target: Path, *given: Any) -> Any:
+        careful.append(given[-1])
+        found = quantise(source, target, *given)
+        if not given[-1]:
+            target.write_bytes(quantised_badly(target))
+        return found
+
+    monkeypatch.setattr(exporting, "write_onnx", traced(made.folders["onnx"]))
+    monkeypatch.setattr(exporting, "quantise", damaged)
+    said: list[str] = []
+    found = newslora.export(made.run, "onnx-int8", tmp_path / "int8", data=str(made.rows), note=said.append)
+    assert careful == [False, True]
+    assert any("was not published" in one and "Trying again" in one for one in said)
+    assert found.record["int8"]["kept_in_fp32"] == ["head", "last product of each layer"]
+    assert found.record["int8"]["weights"] == made.records["onnx-int8"]["int8"]["weights"] - 2  # one of each layer
+    assert not (found.path / ".fp32.onnx").exists()
 
 
 def test_int8_wants_a_hundred_rows_before_it_does_anything(made: Made, tmp_path: Path) -> None:
