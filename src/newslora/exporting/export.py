@@ -86,7 +86,7 @@ def export(
         note(f"Writing {to} of {source.path}")
         made = _write(adapter, card, to, folder)
         note(f"Answering {len(held.articles):,} rows with the run: {held.name}")
-        gate = Gate(source, to, held, progress)
+        gate = _Gate(source, to, held, progress)
         texts = calibration_texts(source) if (to, int8) == ("onnx-int8", "static") else None
         for careful in (False, True) if to == "onnx-int8" else (False,):
             if to == "onnx-int8":
@@ -190,7 +190,7 @@ def _record(card: AdapterCard, to: str, made: dict[str, Any], folder: Path) -> d
     }
 
 
-class Gate:
+class _Gate:
     """The run's answers to the held rows and to odd texts, and what an export's are beside them."""
 
     def __init__(self, source: RunFolder, to: str, held: HeldRows, progress: Callable[[int], None]) -> None:
