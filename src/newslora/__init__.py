@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from newslora.estimator import NewsClassifier
     from newslora.evaluation.compare import compare
     from newslora.explanation.attributions import Explanation, explain
+    from newslora.exporting.export import Exported, export
     from newslora.pipeline import resume, train
     from newslora.predict.classifier import Classifier, Prediction
 
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Classifier": "newslora.predict.classifier",
     "Explanation": "newslora.explanation.attributions",
+    "Exported": "newslora.exporting.export",
     "NewsClassifier": "newslora.estimator",
     "NewsloraError": "newslora.errors",
     "Prediction": "newslora.predict.classifier",
@@ -27,14 +29,15 @@ _HOME = {
     "audit": "newslora.auditing.audit",
     "compare": "newslora.evaluation.compare",
     "explain": "newslora.explanation.attributions",
+    "export": "newslora.exporting.export",
     "load_recipe": "newslora.config",
     "resume": "newslora.pipeline",
     "train": "newslora.pipeline",
 }
 
 __all__ = [
-    "Classifier", "Explanation", "NewsClassifier", "NewsloraError", "Prediction", "Recipe", "audit", "compare", "explain",
-    "load_recipe", "resume", "train",
+    "Classifier", "Explanation", "Exported", "NewsClassifier", "NewsloraError", "Prediction", "Recipe", "audit", "compare",
+    "explain", "export", "load_recipe", "resume", "train",
 ]  # fmt: skip
 
 

@@ -65,6 +65,12 @@ class StorageError(NewsloraError, OSError):
     exit_code = 8
 
 
+class ExportError(NewsloraError, RuntimeError):
+    """An export does not give the run's answers, or cannot be told to, and was not published."""
+
+    exit_code = 9
+
+
 class InterruptedRun(NewsloraError):
     """Training was stopped by a signal after saving its state; not a failure."""
 

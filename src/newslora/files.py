@@ -40,7 +40,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary = Path(name)
         try:
             yield temporary
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 would lock colleagues out of a shared folder
+            os.chmod(temporary, 0o666 & ~umask())  # mkstemp's 0600 would lock colleagues out of a shared folder
             flush_to_disk(temporary)
             os.replace(temporary, path)
             flush_to_disk(path.parent)
@@ -79,7 +79,7 @@ def flush_to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def _umask() -> int:
+def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask

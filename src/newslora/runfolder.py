@@ -5,7 +5,7 @@ data.json          sources, hashes, label names    evaluation/    JSON, CSV of r
 quarantine.jsonl   rows set aside, with reasons    figures/       SVG and PNG
 metrics.jsonl      one line per logged step        report.html    everything above, for a reader
 checkpoints/       what resuming needs             manifest.json  last: the run is whole
-tensorboard/       the same metrics as event files
+tensorboard/       the same metrics as event files exports/       published by `newslora export`
 """
 
 import contextlib

@@ -118,12 +118,13 @@ def environment_record(device: "torch.device", precision: Precision) -> dict[str
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         # torch by its own word, which names the build (cpu, cu130) that the package's metadata may leave out
-        "packages": {name: _version(name) for name in PACKAGES} | {"torch": str(torch.__version__)},
+        "packages": {name: package_version(name) for name in PACKAGES} | {"torch": str(torch.__version__)},
         "commit": _commit(),
     }
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """Its version; None where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -1,10 +1,12 @@
 """Every supported family: an adapter saved here answers the same in another process, by our loader and by stock PEFT."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -22,11 +24,19 @@ from transformers import (
 )  # fmt: skip
 
 from newslora.config import LoraSettings
+from newslora.data.batches import Rows
+from newslora.data.tokens import TokenTable
 from newslora.errors import BackboneError
-from newslora.model.adapter import AdapterCard, save_adapter
+from newslora.exporting.forms import merge, write_merged, write_onnx
+from newslora.model.adapter import AdapterCard, read_card, save_adapter
 from newslora.model.backbones import resolve_backbone
 from newslora.model.classifier import build_classifier, count_parameters, trainable_parameters
+from newslora.model.engine import make_engine
+from newslora.model.exported import load_config, load_merged
 from newslora.model.families import FAMILIES, family_of
+from newslora.model.inference import predict_logits
+from newslora.model.onnx_engine import OnnxEngine
+from newslora.runtime import Precision
 
 SIZES = {
     "vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
@@ -52,6 +62,11 @@ TINY: dict[str, PretrainedConfig] = {
     "modernbert": ModernBertConfig(**SIZES, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2),
 }
 CASES = [(family, targets) for family in TINY for targets in ("query-value", "all-linear")]
+# tracing takes some six seconds a family; NEWSLORA_ALL_FAMILIES=1 tries the others too
+TRACED = tuple(TINY) if os.environ.get("NEWSLORA_ALL_FAMILIES") else ("roberta", "deberta-v2")
+EXPORT_TOLERANCE = (
+    1e-5  # the gate's; LoRA inside the weight, and sums in another order, move an fp32 logit by some 1e-6
+)
 TOLERANCE = 1e-6  # same weights, same operations, another process: only a wrong weight can move a logit
 LABELS = ("World", "Sports", "Business", "Sci/Tech")
 
@@ -204,3 +219,47 @@ def test_explanations_add_up_with_lora_in(family: str, saved: dict[str, tuple[Pa
             parameter.zero_()
     without = explain(classifier, text, label=one.label)
     assert max(abs(a.score - b.score) for a, b in zip(one.words, without.words, strict=True)) > 1e-4
+
+
+def as_rows() -> Rows:
+    """`ids_and_mask` as rows of their own lengths."""
+    ids, mask = ids_and_mask()
+    tokens = [row[: int(kept.sum())].numpy().astype(np.int32) for row, kept in zip(ids, mask, strict=True)]
+    return Rows(TokenTable.of(tokens), np.full(len(tokens), -1, dtype=np.int64), pad_id=0)
+
+
+@pytest.mark.parametrize(("family", "targets"), CASES)
+def test_merged_weights_give_the_same_logits_padded_and_packed(
+    family: str, targets: str, saved: dict[str, tuple[Path, torch.Tensor]], tmp_path: Path
+) -> None:
+    place, wanted = saved[f"{family}.{targets}"]
+    write_merged(merge(place, read_card(place)), tmp_path)
+    model = load_merged(tmp_path, LABELS)
+    assert not [name for name, _ in model.named_parameters() if "lora" in name or "base_layer" in name]
+    for setting in ("padded", "auto"):
+        engine = make_engine(model, setting, Precision("fp32", "test"))
+        assert engine.name == "packed" or setting == "padded" or family in ("mpnet", "deberta-v2")
+        difference = np.abs(predict_logits(engine, as_rows()) - wanted.numpy()).max()
+        assert difference <= EXPORT_TOLERANCE, f"{engine.name}: {difference:.2e}"
+
+
+@pytest.mark.parametrize("family", TRACED)
+def test_onnx_gives_the_same_logits_at_any_batch_and_length(
+    family: str, saved: dict[str, tuple[Path, torch.Tensor]], tmp_path: Path
+) -> None:
+    place, _ = saved[f"{family}.query-value"]
+    merged = merge(place, read_card(place))
+    engine = OnnxEngine(write_onnx(merged, tmp_path), load_config(tmp_path, LABELS), "onnx")
+    draw = torch.Generator().manual_seed(3)
+    for rows, length in ((1, 1), (1, 2), (2, 8), (3, 12), (7, 60)):
+        ids = torch.randint(3, 60, (rows, length), generator=draw)
+        lengths = torch.randint(1, length + 1, (rows, 1), generator=draw)
+        mask = (torch.arange(length) < lengths).long()
+        ids = ids * mask
+        with torch.no_grad():
+            wanted = merged(input_ids=ids, attention_mask=mask).logits.numpy()
+        (got,) = engine.model.session.run(["logits"], {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
+        assert np.abs(got - wanted).max() <= EXPORT_TOLERANCE, (rows, length)
+    assert (
+        np.abs(predict_logits(engine, as_rows()) - saved[f"{family}.query-value"][1].numpy()).max() <= EXPORT_TOLERANCE
+    )

@@ -7,7 +7,7 @@ import cyclopts
 from cyclopts import App
 
 from newslora import __version__
-from newslora.cli import audit, bench, compare, evaluate, explain, predict, train
+from newslora.cli import audit, bench, compare, evaluate, explain, export, predict, train
 from newslora.errors import NewsloraError
 
 EXIT_USAGE = 2
@@ -27,6 +27,7 @@ for command in (
     audit.audit,
     predict.predict,
     explain.explain,
+    export.export,
     evaluate.report,
     bench.bench,
 ):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from newslora.errors import BackboneError, MissingExtraError, SettingsError, near
 from newslora.explanation.words import Word, join_words
+from newslora.model.classifier import stock_model
 from newslora.predict.classifier import Classifier, check_texts
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def explain(
 
     Raises:
         MissingExtraError: captum is not installed.
-        SettingsError: something that is not text, or a label the classifier does not know.
+        SettingsError: something that is not text, a label the classifier does not know, or an ONNX export.
         BackboneError: a tokenizer that does not say where in the text its tokens are.
     """
     try:
@@ -132,7 +133,7 @@ def _explain_one(classifier: Classifier, text: str, label: str | None) -> Explan
 
     shift = len(text) - len(text.lstrip())
     windows = _encode(classifier, text.strip())  # as the rows the classifier was trained on
-    base: Any = classifier.engine.model.get_base_model()
+    base = stock_model(classifier.engine.model)
     embeddings, blank = base.get_input_embeddings(), _blank_id(classifier)
     with torch.no_grad():
         inside = tuple(embeddings(one.ids) for one in windows)

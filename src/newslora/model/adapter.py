@@ -18,6 +18,7 @@ from newslora.config import LoraSettings
 from newslora.errors import BackboneError, RunError
 from newslora.model.backbones import Backbone, resolve_backbone
 from newslora.model.classifier import build_classifier
+from newslora.model.exported import check_export
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -46,11 +47,16 @@ class AdapterCard:
     window_overlap: int = 0
     weights_sha256: str = ""
     format: int = FORMAT
+    export: str | None = None  # the kind of export this folder is (newslora.model.exported); None: the adapter itself
 
     @property
     def overlap(self) -> int | None:
         """Tokens that windows share; None where long texts are cut."""
         return self.window_overlap if self.long_texts == "windows" else None
+
+    def record(self) -> dict[str, Any]:
+        """As newslora.json holds it; the adapter's own says nothing of exports."""
+        return {name: value for name, value in asdict(self).items() if name != "export" or value is not None}
 
 
 def save_adapter(model: "PeftModel", tokenizer: "PreTrainedTokenizerBase", card: AdapterCard, folder: Path) -> str:
@@ -83,12 +89,16 @@ def save_adapter(model: "PeftModel", tokenizer: "PreTrainedTokenizerBase", card:
         model.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     digest = files.sha256_file(folder / WEIGHTS)
-    files.write_json(folder / CARD, asdict(card) | {"weights_sha256": digest})
+    files.write_json(folder / CARD, card.record() | {"weights_sha256": digest})
     return digest
 
 
-def read_card(folder: Path) -> AdapterCard:
-    """The card of an adapter folder.
+def read_card(folder: Path, gated: bool = True) -> AdapterCard:
+    """The card of an adapter folder, or of an export.
+
+    Args:
+        folder: where it is.
+        gated: False accepts an export whose gate has not been asked yet.
 
     Raises:
         RunError: no adapter there, a damaged card, or weights that are not those the card names.
@@ -106,6 +116,9 @@ def read_card(folder: Path) -> AdapterCard:
         raise RunError(
             f"The adapter {folder} has format {card.format}; this newslora reads {FORMAT}. Use the newslora that made it."
         )
+    if card.export is not None:
+        check_export(folder, card.export, card.weights_sha256, gated)
+        return card
     weights = folder / WEIGHTS
     if not weights.is_file() or files.sha256_file(weights) != card.weights_sha256:
         raise RunError(
@@ -114,21 +127,32 @@ def read_card(folder: Path) -> AdapterCard:
     return card
 
 
-def load_adapter(folder: Path) -> "tuple[PeftModel, PreTrainedTokenizerBase, AdapterCard]":
+def load_adapter(
+    folder: Path, card: AdapterCard | None = None
+) -> "tuple[PeftModel, PreTrainedTokenizerBase, AdapterCard]":
     """An adapter folder -> (classifier ready to answer, tokenizer, card).
+
+    Args:
+        folder: where it is.
+        card: as `read_card` gave it; None reads it.
 
     Raises:
         RunError: a missing or damaged adapter, or one whose tensors do not fit the backbone.
         BackboneError: the backbone is not the one the adapter was trained on.
     """
-    from transformers import AutoTokenizer
-
-    card = read_card(folder)
+    card = card or read_card(folder)
     backbone = _same_backbone(card)
     model = build_classifier(backbone, card.labels, LoraSettings(**card.lora), seed=0, multi_label=card.multi_label)
     _load_weights(model, folder / WEIGHTS)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    return model.eval(), tokenizer, card
+    return model.eval(), load_tokenizer(folder), card
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of an adapter or export folder."""
+    from transformers import AutoTokenizer
+
+    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return found
 
 
 def _same_backbone(card: AdapterCard) -> Backbone:

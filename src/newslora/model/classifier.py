@@ -144,7 +144,13 @@ def lora_config(family: Family, lora: LoraSettings, base_model: str | None) -> "
     )
 
 
-def trainable_parameters(model: "PeftModel") -> Iterator[tuple[str, Any]]:
+def stock_model(model: "PeftModel | PreTrainedModel") -> Any:
+    """The stock classifier: inside PEFT's wrapper, or itself where LoRA was merged into it."""
+    inside = getattr(model, "get_base_model", None)
+    return model if inside is None else inside()
+
+
+def trainable_parameters(model: "PeftModel | PreTrainedModel") -> Iterator[tuple[str, Any]]:
     """(name, parameter) of everything that trains, in the model's order."""
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 

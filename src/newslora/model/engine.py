@@ -20,6 +20,7 @@ from newslora.runtime import Precision, seed_everything
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
 AnyBatch = Batch | SegmentedBatch
 
@@ -27,8 +28,8 @@ AnyBatch = Batch | SegmentedBatch
 class Engine(Protocol):
     """A classifier that takes rows in the form it computes fastest."""
 
-    name: str  # "padded" or "packed"
-    model: "PeftModel"
+    name: str  # "padded" or "packed"; of an ONNX export "onnx" or "onnx-int8"
+    model: Any  # PeftModel; of an export the stock model, or what its `config` is
     device: "torch.device"
 
     @property
@@ -49,8 +50,9 @@ class PaddedEngine:
 
     name = "padded"
 
-    def __init__(self, model: "PeftModel", precision: Precision) -> None:
-        self.model, self.precision = model, precision
+    def __init__(self, model: "PeftModel | PreTrainedModel", precision: Precision) -> None:
+        self.model: Any = model
+        self.precision = precision
         self.device: torch.device = next(model.parameters()).device
 
     @property
@@ -64,7 +66,7 @@ class PaddedEngine:
             seed_everything(*dropout_seed)
         with self.precision.autocast(self.device):
             logits: torch.Tensor = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        return _of_rows(logits.float(), batch)
+        return of_rows(logits.float(), batch)
 
 
 class PackedEngine:
@@ -72,8 +74,9 @@ class PackedEngine:
 
     name = "packed"
 
-    def __init__(self, model: "PeftModel", encoder: PackedEncoder | InterfaceEncoder) -> None:
-        self.model, self._encoder = model, encoder
+    def __init__(self, model: "PeftModel | PreTrainedModel", encoder: PackedEncoder | InterfaceEncoder) -> None:
+        self.model: Any = model
+        self._encoder = encoder
         self.device: torch.device = next(model.parameters()).device
 
     @property
@@ -91,7 +94,7 @@ class PackedEngine:
         """As `logits`, without seeding anything: what a captured step may hold, where every row is one window."""
         assert isinstance(batch, SegmentedBatch)
         self.model.train(bits is not None)
-        return _of_rows(self._encoder.logits(batch, bits), batch)
+        return of_rows(self._encoder.logits(batch, bits), batch)
 
 
 def engine_name(config: Any, setting: str, precision: Precision, device: "torch.device") -> str:
@@ -114,7 +117,7 @@ def engine_name(config: Any, setting: str, precision: Precision, device: "torch.
 
 
 def make_engine(
-    model: "PeftModel",
+    model: "PeftModel | PreTrainedModel",
     setting: str,
     precision: Precision,
     trains: bool = False,
@@ -124,7 +127,7 @@ def make_engine(
     """The engine of a classifier, on the device where the model is.
 
     Args:
-        model: the classifier.
+        model: the classifier; stock, where it was merged.
         setting: 'auto', 'packed' or 'padded'; see `engine_name`.
         precision: what to multiply in.
         trains: whether gradients will be asked for; a packed engine then keeps its weights in both directions.
@@ -142,7 +145,7 @@ def make_engine(
     return PackedEngine(model, encoder)
 
 
-def _of_rows(logits: "torch.Tensor", batch: AnyBatch) -> "torch.Tensor":
+def of_rows(logits: "torch.Tensor", batch: AnyBatch) -> "torch.Tensor":
     """(W, C) logits of windows -> (B, C) of rows: the mean of each row's windows.
 
     Mean pooling of a text's parts is among the hierarchical methods of Sun et al. 2019 ("How to Fine-Tune BERT for Text

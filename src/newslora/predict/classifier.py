@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -13,14 +13,16 @@ from newslora.data.tokens import tokenize
 from newslora.errors import SettingsError
 from newslora.metrics import Logits, Probabilities, softmax
 from newslora.metrics.multi_label import HALF, sigmoid
-from newslora.model.adapter import AdapterCard, load_adapter
-from newslora.model.engine import Engine, make_engine
+from newslora.model.adapter import AdapterCard, read_card
+from newslora.model.engine import Engine
+from newslora.model.exported import ONNX, WEIGHTS, manifest
 from newslora.model.inference import predict_logits
 from newslora.predict.calibration import Calibration, load_calibration
 from newslora.predict.conformal import AnswerSets
+from newslora.predict.opening import open_engine
 from newslora.predict.thresholds import LabelThresholds, load_thresholds
 from newslora.runfolder import RunFolder
-from newslora.runtime import Precision, environment_record, pick_device, resolve_precision
+from newslora.runtime import Precision, environment_record, package_version
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,6 +79,7 @@ class Classifier:
         folder: Path,
         calibration: Calibration | None = None,
         thresholds: LabelThresholds | None = None,
+        export_sha256: str | None = None,
     ) -> None:
         self.engine, self.tokenizer, self.card, self.precision = engine, tokenizer, card, precision
         self.folder, self.calibration, self.thresholds = (
@@ -84,6 +87,7 @@ class Classifier:
             calibration,
             thresholds,
         )  # the adapter's, and what lies in it
+        self.export_sha256 = export_sha256  # of its weights, where it is an export
         self._padded: Classifier | None = None
         self._answer_sets: dict[float, AnswerSets] = {}  # by level
 
@@ -91,34 +95,46 @@ class Classifier:
     def load(
         cls, run: str | Path, device: str | None = None, precision: str = "fp32", engine: str = "auto"
     ) -> "Classifier":
-        """Load a run folder (or an adapter folder).
+        """Load a run folder, an adapter folder, or an export.
 
         Args:
-            run: what `newslora train` made.
-            device: 'cpu', 'cuda', ...; None picks.
+            run: what `newslora train` or `newslora export` made.
+            device: 'cpu', 'cuda', ...; None picks. ONNX exports run on the CPU.
             precision: as `train.precision`; fp32 by default, so that a text's answer does not depend on its neighbours
-                in a batch beyond rounding; 'auto' is the device's fastest.
+                in a batch beyond rounding; 'auto' is the device's fastest. ONNX exports compute in what they were made for.
             engine: as `train.engine`.
 
         Raises:
             RunError, BackboneError, MissingExtraError, NetworkError: the run or its backbone cannot be had.
+            SettingsError: a device, precision or engine that this machine or an ONNX export has not.
         """
         path = Path(run)
         folder = path if (path / "newslora.json").is_file() else RunFolder.open(path).adapter_folder()
-        target = pick_device(device)
-        model, tokenizer, card = load_adapter(folder)
-        resolved = resolve_precision(precision, target)
+        return cls.of_card(folder, read_card(folder), device, precision, engine)
+
+    @classmethod
+    def of_card(
+        cls, folder: Path, card: AdapterCard, device: str | None = None, precision: str = "fp32", engine: str = "auto"
+    ) -> "Classifier":
+        """As `load`, of an adapter or export folder whose card was read, and so its files checked."""
         calibration = load_calibration(folder, card.weights_sha256)
         thresholds = load_thresholds(folder, card.weights_sha256, len(card.labels))
-        made = make_engine(model.to(target), engine, resolved, release=True)
-        return cls(made, tokenizer, card, resolved, folder, calibration, thresholds)
+        weights = None if card.export is None else manifest(folder)["files"][WEIGHTS[card.export]]
+        made, tokenizer, resolved = open_engine(folder, card, device, precision, engine)
+        return cls(made, tokenizer, card, resolved, folder, calibration, thresholds, weights)
 
     def padded(self) -> "Classifier":
         """This classifier through the stock forward in fp32: itself, or else another loaded from its folder and kept.
 
         Raises:
+            SettingsError: an ONNX export, which has no stock forward.
             RunError, BackboneError, NetworkError: the folder or its backbone is no longer there.
         """
+        if self.card.export in ONNX:
+            raise SettingsError(
+                f"{self.folder} is an ONNX export: it gives answers, but no gradients to explain them by. Explain the run it "
+                "was made of, or its adapter: both give the same answers to rounding (int8: to what its gate measured)."
+            )
         if self.engine.name == "padded" and self.precision.name == "fp32":
             return self
         if self._padded is None:
@@ -138,7 +154,7 @@ class Classifier:
         decides = ("device", "accelerator", "cpu", "instructions", "threads", "precision")
         return {
             "adapter": self.card.weights_sha256,
-            "adapter card": asdict(self.card),
+            "adapter card": self.card.record(),
             "temperature": self.temperature,
             "thresholds": self.label_thresholds.tolist(),
             "validation rows": hashlib.sha256(rows).hexdigest(),
@@ -146,7 +162,15 @@ class Classifier:
             "tokens a batch": BATCH_TOKENS[self.engine.device.type],
             **{name: machine[name] for name in decides},
             **machine["packages"],
+            **self._export_identity(),
         }
+
+    def _export_identity(self) -> dict[str, Any]:
+        """What tells an export from its run and from its other exports."""
+        if self.export_sha256 is None:
+            return {}
+        runtime = {"onnxruntime": package_version("onnxruntime")} if self.card.export in ONNX else {}
+        return {"export": self.card.export, "export weights": self.export_sha256} | runtime
 
     @property
     def temperature(self) -> float:

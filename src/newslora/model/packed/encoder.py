@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from newslora.model.classifier import trainable_parameters
+from newslora.model.classifier import stock_model, trainable_parameters
 from newslora.model.families import family_of
 from newslora.model.packed.dropout import DropoutBits, keep_scale, masked
 from newslora.model.packed.grouped import LENGTH_STEP
@@ -22,6 +22,7 @@ from newslora.model.packed.varlen import Kernel
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
 def has_layers(config: Any, device: "torch.device") -> bool:
@@ -38,7 +39,9 @@ def has_layers(config: Any, device: "torch.device") -> bool:
 class PackedEncoder:
     """The layers of one classifier; its LoRA parameters stay the stock model's own."""
 
-    def __init__(self, model: "PeftModel", dtype: "torch.dtype", trains: bool, kernel: Kernel | None = None) -> None:
+    def __init__(
+        self, model: "PeftModel | PreTrainedModel", dtype: "torch.dtype", trains: bool, kernel: Kernel | None = None
+    ) -> None:
         """Copy the frozen weights of a classifier's layers into the compute type.
 
         Args:
@@ -48,7 +51,7 @@ class PackedEncoder:
             kernel: of attention; None: the device's own.
         """
         self.model, self.dtype = model, dtype
-        base: Any = model.get_base_model()
+        base = stock_model(model)
         config = model.config
         name, layers_of = STOCK_ENCODERS[config.model_type]
         self.stock = getattr(base, base.base_model_prefix)

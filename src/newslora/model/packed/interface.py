@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from newslora.model.classifier import stock_model
 from newslora.model.packed.dropout import DropoutBits
 from newslora.model.packed.segments import SegmentedBatch, Segments, collate_for
 from newslora.model.packed.varlen import Kernel
@@ -16,6 +17,7 @@ from newslora.model.packed.varlen import Kernel
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
     from newslora.runtime import Precision
 
@@ -26,11 +28,13 @@ INTERFACE_FAMILIES = frozenset({"modernbert"})
 class InterfaceEncoder:
     """A stock classifier that is handed packed rows."""
 
-    def __init__(self, model: "PeftModel", precision: "Precision", kernel: Kernel | None = None) -> None:
+    def __init__(
+        self, model: "PeftModel | PreTrainedModel", precision: "Precision", kernel: Kernel | None = None
+    ) -> None:
         from transformers import AttentionInterface
 
         self.model, self.precision = model, precision
-        base: Any = model.get_base_model()
+        base = stock_model(model)
         self.base, self.last_norm = base, base.model.final_norm
         AttentionInterface.register(ATTENTION, attend_in_rows)
         config, device = model.config, next(model.parameters()).device

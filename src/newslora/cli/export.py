@@ -1,0 +1,76 @@
+"""`newslora export`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from newslora.cli.common import OutputFlag, SetFlags, counting, data_changes, remarks, results
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def export(
+    run: Path,
+    /,
+    *,
+    to: str,
+    output: OutputFlag = None,
+    data: str | None = None,
+    rows: int | None = None,
+    int8: str = "dynamic",
+    settings: SetFlags = None,
+) -> None:
+    """Make a run ready for other programs: published only if it gives the run's answers on rows held back from training.
+
+    `newslora predict` takes the folder in the run's place. An export that does not pass is not published (exit code 9).
+
+    Parameters
+    ----------
+    run
+        A finished run folder.
+    to
+        'merged': LoRA in the weights, for plain transformers. 'onnx': for ONNX Runtime, fp32. 'onnx-int8': the same with
+        weights of seven bits, a quarter of the layers' size. 'peft': the adapter by itself.
+    output
+        The folder to make; by default RUN/exports/KIND.
+    data
+        Labelled rows to judge it by; by default the run's own test rows, or else its validation rows.
+    rows
+        Judge by at most as many of them, drawn at random by share of each label.
+    int8
+        How activations get their ranges: 'dynamic', measured as each row runs by itself, or 'static', from training rows
+        beforehand, so that rows can share batches.
+    settings
+        Settings of the section data for reading --data, as key=value.
+    """
+    from newslora.exporting.export import export as export_run
+
+    told = remarks()
+    with counting("rows answered") as progress:
+        made = export_run(
+            run, to, output, data=data, rows=rows, int8=int8, changes=data_changes(settings), progress=progress,
+            note=lambda text: told.print(text, highlight=False, markup=False),
+        )  # fmt: skip
+    console = results()
+    console.print(gate_table(made.record))
+    for one in made.record["gate"]["checks"].values():
+        if one.get("remark"):
+            console.print(one["remark"], highlight=False, markup=False)
+    console.print(f"Published: {made.path}", highlight=False, markup=False)
+
+
+def gate_table(record: dict[str, Any]) -> "Table":
+    """What was asked of an export, and what was found."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from newslora.exporting.card import findings
+
+    table = Table(title=f"{record['to']} beside the run", title_justify="left")
+    for heading, side in (("rows of", "left"), ("rows", "right"), ("asked", "left"), ("found", "right")):
+        table.add_column(heading, justify=side, overflow="fold")  # type: ignore[arg-type]
+    for name, one in record["gate"]["checks"].items():
+        for place, (asked, found) in enumerate(findings(one)):
+            head = (escape(name), f"{one['rows']:,}") if not place else ("", "")
+            table.add_row(*head, asked, found)
+    return table

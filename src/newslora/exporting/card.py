@@ -1,0 +1,107 @@
+"""The README.md of an export: the run's model card with another use and the gate's numbers."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from newslora import files
+from newslora.report.card import FILE
+
+USES = {
+    "merged": """With transformers alone:
+
+```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="FOLDER", truncation=True)
+print(classify("Striker scores twice as hosts reach final"))
+```""",
+    "onnx": """With ONNX Runtime and the tokenizer alone:
+
+```python
+import onnxruntime
+from transformers import AutoConfig, AutoTokenizer
+
+tokens = AutoTokenizer.from_pretrained("FOLDER")(["Striker scores twice as hosts reach final"], truncation=True)
+session = onnxruntime.InferenceSession("FOLDER/model.onnx")
+(logits,) = session.run(["logits"], {name: tokens[name] for name in ("input_ids", "attention_mask")})
+print(AutoConfig.from_pretrained("FOLDER").id2label[int(logits.argmax())])
+```""",
+}
+OURS = """With newslora (calibration, thresholds and windows of long texts included):
+
+```python
+import newslora
+
+classify = newslora.Classifier.load("FOLDER")
+print(classify("Striker scores twice as hosts reach final").labels)
+```"""
+_HEADER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+
+
+def write_export_card(adapter: Path, folder: Path, record: dict[str, Any]) -> None:
+    """Write README.md into an export folder.
+
+    Args:
+        adapter: whose model card says what the classifier is and how good.
+        folder: of the export.
+        record: as export.json will hold it.
+    """
+    path = adapter / FILE
+    card = path.read_text(encoding="utf-8") if path.is_file() else f"# {folder.name}\n"
+    parts = [f"## This export\n\n{_gate(record)}"]
+    if record["to"] != "peft":
+        use = USES["merged" if record["to"] == "merged" else "onnx"]
+        card = re.sub(r"## How to use it\n.*?(?=\n## |\Z)", "", card, flags=re.DOTALL)
+        card = _HEADER.sub(
+            lambda found: found[0].replace("library_name: peft", f"library_name: {_library(record)}"), card
+        )
+        parts.append(f"## How to use it\n\n`FOLDER` is this folder.\n\n{OURS}\n\n{use}")
+    head, mark, rest = card.partition("\n## ")
+    files.write_text(
+        folder / FILE, "\n".join([head.rstrip() + "\n", *(f"{part}\n" for part in parts), mark.lstrip() + rest])
+    )
+
+
+def _library(record: dict[str, Any]) -> str:
+    return "transformers" if record["to"] == "merged" else "onnx"
+
+
+def _gate(record: dict[str, Any]) -> str:
+    lines = ["| rows of | rows | asked | found |", "| --- | --- | --- | --- |"]
+    for name, one in record["gate"]["checks"].items():
+        lines += [
+            f"| {name.replace('|', ' ')} | {one['rows']:,} | {asked} | {found} |" for asked, found in findings(one)
+        ]
+    return (
+        f"Kind: {record['to']}. Before it was published it was compared with the run it was made of:\n\n"
+        + "\n".join(lines)
+    )
+
+
+def findings(one: dict[str, Any]) -> list[tuple[str, str]]:
+    """(what a comparison asked, what it found), a line each."""
+    apart = "not finite" if one["largest_difference"] is None else f"{one['largest_difference']:.2g}"
+    if "tolerance" in one:
+        ties = f" ({one['ties']:,} ties)" if one["ties"] else ""
+        times = "" if one["largest_in_tolerances"] is None else f" ({one['largest_in_tolerances']:.0%} of allowed)"
+        return [
+            (f"logits within {one['tolerance']:g}", apart + times),
+            ("other labels: none", f"{one['other_labels']:,}{ties}"),
+        ]
+    agreement = _with_interval(one["agreement"])
+    if "lost" not in one:
+        return [("an answer to each", "yes"), ("same labels: not asked", agreement)]
+    lost, (least, most) = one["lost"]["value"], one["lost"]["interval"]
+    return [
+        ("same labels: 99 %", agreement),
+        ("accuracy lost: 0.3 points", f"{100 * lost:+.2f} ({100 * least:+.2f} to {100 * most:+.2f})"),
+        ("accuracy of the run", _with_interval(one["accuracy_run"])),
+        ("accuracy of the export", _with_interval(one["accuracy_export"])),
+        ("largest logit difference", apart),
+    ]
+
+
+def _with_interval(share: dict[str, Any]) -> str:
+    low, high = share["interval"]
+    return f"{share['value']:.2%} ({low:.2%} to {high:.2%})"

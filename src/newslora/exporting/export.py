@@ -1,0 +1,253 @@
+"""A finished run -> an export folder, which takes its name only after its gate has passed."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from newslora import files
+from newslora.errors import ExportError, RunError, SettingsError, near
+from newslora.exporting.card import write_export_card
+from newslora.exporting.forms import merge, open_stock_peft, write_common, write_merged, write_onnx, write_peft
+from newslora.exporting.gate import compare_answers, compare_exact, compare_odd, refusal, require_rows
+from newslora.exporting.held import HeldRows, calibration_texts, held_rows
+from newslora.exporting.odd_texts import odd_texts
+from newslora.exporting.quantise import METHODS, quantise
+from newslora.metrics.basic import Logits
+from newslora.model.adapter import AdapterCard, load_tokenizer, read_card
+from newslora.model.backbones import resolve_backbone
+from newslora.model.engine import PaddedEngine
+from newslora.model.exported import FORMAT, MANIFEST, WEIGHTS
+from newslora.predict.classifier import Classifier
+from newslora.report.card import FILE as README
+from newslora.runfolder import RunFolder
+from newslora.runtime import environment_record, package_version
+
+KINDS = tuple(WEIGHTS)
+ODD = "odd texts"  # the name of their comparison in export.json
+FULL = ".fp32.onnx"  # what int8 is made of, while it is
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A published export."""
+
+    path: Path
+    record: dict[str, Any]  # what export.json holds
+
+
+def export(
+    run: str | Path,
+    to: str = "merged",
+    output: str | Path | None = None,
+    *,
+    data: str | None = None,
+    rows: int | None = None,
+    int8: str = "dynamic",
+    changes: Mapping[str, Any] | None = None,
+    note: Callable[[str], None] = lambda text: None,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Exported:
+    """Export a finished run, if the export gives the run's answers.
+
+    Args:
+        run: the run folder.
+        to: 'merged' (LoRA in the weights, for plain transformers), 'onnx', 'onnx-int8', or 'peft' (the adapter by itself).
+        output: the folder to make; None: RUN/exports/KIND.
+        data: labelled rows to judge it by, as data.source; None: the run's own test rows, else its validation rows.
+        rows: judge by at most as many of them, drawn at random by share of each label; None: all.
+        int8: how activations get their ranges, 'dynamic' or 'static' (newslora.exporting.quantise).
+        changes: settings of the section data for reading `data`.
+        note: told what is being done.
+        progress: told the rows of each finished batch, of the run's answers and of the export's.
+
+    Raises:
+        ExportError: it does not give the run's answers, or that cannot be told; nothing is left behind.
+        SettingsError: no such kind or method.
+        RunError, DataError, BackboneError, NetworkError: run, rows or backbone cannot be had or used.
+        MissingExtraError: ONNX needs the extra 'export'.
+        StorageError: the disk refuses.
+    """
+    _check_arguments(to, int8, rows)
+    source = RunFolder.open(Path(run))
+    adapter = source.adapter_folder()
+    card = read_card(adapter)
+    target = Path(output) if output is not None else source.path / "exports" / to
+    _require_free(target)
+    held = held_rows(source, data, changes, rows)
+    if to == "onnx-int8":
+        require_rows(len(held.articles), held.name)
+    with _staging(target) as folder:
+        note(f"Writing {to} of {source.path}")
+        made = _write(adapter, card, to, folder)
+        note(f"Answering {len(held.articles):,} rows with the run: {held.name}")
+        gate = _Gate(source, to, held, progress)
+        texts = calibration_texts(source) if (to, int8) == ("onnx-int8", "static") else None
+        for careful in (False, True) if to == "onnx-int8" else (False,):
+            if to == "onnx-int8":
+                rows_read = None if texts is None else gate.run.rows(texts)
+                made["int8"] = quantise(folder / FULL, folder / WEIGHTS[to], int8, rows_read, careful)
+            record = _record(card, to, made, folder)
+            files.write_json(folder / MANIFEST, record)  # what the folder is read by; it says nothing of a gate yet
+            note("Comparing the export with it")
+            checks = gate(folder)
+            record["gate"] = {
+                "passed": all(one["passed"] for one in checks.values()),
+                "held": held.articles.record(),
+                "checks": checks,
+            }
+            if record["gate"]["passed"]:
+                break
+            said = f"{refusal(f'The {to} export of {source.path}', list(checks.items()))}"
+            if to == "onnx-int8" and not careful:
+                note(f"{said} Trying again with the last product of each layer in fp32.")
+        else:
+            raise ExportError(f"{said} {_way_out(to, int8)}")
+        (folder / FULL).unlink(missing_ok=True)
+        write_export_card(adapter, folder, record)
+        _publish(folder, target, record)
+    return Exported(target, record)
+
+
+def _check_arguments(to: str, int8: str, rows: int | None) -> None:
+    for name, value, allowed in (("--to", to, KINDS), ("--int8", int8, METHODS)):
+        if value not in allowed:
+            raise SettingsError(f"{name} is '{value}'. Allowed: {', '.join(allowed)}.{near(value, allowed)}")
+    if rows is not None and rows < 1:
+        raise SettingsError(f"--rows is {rows}. Allowed: 1 and more; leave it out for all rows.")
+
+
+def _require_free(target: Path) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise RunError(f"{target} exists and is not empty: name another place with --output, or remove it.")
+
+
+@contextlib.contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """A hidden folder beside the target, gone at the end whatever happened, unless it was renamed."""
+    with files.disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(adapter: Path, card: AdapterCard, to: str, folder: Path) -> dict[str, Any]:
+    """All files but int8 weights, export.json and README.md; returns what is to be said of how they were made."""
+    if to == "peft":
+        write_peft(adapter, folder)
+    write_common(adapter, card, to, folder)
+    if to == "peft":
+        return {}
+    merged = merge(adapter, card)
+    if to == "merged":
+        write_merged(merged, folder)
+        return {}
+    path = write_onnx(merged, folder)
+    if to == "onnx-int8":
+        path = path.rename(folder / FULL)
+    return {"opset": _opset(path)}
+
+
+def _record(card: AdapterCard, to: str, made: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """export.json without the gate's word."""
+    import torch
+
+    from newslora.runtime import Precision
+
+    machine = environment_record(
+        torch.device("cpu"), Precision("fp32", "the gate compares with the stock model in fp32")
+    )
+    tools = ("onnx", "onnxscript", "onnxruntime") if to.startswith("onnx") else ()
+    machine["packages"] |= {name: package_version(name) for name in tools}
+    return {
+        "format": FORMAT,
+        "to": to,
+        "adapter_sha256": card.weights_sha256,
+        "backbone": {
+            "name": card.backbone,
+            "kind": card.backbone_kind,
+            "revision": card.backbone_revision,
+            "sha256": card.backbone_sha256,
+        },
+        "labels": list(card.labels),
+        **made,
+        "environment": machine,
+        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        # the model card is for people to edit
+        "files": {
+            path.name: files.sha256_file(path)
+            for path in sorted(folder.iterdir())
+            if path.name not in (README, MANIFEST, FULL)
+        },
+    }
+
+
+class _Gate:
+    """The run's answers to the held rows and to odd texts, and what an export's are beside them."""
+
+    def __init__(self, source: RunFolder, to: str, held: HeldRows, progress: Callable[[int], None]) -> None:
+        self.to, self.held, self.progress = to, held, progress
+        self.run = Classifier.load(source.path, "cpu", engine="padded")
+        self.texts = odd_texts(self.run.card)
+        self.wanted, self.odd = self._answers(self.run)
+
+    def __call__(self, folder: Path) -> dict[str, dict[str, Any]]:
+        """Name of the rows -> comparison of the staged export with the run."""
+        got, odd = self._answers(_open(folder, self.to))
+        if self.to != "onnx-int8":
+            held = compare_exact(self.run, self.wanted, got)
+            return {self.held.name: held, ODD: compare_exact(self.run, self.odd, odd)}
+        truth = self.held.truth(len(self.run.labels))
+        held = compare_answers(self.run, self.wanted, got, truth)
+        return {self.held.name: held, ODD: compare_odd(self.run, self.odd, odd)}
+
+    def _answers(self, classifier: Classifier) -> tuple[Logits, Logits]:
+        rows = classifier.rows(self.held.articles.texts)
+        return classifier.logits(rows, self.progress), classifier.logits(classifier.rows(self.texts), self.progress)
+
+
+def _open(folder: Path, to: str) -> Classifier:
+    """The staged export, read back as its users will."""
+    card = read_card(folder, gated=False)
+    if to != "peft":
+        return Classifier.of_card(folder, card, "cpu", engine="padded")
+    from newslora.predict.thresholds import load_thresholds
+    from newslora.runtime import Precision
+
+    precision = Precision("fp32", "stock PEFT")
+    model = open_stock_peft(folder, resolve_backbone(card.backbone, card.backbone_revision))
+    thresholds = load_thresholds(folder, card.weights_sha256, len(card.labels))
+    return Classifier(PaddedEngine(model, precision), load_tokenizer(folder), card, precision, folder, None, thresholds)
+
+
+def _publish(folder: Path, target: Path, record: dict[str, Any]) -> None:
+    """Everything to the disk, export.json last, then the folder takes its name."""
+    for path in folder.iterdir():
+        files.flush_to_disk(path)
+    files.write_json(folder / MANIFEST, record)
+    folder.chmod(0o777 & ~files.umask())  # mkdtemp's 0700 would lock colleagues out of a shared folder
+    files.flush_to_disk(folder)
+    os.rename(folder, target)
+    files.flush_to_disk(target.parent)
+
+
+def _opset(path: Path) -> int:
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    return next(int(one.version) for one in model.opset_import if not one.domain)
+
+
+def _way_out(to: str, int8: str) -> str:
+    if to != "onnx-int8":
+        return "Report it with the versions `newslora --version` and pip tell; the run itself is as good as it was."
+    other = next(method for method in METHODS if method != int8)
+    return f"Try --int8 {other}, or export --to onnx, which gives the run's answers to rounding."

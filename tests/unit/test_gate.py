@@ -1,0 +1,105 @@
+"""What an export's gate lets through, and what it does not."""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from newslora.errors import ExportError
+from newslora.exporting.gate import compare_answers, compare_exact, paired_interval, refusal, require_rows
+from newslora.metrics.multi_label import sigmoid
+
+ONE = SimpleNamespace(multi_label=False)  # a classifier, as far as the gate asks
+SEVERAL = SimpleNamespace(multi_label=True, label_thresholds=np.array([0.5, 0.2]), probabilities=sigmoid)
+
+
+def exact(wanted: list[list[float]], got: list[list[float]], classifier: Any = ONE) -> dict[str, Any]:
+    return compare_exact(classifier, np.array(wanted, np.float32), np.array(got, np.float32))
+
+
+def test_rounding_passes_and_more_does_not() -> None:
+    assert exact([[0.5, -0.5]], [[0.5 + 8e-6, -0.5]])["passed"]
+    found = exact([[0.5, -0.5], [1.0, 0.0]], [[0.5, -0.5], [1.0, 3e-5]])
+    assert not found["passed"]
+    assert found["other_labels"] == 0
+    assert found["largest_difference"] == pytest.approx(3e-5)
+    assert found["largest_in_tolerances"] == pytest.approx(3)
+
+
+def test_the_tolerance_grows_with_the_row_and_not_with_other_rows() -> None:
+    assert exact([[9.0, -5.0]], [[9.0, -5.00005]])["passed"]
+    assert not exact([[9.0, -5.0], [0.1, 0.9]], [[9.0, -5.0], [0.1, 0.90005]])["passed"]
+
+
+def test_another_label_is_refused_unless_the_run_itself_cannot_tell() -> None:
+    tied = exact([[0.3, 0.3 + 4e-6]], [[0.3 + 8e-6, 0.3]])
+    assert (tied["passed"], tied["ties"], tied["other_labels"]) == (True, 1, 0)
+    other = exact([[0.3, 0.4]], [[0.4, 0.3]])
+    assert (other["passed"], other["ties"], other["other_labels"]) == (False, 0, 1)
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    found = exact([[0.3, 0.4], [1, 2]], [[math.nan, 0.4], [1, 2]])
+    assert (found["passed"], found["largest_difference"]) == (False, None)
+    assert "not finite" in refusal("It", [("the test rows", found)])
+
+
+def test_several_labels_are_decided_by_their_thresholds() -> None:
+    edge = math.log(0.2 / 0.8)  # the logit of the second threshold
+    assert exact([[1, edge + 3e-6]], [[1, edge - 3e-6]], SEVERAL)["ties"] == 1
+    found = exact([[1, edge + 0.1]], [[1, edge - 0.1]], SEVERAL)
+    assert found["other_labels"] == 1
+
+
+def answers(rows: int, flipped_right: int, flipped_wrong: int = 0) -> dict[str, Any]:
+    """All rows are World by the run; the export calls some of the right ones, and some of the wrong ones, Sports."""
+    truth = np.tile([True, False], (rows, 1))
+    truth[rows // 2 :] = [False, True]  # the run is right on the first half
+    wanted = np.tile(np.array([2.0, 1.0], np.float32), (rows, 1))
+    got = wanted.copy()
+    got[:flipped_right] = [1.0, 2.0]
+    got[rows // 2 : rows // 2 + flipped_wrong] = [1.0, 2.0]
+    return compare_answers(ONE, wanted, got, truth)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rows", "right", "wrong", "passes"),
+    [
+        (1000, 3, 0, True),
+        (1000, 4, 0, False),
+        (1000, 5, 5, True),
+        (1000, 6, 5, False),
+        (200, 0, 2, True),
+        (200, 1, 0, False),
+    ],
+)
+def test_int8_may_lose_three_tenths_of_a_point_and_change_one_label_in_a_hundred(
+    rows: int, right: int, wrong: int, passes: bool
+) -> None:
+    found = answers(rows, right, wrong)
+    assert found["passed"] == passes
+    assert found["agreement"]["value"] == 1 - (right + wrong) / rows
+    assert found["lost"]["value"] == (right - wrong) / rows
+    low, high = found["lost"]["interval"]
+    assert low < found["lost"]["value"] < high
+    if not passes:
+        said = refusal("The onnx-int8 export of x", [("the test rows", found)])
+        assert f"{found['agreement']['value']:.2%} get the same labels" in said
+
+
+def test_few_rows_are_told_for_what_they_are() -> None:
+    assert "120 rows cannot tell more" in answers(120, 0)["remark"]
+    assert answers(40_000, 0)["remark"] is None
+    with pytest.raises(ExportError, match=r"at least 100 labelled rows.*of 'few\.csv' there are 99"):
+        require_rows(99, "'few.csv'")
+    require_rows(100, "'enough.csv'")
+
+
+def test_the_paired_interval_is_agresti_and_mins() -> None:
+    # their formula by hand: b = 16, c = 4, n = 100: (16.5 - 4.5) / 102 +- 1.96 sqrt(21 - 144 / 102) / 102
+    middle, half = 12 / 102, 1.959964 * math.sqrt(21 - 144 / 102) / 102
+    assert paired_interval(16, 4, 100) == pytest.approx([middle - half, middle + half])
+    low, high = paired_interval(0, 0, 100)
+    assert low < 0 < high  # rows that all agree do not say that nothing can differ
