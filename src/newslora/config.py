@@ -231,6 +231,21 @@ class Recipe(Section):
         return self
 
 
+class ServeSettings(Section):
+    """What `newslora serve` takes on. No part of a recipe: nothing of it changes an answer beyond rounding."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="What adapters are computed in; fp32: a text's answer does not depend on its neighbours in a batch.",
+    )
+    batch_tokens: int | None = Field(
+        None, ge=8, description="Tokens a forward pass; unset: as in prediction, by device (tokens)."
+    )
+    queue_rows: int = Field(2048, ge=1, description="Texts that may wait, an encoder; more are refused (texts).")
+    queue_tokens: int = Field(200_000, ge=8, description="Tokens that may wait, an encoder; more are refused (tokens).")
+    deadline_seconds: float = Field(10, gt=0, description="Time an answer may take, unless the request says (seconds).")
+
+
 def setting_fields() -> Iterator[tuple[str, Any]]:
     """Every setting as ('section.name', pydantic FieldInfo), in order."""
     for name, field in Recipe.model_fields.items():

@@ -15,6 +15,7 @@ from newslora.model.families import family_of
 from newslora.model.packed.dropout import DropoutBits, keep_scale, masked
 from newslora.model.packed.grouped import LENGTH_STEP
 from newslora.model.packed.layer import Layer, activation
+from newslora.model.packed.projection import Projection
 from newslora.model.packed.segments import SegmentedBatch, Segments, collate_for
 from newslora.model.packed.stock import STOCK_BIASES, STOCK_ENCODERS
 from newslora.model.packed.varlen import Kernel
@@ -40,7 +41,12 @@ class PackedEncoder:
     """The layers of one classifier; its LoRA parameters stay the stock model's own."""
 
     def __init__(
-        self, model: "PeftModel | PreTrainedModel", dtype: "torch.dtype", trains: bool, kernel: Kernel | None = None
+        self,
+        model: "PeftModel | PreTrainedModel",
+        dtype: "torch.dtype",
+        trains: bool,
+        kernel: Kernel | None = None,
+        projection: type[Projection] = Projection,
     ) -> None:
         """Copy the frozen weights of a classifier's layers into the compute type.
 
@@ -49,6 +55,7 @@ class PackedEncoder:
             dtype: to compute in; LoRA and head stay fp32 masters.
             trains: whether gradients will be asked for.
             kernel: of attention; None: the device's own.
+            projection: what multiplies by the frozen weights.
         """
         self.model, self.dtype = model, dtype
         base = stock_model(model)
@@ -72,7 +79,7 @@ class PackedEncoder:
             last = depth == len(stock_layers) - 1
             key = id(stock.out)
             if last or key not in shared:
-                shared[key] = Layer(stock, places, dtype, trains, first_token_only=last)
+                shared[key] = Layer(stock, places, dtype, trains, last, projection)
             self.layers.append(shared[key])
         query = getattr(stock_layers[0].query, "base_layer", stock_layers[0].query)
         head_size = query.out_features // stock_layers[0].heads

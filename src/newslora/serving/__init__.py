@@ -1,0 +1,1 @@
+"""Many adapters behind one door: queues, batches, and who answers what."""
