@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, MPNetConfig
+from transformers import AutoModel, DebertaV2Config
 
 from newslora.config import ServeSettings
 from newslora.errors import (
@@ -34,18 +34,18 @@ NEWS, DESK = ("World", "Sports"), ("Politics", "Sports", "Science")
 def folders(tmp_path_factory: pytest.TempPathFactory, make_adapter: Callable[..., Path]) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("served")
     torch.manual_seed(1)
-    mpnet = MPNetConfig(
+    deberta = DebertaV2Config(
         vocab_size=60, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
         max_position_embeddings=66, pad_token_id=0,
     )  # fmt: skip
-    AutoModel.from_config(mpnet).save_pretrained(root / "mpnet-base")
+    AutoModel.from_config(deberta).save_pretrained(root / "deberta-base")
     windows = {"max_length": 12, "long_texts": "windows", "window_overlap": 2}
     return {
         "news": make_adapter(root / "news", labels=NEWS, seed=1),
         "newer": make_adapter(root / "newer", labels=NEWS, seed=2),
         "desk": make_adapter(root / "desk", labels=DESK, seed=3, lora={"rank": 2, "targets": "all-linear"}),
         "topics": make_adapter(root / "topics", labels=DESK, seed=4, multi_label=True, **windows),
-        "mpnet": make_adapter(root / "mpnet", root / "mpnet-base", labels=NEWS, seed=5),
+        "deberta": make_adapter(root / "deberta", root / "deberta-base", labels=NEWS, seed=5),
     }
 
 
@@ -118,7 +118,7 @@ def ask(service: Service, *names: str) -> Any:
 def test_each_adapter_answers_as_its_own_classifier_whatever_shares_its_batch(
     make_service: Callable[..., Service], folders: dict[str, Path]
 ) -> None:
-    service = make_service("news", "desk", "topics", "mpnet")
+    service = make_service("news", "desk", "topics", "deberta")
     assert len(service._lanes()) == 2  # one encoder for three of them
     answers = ask(service, *folders.keys() - {"newer"}, "news", "news")
     for name, answered in zip([*folders.keys() - {"newer"}, "news", "news"], answers, strict=True):
@@ -129,7 +129,7 @@ def test_each_adapter_answers_as_its_own_classifier_whatever_shares_its_batch(
             assert one.prediction.labels == other.labels
             got, right = (list(p.probabilities.values()) for p in (one.prediction, other))
             assert np.abs(np.subtract(got, right)).max() < 1e-5
-    assert [one.name for one in service.adapters()] == ["news", "desk", "topics", "mpnet"]
+    assert [one.name for one in service.adapters()] == ["news", "desk", "topics", "deberta"]
     assert service.get(None).name == "news"
     assert service.get("topics").multi_label
     assert service.healthy()
@@ -321,7 +321,7 @@ def test_one_request_that_cannot_be_computed_fails_alone(
 
 @pytest.mark.parametrize("part", ["forward", "tokens"])
 def test_a_worker_that_dies_fails_its_callers_and_says_so(part: str, make_service: Callable[..., Service]) -> None:
-    service = make_service("news", "mpnet")
+    service = make_service("news", "deberta")
     lane = service._held["news"].lane
 
     def die(*_: Any) -> Any:
@@ -339,7 +339,7 @@ def test_a_worker_that_dies_fails_its_callers_and_says_so(part: str, make_servic
             await asyncio.sleep(0.005)
         with pytest.raises(WorkerError, match="out of memory"):
             await service.answer("news", TEXTS)
-        assert len(await service.answer("mpnet", TEXTS)) == 3  # another lane goes on
+        assert len(await service.answer("deberta", TEXTS)) == 3  # another lane goes on
 
     asyncio.run(ask())
     (problem,) = service.problems()
@@ -407,11 +407,11 @@ def test_draining_within_a_time_gives_up_what_is_left(make_service: Callable[...
 def test_encoders_and_tokenizers_are_shared_and_let_go(
     make_service: Callable[..., Service], folders: dict[str, Path]
 ) -> None:
-    service = make_service("news", "mpnet")
+    service = make_service("news", "deberta")
     with torch.inference_mode():
         for number in range(20):
             service.load(f"copy {number}", folders["desk" if number % 2 else "newer"])
-    shared = {id(held.classifier.tokenizer) for name, held in service._held.items() if name != "mpnet"}
+    shared = {id(held.classifier.tokenizer) for name, held in service._held.items() if name != "deberta"}
     assert len(shared) == 1
     assert len(service._lanes()) == 2
     lane = service._held["news"].lane
@@ -420,7 +420,7 @@ def test_encoders_and_tokenizers_are_shared_and_let_go(
     for thread in lane._threads:
         thread.join(10)
         assert not thread.is_alive()
-    assert service.get(None).name == "mpnet"
+    assert service.get(None).name == "deberta"
     service.load("news", folders["news"])
     assert service._held["news"].lane is not lane
     assert len(ask(service, "news")[0]) == 3
