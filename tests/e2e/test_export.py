@@ -92,6 +92,7 @@ def test_the_manifest_holds_the_gates_numbers_and_every_file(kind: str, made: Ma
     assert files.read_json(folder / "export.json") == record
     listed = set(record["files"]) | {"export.json", "README.md"}
     assert {path.name for path in folder.iterdir()} == listed
+    assert len({path.stat().st_mode & 0o777 for path in folder.iterdir()}) == 1  # none for its owner alone
     assert record["adapter_sha256"] == files.read_json(made.run / "manifest.json")["adapter_sha256"]
     held, odd = record["gate"]["checks"].values()
     assert record["gate"]["passed"] is held["passed"] is odd["passed"] is True

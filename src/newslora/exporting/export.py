@@ -230,10 +230,12 @@ def _open(folder: Path, to: str) -> Classifier:
 
 def _publish(folder: Path, target: Path, record: dict[str, Any]) -> None:
     """Everything to the disk, export.json last, then the folder takes its name."""
+    mask = files.umask()
     for path in folder.iterdir():
+        path.chmod(0o666 & ~mask)  # what safetensors and mkdtemp make would lock colleagues out of a shared folder
         files.flush_to_disk(path)
     files.write_json(folder / MANIFEST, record)
-    folder.chmod(0o777 & ~files.umask())  # mkdtemp's 0700 would lock colleagues out of a shared folder
+    folder.chmod(0o777 & ~mask)
     files.flush_to_disk(folder)
     os.rename(folder, target)
     files.flush_to_disk(target.parent)
