@@ -95,6 +95,8 @@ def test_the_manifest_holds_the_gates_numbers_and_every_file(kind: str, made: Ma
     assert len({path.stat().st_mode & 0o777 for path in folder.iterdir()}) == 1  # none for its owner alone
     assert record["adapter_sha256"] == files.read_json(made.run / "manifest.json")["adapter_sha256"]
     held, odd = record["gate"]["checks"].values()
+    assert str(made.rows.parent) not in json.dumps(record["gate"])  # an export travels
+    assert record["gate"]["held"]["rows"] == held["rows"]
     assert record["gate"]["passed"] is held["passed"] is odd["passed"] is True
     assert held["rows"] == (200 if kind == "onnx-int8" else 40)
     assert odd["rows"] > 20

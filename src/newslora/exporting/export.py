@@ -98,7 +98,7 @@ def export(
             checks = gate(folder)
             record["gate"] = {
                 "passed": all(one["passed"] for one in checks.values()),
-                "held": held.articles.record(),
+                "held": held.record(),
                 "checks": checks,
             }
             if record["gate"]["passed"]:

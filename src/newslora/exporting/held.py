@@ -25,6 +25,11 @@ class HeldRows:
     name: str  # 'test', 'validation' or the source asked for
     articles: ArticleSet
 
+    def record(self) -> dict[str, Any]:
+        """As export.json holds them; of a path its last part only, as an export travels."""
+        found = self.articles.record()
+        return found | {"source": found["source"].rstrip("/").rpartition("/")[2]}
+
     def truth(self, labels: int) -> Given:
         """(R, C) the labels rows carry."""
         if self.articles.combinations is not None:
@@ -46,7 +51,7 @@ def held_rows(run: RunFolder, data: str | None, changes: Mapping[str, Any] | Non
         RunError: the run's own rows have changed.
     """
     if data is not None:
-        name = data.rstrip("/").rpartition("/")[2]  # a path stays on this machine; an export travels
+        name = data.rstrip("/").rpartition("/")[2]
         found = HeldRows(f"'{name}'", _given(run, data, changes))
     else:
         splits = own_rows(run)
