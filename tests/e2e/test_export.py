@@ -345,7 +345,11 @@ def test_without_the_extra_one_sentence_names_it(
     assert list((tmp_path / "place").iterdir()) == []
 
 
-def test_an_export_is_not_a_run(made: Made) -> None:
+def test_an_export_or_a_run_that_did_not_finish_is_not_exported(made: Made, tmp_path: Path) -> None:
+    unfinished = Path(shutil.copytree(made.run, tmp_path / "run"))
+    (unfinished / "manifest.json").unlink()
+    with pytest.raises(RunError, match="it did not finish"):
+        newslora.export(unfinished, "merged")
     with pytest.raises(RunError, match="not a run folder"):
         newslora.export(made.folders["merged"], "onnx")
 

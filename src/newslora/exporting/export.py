@@ -75,6 +75,7 @@ def export(
     """
     _check_arguments(to, int8, rows)
     source = RunFolder.open(Path(run))
+    source.manifest()  # written last: calibration and evaluation are there too
     adapter = source.adapter_folder()
     card = read_card(adapter)
     target = Path(output) if output is not None else source.path / "exports" / to
