@@ -104,7 +104,7 @@ def export(
             }
             if record["gate"]["passed"]:
                 break
-            said = f"{refusal(f'The {to} export of {source.path}', list(checks.items()))}"
+            said = refusal(f"The {to} export of {source.path}", list(checks.items()))
             if to == "onnx-int8" and not careful:
                 note(f"{said} Trying again with the last product of each layer in fp32.")
         else:
