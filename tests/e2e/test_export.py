@@ -92,8 +92,11 @@ def test_the_manifest_holds_the_gates_numbers_and_every_file(kind: str, made: Ma
     assert files.read_json(folder / "export.json") == record
     listed = set(record["files"]) | {"export.json", "README.md"}
     assert {path.name for path in folder.iterdir()} == listed
+    assert len({path.stat().st_mode & 0o777 for path in folder.iterdir()}) == 1  # none for its owner alone
     assert record["adapter_sha256"] == files.read_json(made.run / "manifest.json")["adapter_sha256"]
     held, odd = record["gate"]["checks"].values()
+    assert str(made.rows.parent) not in json.dumps(record["gate"])  # an export travels
+    assert record["gate"]["held"]["rows"] == held["rows"]
     assert record["gate"]["passed"] is held["passed"] is odd["passed"] is True
     assert held["rows"] == (200 if kind == "onnx-int8" else 40)
     assert odd["rows"] > 20
@@ -342,7 +345,11 @@ def test_without_the_extra_one_sentence_names_it(
     assert list((tmp_path / "place").iterdir()) == []
 
 
-def test_an_export_is_not_a_run(made: Made) -> None:
+def test_an_export_or_a_run_that_did_not_finish_is_not_exported(made: Made, tmp_path: Path) -> None:
+    unfinished = Path(shutil.copytree(made.run, tmp_path / "run"))
+    (unfinished / "manifest.json").unlink()
+    with pytest.raises(RunError, match="it did not finish"):
+        newslora.export(unfinished, "merged")
     with pytest.raises(RunError, match="not a run folder"):
         newslora.export(made.folders["merged"], "onnx")
 

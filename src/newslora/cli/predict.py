@@ -33,7 +33,7 @@ def predict(
     Parameters
     ----------
     run
-        A finished run folder.
+        A finished run folder, or what `newslora export` made of one.
     source
         A CSV, JSON lines or Parquet file, a folder, a hub name, or '-' for one text a line on standard input.
     output

@@ -91,14 +91,14 @@ def findings(one: dict[str, Any]) -> list[tuple[str, str]]:
         ]
     agreement = _with_interval(one["agreement"])
     if "lost" not in one:
-        return [("an answer to each", "yes"), ("same labels: not asked", agreement)]
+        return [("an answer to each", "yes"), ("same labels: any", agreement)]
     lost, (least, most) = one["lost"]["value"], one["lost"]["interval"]
     return [
         ("same labels: 99 %", agreement),
-        ("accuracy lost: 0.3 points", f"{100 * lost:+.2f} ({100 * least:+.2f} to {100 * most:+.2f})"),
-        ("accuracy of the run", _with_interval(one["accuracy_run"])),
-        ("accuracy of the export", _with_interval(one["accuracy_export"])),
-        ("largest logit difference", apart),
+        ("lost: 0.3 points", f"{100 * lost:+.2f} ({100 * least:+.2f} to {100 * most:+.2f})"),
+        ("run's accuracy", _with_interval(one["accuracy_run"])),
+        ("export's accuracy", _with_interval(one["accuracy_export"])),
+        ("logits differ by", apart),
     ]
 
 

@@ -75,6 +75,7 @@ def export(
     """
     _check_arguments(to, int8, rows)
     source = RunFolder.open(Path(run))
+    source.manifest()  # written last: calibration and evaluation are there too
     adapter = source.adapter_folder()
     card = read_card(adapter)
     target = Path(output) if output is not None else source.path / "exports" / to
@@ -98,12 +99,12 @@ def export(
             checks = gate(folder)
             record["gate"] = {
                 "passed": all(one["passed"] for one in checks.values()),
-                "held": held.articles.record(),
+                "held": held.record(),
                 "checks": checks,
             }
             if record["gate"]["passed"]:
                 break
-            said = f"{refusal(f'The {to} export of {source.path}', list(checks.items()))}"
+            said = refusal(f"The {to} export of {source.path}", list(checks.items()))
             if to == "onnx-int8" and not careful:
                 note(f"{said} Trying again with the last product of each layer in fp32.")
         else:
@@ -230,10 +231,12 @@ def _open(folder: Path, to: str) -> Classifier:
 
 def _publish(folder: Path, target: Path, record: dict[str, Any]) -> None:
     """Everything to the disk, export.json last, then the folder takes its name."""
+    mask = files.umask()
     for path in folder.iterdir():
+        path.chmod(0o666 & ~mask)  # what safetensors and mkdtemp make would lock colleagues out of a shared folder
         files.flush_to_disk(path)
     files.write_json(folder / MANIFEST, record)
-    folder.chmod(0o777 & ~files.umask())  # mkdtemp's 0700 would lock colleagues out of a shared folder
+    folder.chmod(0o777 & ~mask)
     files.flush_to_disk(folder)
     os.rename(folder, target)
     files.flush_to_disk(target.parent)

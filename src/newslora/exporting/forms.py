@@ -129,6 +129,8 @@ def open_stock_peft(folder: Path, backbone: Any) -> Any:
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # a head of other labels, which the adapter replaces
         )
+        # PEFT 0.21 asks transformers by an older name; nothing a user of newslora can change
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
         try:
             return PeftModel.from_pretrained(base, str(folder)).eval()
         except (RuntimeError, ValueError, KeyError) as error:

@@ -13,6 +13,7 @@ from newslora.data.sources import parse_source, split_for
 from newslora.data.splits import Splits, draw_by_share, load_splits
 from newslora.errors import DataError, RunError
 from newslora.exporting.gate import Given
+from newslora.report.card import data_set
 from newslora.runfolder import RunFolder
 
 CALIBRATION_ROWS = 256
@@ -24,6 +25,11 @@ class HeldRows:
 
     name: str  # 'test', 'validation' or the source asked for
     articles: ArticleSet
+
+    def record(self) -> dict[str, Any]:
+        """As export.json holds them; of a path its last part only, as an export travels."""
+        found = self.articles.record()
+        return found | {"source": data_set(found["source"])[1]}
 
     def truth(self, labels: int) -> Given:
         """(R, C) the labels rows carry."""
@@ -46,8 +52,7 @@ def held_rows(run: RunFolder, data: str | None, changes: Mapping[str, Any] | Non
         RunError: the run's own rows have changed.
     """
     if data is not None:
-        name = data.rstrip("/").rpartition("/")[2]  # a path stays on this machine; an export travels
-        found = HeldRows(f"'{name}'", _given(run, data, changes))
+        found = HeldRows(f"'{data_set(data.rstrip('/'))[1]}'", _given(run, data, changes))
     else:
         splits = own_rows(run)
         name = "validation" if splits.test is None else "test"

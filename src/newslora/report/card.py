@@ -58,7 +58,7 @@ def _header(
     from huggingface_hub import ModelCardData
 
     base = _base(manifest)
-    hubs = [name for split in data["splits"].values() if (name := _data_set(split["source"])[0]) != "file"]
+    hubs = [name for split in data["splits"].values() if (name := data_set(split["source"])[0]) != "file"]
     return ModelCardData(
         model_name=_title(manifest),
         base_model=None if base.kind == "folder" else base.hub_name,
@@ -75,7 +75,7 @@ def _results(one: dict[str, Any]) -> "list[EvalResult]":
     """An evaluation's rates as the hub's model index holds them; the interval stands in the metric's name."""
     from huggingface_hub import EvalResult
 
-    kind, name = _data_set(one["source"])
+    kind, name = data_set(one["source"])
     return [
         EvalResult(
             task_type="text-classification",
@@ -154,7 +154,7 @@ def _told(key: str, rate: dict[str, Any]) -> list[str]:
 
 def _training_data(data: dict[str, Any]) -> str:
     rows = [
-        [name, _text(_data_set(one["source"])[1]), count(one["rows"]), count(one["quarantined"]), f"`{one['sha256']}`"]
+        [name, _text(data_set(one["source"])[1]), count(one["rows"]), count(one["quarantined"]), f"`{one['sha256']}`"]
         for name, one in data["splits"].items()
     ]
     table = _table(["split", "source", "rows", "set aside", "SHA-256"], rows)
@@ -270,7 +270,7 @@ def _title(manifest: dict[str, Any]) -> str:
     return f"{manifest['recipe']} on {base}"
 
 
-def _data_set(source: str) -> tuple[str, str]:
+def data_set(source: str) -> tuple[str, str]:
     """A source as the header names it: (hub name or 'file', name). A path keeps its last part only: a card travels."""
     try:
         parsed = parse_source(source)
