@@ -59,6 +59,34 @@ class NetworkError(NewsloraError, ConnectionError):
     exit_code = 7
 
 
+class UnknownAdapterError(NewsloraError, LookupError):
+    """An adapter is asked for that is not loaded."""
+
+
+class OverloadedError(NewsloraError):
+    """The queue is full; `retry_after` seconds later it should not be."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineError(NewsloraError, TimeoutError):
+    """The answer would come after the time it was asked for."""
+
+
+class DrainingError(NewsloraError):
+    """The service is ending and takes nothing new."""
+
+
+class WorkerError(NewsloraError, RuntimeError):
+    """A forward pass, or the thread that makes them, has failed."""
+
+
+class CanaryError(RunError):
+    """An adapter does not give the answers that were stored when it was trained, or not an adapter's answers at all."""
+
+
 class StorageError(NewsloraError, OSError):
     """The disk refuses: full, read-only or failing."""
 

@@ -7,7 +7,7 @@ import cyclopts
 from cyclopts import App
 
 from newslora import __version__
-from newslora.cli import audit, bench, compare, evaluate, explain, predict, train
+from newslora.cli import audit, bench, compare, evaluate, explain, keys, predict, serve, train
 from newslora.errors import NewsloraError
 
 EXIT_USAGE = 2
@@ -27,6 +27,9 @@ for command in (
     audit.audit,
     predict.predict,
     explain.explain,
+    serve.serve,
+    keys.keys,
+    keys.feedback,
     evaluate.report,
     bench.bench,
 ):
