@@ -1,7 +1,9 @@
 """Fixtures shared by all tests: a private cache, a tiny BERT with its tokenizer, and forty articles."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,3 +87,42 @@ def news_file(tmp_path: Path) -> Path:
     path = tmp_path / "news.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def make_adapter(tiny_bert: Path) -> Callable[..., Path]:
+    """Makes an adapter folder as training would leave it: every trainable parameter moved, nothing trained."""
+
+    def make(
+        folder: Path,
+        backbone: Path = tiny_bert,
+        labels: tuple[str, ...] = ("World", "Sports"),
+        seed: int = 0,
+        moved: float = 0.2,
+        lora: dict[str, Any] | None = None,
+        **card: Any,
+    ) -> Path:
+        import torch
+        from transformers import AutoTokenizer
+
+        from newslora.config import LoraSettings
+        from newslora.model.adapter import AdapterCard, save_adapter
+        from newslora.model.backbones import resolve_backbone
+        from newslora.model.classifier import build_classifier, trainable_parameters
+
+        settings = LoraSettings(**(lora or {}))
+        resolved = resolve_backbone(str(backbone))
+        model = build_classifier(resolved, labels, settings, seed=3, multi_label=card.get("multi_label", False))
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for _, parameter in trainable_parameters(model):
+                parameter.add_(moved * torch.randn(parameter.shape, generator=generator))
+        values: dict[str, Any] = {
+            "backbone": str(backbone), "backbone_kind": "folder", "backbone_revision": None,
+            "backbone_sha256": resolved.weights_sha256(), "labels": labels, "max_length": 64, "text_columns": ("text",),
+            "lora": settings.model_dump(),
+        }  # fmt: skip
+        save_adapter(model, AutoTokenizer.from_pretrained(tiny_bert), AdapterCard(**values | card), folder)
+        return folder
+
+    return make

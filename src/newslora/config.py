@@ -265,8 +265,19 @@ class Recipe(Section):
 
 
 class ServeSettings(Section):
-    """How `newslora serve` listens, what it allows a client, and what it keeps."""
+    """How `newslora serve` computes, listens, what it allows a client, and what it keeps. No part of a recipe: nothing of it
+    changes an answer beyond rounding."""
 
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="What adapters are computed in; fp32: a text's answer does not depend on its neighbours in a batch.",
+    )
+    batch_tokens: int | None = Field(
+        None, ge=8, description="Tokens a forward pass; unset: as in prediction, by device (tokens)."
+    )
+    queue_rows: int = Field(2048, ge=1, description="Texts that may wait, an encoder; more are refused (texts).")
+    queue_tokens: int = Field(200_000, ge=8, description="Tokens that may wait, an encoder; more are refused (tokens).")
+    deadline_seconds: float = Field(10, gt=0, description="Time an answer may take, unless the request says (seconds).")
     host: str = Field(
         "127.0.0.1", min_length=1, description="Address to listen on; others than this machine's want keys."
     )
@@ -291,7 +302,6 @@ class ServeSettings(Section):
     cors_origins: Words = Field(
         (), description="Origins whose pages may call the API from a browser, such as https://desk.example.org."
     )
-    deadline_seconds: float = Field(10, gt=0, description="Time an answer may take, unless the request says (seconds).")
     max_texts: int = Field(256, ge=1, description="Texts of a request (texts).")
     max_characters: int = Field(
         100_000, ge=1, description="Characters of a text; more are refused, not cut (characters)."
@@ -334,6 +344,11 @@ class ServeSettings(Section):
         if 0 < self.rate_rows < max(self.max_texts, self.stream_rows):
             raise ValueError(
                 f"rate_rows is {self.rate_rows}, less than one request may hold (max_texts {self.max_texts}, stream_rows "
+                f"{self.stream_rows}): raise it, or lower those"
+            )
+        if self.queue_rows < max(self.max_texts, self.stream_rows):
+            raise ValueError(
+                f"queue_rows is {self.queue_rows}, less than one request may hold (max_texts {self.max_texts}, stream_rows "
                 f"{self.stream_rows}): raise it, or lower those"
             )
         return self

@@ -20,6 +20,7 @@ from newslora.model.classifier import build_classifier, count_parameters, length
 from newslora.model.describe import describe_classifier
 from newslora.model.engine import engine_name
 from newslora.predict.calibration import calibrate, save_calibration
+from newslora.predict.canary import make_canary, save_canary
 from newslora.predict.classifier import Classifier
 from newslora.predict.thresholds import save_thresholds, tune_thresholds
 from newslora.report.card import write_card
@@ -185,6 +186,7 @@ def _finish(
     )
     version = save_adapter(model, prepared.tokenizer, card, run.adapter)
     classifier = Classifier.load(run.path, device=str(device))  # what was saved is what is scored
+    save_canary(make_canary(classifier), run.adapter, version)
     _evaluate(run, prepared, classifier, watcher)
     return {
         "format": FORMAT,

@@ -11,7 +11,7 @@ PACKAGE = Path(newslora.__file__).parent
 # lowest first; a folder is one layer
 LAYERS = [
     "errors", "config", "files", "hub", "runtime", "runfolder", "metrics", "data", "model", "training", "predict",
-    "explanation", "evaluation", "report", "pipeline", "plan", "estimator", "auditing", "bench", "cli",
+    "explanation", "serving", "evaluation", "report", "pipeline", "plan", "estimator", "auditing", "bench", "cli",
 ]  # fmt: skip
 FREE = {"__init__", "__main__"}  # the public face, which imports lazily, and the entry point
 

@@ -70,6 +70,14 @@ class TokenTable:
         offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)]).astype(np.int64)
         return cls(np.concatenate([*rows, np.zeros(0, np.int32)]).astype(np.int32), offsets)
 
+    def part(self, start: int, stop: int) -> "TokenTable":
+        """Rows `start` to `stop`, without copying their tokens."""
+        firsts = self.firsts
+        if firsts is None:
+            return TokenTable(self.ids, self.offsets[start : stop + 1])
+        held = firsts[start : stop + 1]
+        return TokenTable(self.ids, self.offsets[held[0] : held[-1] + 1], held - held[0])
+
     def lengths_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of some rows, at a cost that does not grow with the others."""
         first, last = (rows, rows + 1) if self.firsts is None else (self.firsts[rows], self.firsts[rows + 1])

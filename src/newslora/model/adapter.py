@@ -4,6 +4,7 @@ adapter_model.safetensors, adapter_config.json   PEFT's own; `PeftModel.from_pre
 config.json, tokenizer files                     the encoder's configuration with labels; its tokenizer
 newslora.json                                    backbone, labels, length limit, hashes; written last
 calibration.json, calibration.safetensors        added when training has ended (newslora.predict.calibration)
+canary.json                                      added then: texts and their logits (newslora.predict.canary)
 thresholds.json                                  the same where texts may carry several labels (newslora.predict.thresholds)
 """
 
@@ -124,14 +125,19 @@ def load_adapter(folder: Path) -> "tuple[PeftModel, PreTrainedTokenizerBase, Ada
     from transformers import AutoTokenizer
 
     card = read_card(folder)
-    backbone = _same_backbone(card)
+    backbone = same_backbone(card)
     model = build_classifier(backbone, card.labels, LoraSettings(**card.lora), seed=0, multi_label=card.multi_label)
     _load_weights(model, folder / WEIGHTS)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return model.eval(), tokenizer, card
 
 
-def _same_backbone(card: AdapterCard) -> Backbone:
+def same_backbone(card: AdapterCard) -> Backbone:
+    """The backbone an adapter was trained on.
+
+    Raises:
+        BackboneError: it is not there, or has other weights.
+    """
     backbone = resolve_backbone(card.backbone, card.backbone_revision)
     found = backbone.weights_sha256()
     if card.backbone_sha256 and found and found != card.backbone_sha256:

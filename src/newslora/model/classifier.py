@@ -53,6 +53,21 @@ def build_classifier(
     Raises:
         BackboneError, NetworkError: the backbone cannot be had or is of no supported family.
     """
+    built = pretrained_classifier(backbone, label_names, seed, model, multi_label)
+    return _add_lora(built, lora_config(family_of(built.config.model_type), lora, backbone.hub_name))
+
+
+def pretrained_classifier(
+    backbone: Backbone,
+    label_names: Sequence[str],
+    seed: int,
+    model: ModelSettings | None = None,
+    multi_label: bool = False,
+) -> "PreTrainedModel":
+    """The stock classifier without LoRA: pretrained encoder, head as the checkpoint has it or else fresh.
+
+    Arguments and errors as in `build_classifier`.
+    """
     from transformers import AutoModelForSequenceClassification
 
     config = with_labels(backbone.config(), label_names)
@@ -81,7 +96,8 @@ def build_classifier(
         )
     # PEFT writes this name into the adapter; a path into this machine's site-packages would help nobody
     built.name_or_path = built.config.name_or_path = backbone.hub_name
-    return _add_lora(built, lora_config(family, lora, backbone.hub_name))
+    stock: PreTrainedModel = built
+    return stock
 
 
 def empty_classifier(config: "PretrainedConfig", label_names: Sequence[str], lora: LoraSettings) -> "PeftModel":
@@ -144,7 +160,13 @@ def lora_config(family: Family, lora: LoraSettings, base_model: str | None) -> "
     )
 
 
-def trainable_parameters(model: "PeftModel") -> Iterator[tuple[str, Any]]:
+def stock_model(model: "PeftModel | PreTrainedModel") -> Any:
+    """The stock classifier: inside PEFT's wrapper, or itself where LoRA was merged into it."""
+    inside = getattr(model, "get_base_model", None)
+    return model if inside is None else inside()
+
+
+def trainable_parameters(model: "PeftModel | PreTrainedModel") -> Iterator[tuple[str, Any]]:
     """(name, parameter) of everything that trains, in the model's order."""
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 

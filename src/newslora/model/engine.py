@@ -27,7 +27,7 @@ class Engine(Protocol):
     """A classifier that takes rows in the form it computes fastest."""
 
     name: str  # "padded" or "packed"
-    model: "PeftModel"
+    model: Any  # PeftModel, or what its `config` is
     device: "torch.device"
 
     @property
@@ -63,7 +63,7 @@ class PaddedEngine:
             seed_everything(*dropout_seed)
         with self.precision.autocast(self.device):
             logits: torch.Tensor = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        return _of_rows(logits.float(), batch)
+        return of_rows(logits.float(), batch)
 
 
 class PackedEngine:
@@ -90,7 +90,7 @@ class PackedEngine:
         """As `logits`, without seeding anything: what a captured step may hold, where every row is one window."""
         assert isinstance(batch, SegmentedBatch)
         self.model.train(bits is not None)
-        return _of_rows(self._encoder.logits(batch, bits), batch)
+        return of_rows(self._encoder.logits(batch, bits), batch)
 
 
 def engine_name(config: Any, setting: str, precision: Precision, device: "torch.device") -> str:
@@ -141,7 +141,7 @@ def make_engine(
     return PackedEngine(model, encoder)
 
 
-def _of_rows(logits: "torch.Tensor", batch: AnyBatch) -> "torch.Tensor":
+def of_rows(logits: "torch.Tensor", batch: AnyBatch) -> "torch.Tensor":
     """(W, C) logits of windows -> (B, C) of rows: the mean of each row's windows.
 
     Mean pooling of a text's parts is among the hierarchical methods of Sun et al. 2019 ("How to Fine-Tune BERT for Text

@@ -1,1 +1,1 @@
-"""Many adapters on one encoder, behind HTTP."""
+"""Many adapters behind one door: queues, batches, and who answers what."""

@@ -10,10 +10,11 @@ import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from newslora.model.classifier import trainable_parameters
+from newslora.model.classifier import stock_model, trainable_parameters
 from newslora.model.families import family_of
 from newslora.model.packed.dropout import DropoutBits, keep_scale, masked
 from newslora.model.packed.layer import Layer, activation
+from newslora.model.packed.projection import Projection
 from newslora.model.packed.segments import SegmentedBatch, Segments, collate_for
 from newslora.model.packed.stock import STOCK_ENCODERS
 from newslora.model.packed.varlen import Kernel
@@ -21,6 +22,7 @@ from newslora.model.packed.varlen import Kernel
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
 def has_layers(config: Any) -> bool:
@@ -37,7 +39,14 @@ def has_layers(config: Any) -> bool:
 class PackedEncoder:
     """The layers of one classifier; its LoRA parameters stay the stock model's own."""
 
-    def __init__(self, model: "PeftModel", dtype: "torch.dtype", trains: bool, kernel: Kernel | None = None) -> None:
+    def __init__(
+        self,
+        model: "PeftModel | PreTrainedModel",
+        dtype: "torch.dtype",
+        trains: bool,
+        kernel: Kernel | None = None,
+        projection: type[Projection] = Projection,
+    ) -> None:
         """Copy the frozen weights of a classifier's layers into the compute type.
 
         Args:
@@ -45,9 +54,10 @@ class PackedEncoder:
             dtype: to compute in; LoRA and head stay fp32 masters.
             trains: whether gradients will be asked for.
             kernel: of attention; None: the device's own.
+            projection: what multiplies by the frozen weights.
         """
         self.model, self.dtype = model, dtype
-        base: Any = model.get_base_model()
+        base = stock_model(model)
         name, layers_of = STOCK_ENCODERS[model.config.model_type]
         self.stock = getattr(base, base.base_model_prefix)
         self.stock_encoder = getattr(self.stock, name)
@@ -63,7 +73,7 @@ class PackedEncoder:
             last = depth == len(stock_layers) - 1
             key = id(stock.out)
             if last or key not in shared:
-                shared[key] = Layer(stock, places, dtype, trains, first_token_only=last)
+                shared[key] = Layer(stock, places, dtype, trains, last, projection)
             self.layers.append(shared[key])
         query = getattr(stock_layers[0].query, "base_layer", stock_layers[0].query)
         head_size = query.out_features // stock_layers[0].heads

@@ -95,6 +95,7 @@ class Layer:
         dtype: "torch.dtype",
         trains: bool,
         first_token_only: bool,
+        projection: type[Projection] = Projection,
     ) -> None:
         """Take over a stock layer.
 
@@ -104,6 +105,7 @@ class Layer:
             dtype: to compute in.
             trains: whether `backward` will be called.
             first_token_only: the last layer, of which the head reads each row's first token.
+            projection: what multiplies by the frozen weights.
         """
         self.heads, self.first_token_only = stock.heads, first_token_only
         self.attention_rate, self.out_rate, self.down_rate = stock.attention_rate, stock.out_rate, stock.down_rate
@@ -111,9 +113,9 @@ class Layer:
         parts = (
             [[stock.query], [stock.key, stock.value]] if first_token_only else [[stock.query, stock.key, stock.value]]
         )
-        self.qkv = tuple(Projection(part, places, dtype, trains) for part in parts)
+        self.qkv = tuple(projection(part, places, dtype, trains) for part in parts)
         self.out, self.up, self.down = (
-            Projection([linear], places, dtype, trains) for linear in (stock.out, stock.up, stock.down)
+            projection([linear], places, dtype, trains) for linear in (stock.out, stock.up, stock.down)
         )
         self.norm1, self.norm2 = Norm(stock.norm1, dtype), Norm(stock.norm2, dtype)
 

@@ -144,9 +144,17 @@ def multiplier(weight: "torch.Tensor") -> Any:
     import torch
     from torch.nn.functional import linear
 
-    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _orders_bf16():
         # torch.compile's own way to multiply by a constant: the weight is put into oneDNN's order once, not at every call
         ordered = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
         multiply = torch.ops.mkldnn._linear_pointwise
         return lambda x, bias: multiply(x, ordered, bias, "none", [], "")
     return lambda x, bias: linear(x, weight, bias)
+
+
+def _orders_bf16() -> bool:
+    """Whether oneDNN multiplies bf16 on this chip; it refuses those that have neither AVX-512 nor AVX-NE-CONVERT."""
+    import torch
+
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,0 +1,134 @@
+"""A canary: 32 texts and the logits a classifier gave for them when it had just been trained, kept beside the adapter.
+
+Whoever loads the adapter later can see that it still answers so, and not as another backbone, another head, labels in
+another order or no adapter at all would. canary.json holds everything: format, the weights' hash, labels, texts, logits.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from newslora import files
+from newslora.errors import CanaryError, RunError
+from newslora.metrics import Logits
+
+if TYPE_CHECKING:
+    from newslora.predict.classifier import Classifier
+
+FORMAT = 1
+CANARY = "canary.json"
+TEXTS = 32
+# fp32 on another chip, with other threads or other neighbours in a batch, sums in another order: some 1e-7 of logits up to
+# about 10, grown over up to 24 layers. Measured on minilm: below 1e-5. A wrong weight moves them by far more.
+FP32_TOLERANCE = 1e-4
+# 8 bits (bf16), 11 (fp16) or quantised weights round at every layer; as a share of the largest stored logit
+COARSE_BAND = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """What canary.json holds."""
+
+    labels: tuple[str, ...]
+    texts: tuple[str, ...]
+    logits: Logits  # (32, C) fp32, before the temperature
+
+
+def canary_texts() -> tuple[str, ...]:
+    """Titles of 32 items of the bundled corpus, spread over its test rows: short, so that answering takes a moment."""
+    path = Path(__file__).resolve().parent.parent / "corpus" / "test.csv"
+    with path.open(encoding="utf-8", newline="") as stream:
+        titles = [row["title"] for row in csv.DictReader(stream)]
+    return tuple(titles[:: len(titles) // TEXTS][:TEXTS])
+
+
+def make_canary(classifier: "Classifier") -> Canary:
+    """Answer the texts with a classifier that was just trained, in fp32."""
+    texts = canary_texts()
+    return Canary(classifier.labels, texts, classifier.logits(classifier.rows(texts)))
+
+
+def save_canary(canary: Canary, folder: Path, weights_sha256: str) -> None:
+    """Write canary.json into an adapter folder.
+
+    Args:
+        canary: of the adapter there.
+        folder: the adapter's.
+        weights_sha256: the adapter's version, so that another's canary is never taken for its own.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    record = {
+        "format": FORMAT, "weights_sha256": weights_sha256, "labels": canary.labels, "texts": canary.texts,
+        "logits": canary.logits.tolist(),
+    }  # fmt: skip
+    files.write_json(folder / CANARY, record)
+
+
+def load_canary(folder: Path, weights_sha256: str) -> Canary | None:
+    """The canary of an adapter folder; None where it has none, as before newslora kept any.
+
+    Raises:
+        CanaryError: one of another adapter.
+        RunError: a damaged file.
+    """
+    path = folder / CANARY
+    try:
+        record = files.read_json(path)
+        kind, version = record["format"], record["weights_sha256"]
+        found = Canary(tuple(record["labels"]), tuple(record["texts"]), np.array(record["logits"], dtype=np.float32))
+        whole = found.logits.shape == (len(found.texts), len(found.labels)) and bool(np.isfinite(found.logits).all())
+        if kind != FORMAT or not found.texts or not whole or not all(isinstance(text, str) for text in found.texts):
+            raise ValueError("not a canary of format 1")
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path} is damaged ({error}). Restore it: an adapter is not served without a check.") from None
+    if version != weights_sha256:
+        raise CanaryError(
+            f"{path} is of another adapter ({version[:12]}, not {weights_sha256[:12]}): restore the folder."
+        )
+    return found
+
+
+def check_canary(canary: Canary, labels: tuple[str, ...], logits: Logits, exact: bool, what: str) -> None:
+    """Refuse answers that are not the stored ones.
+
+    Args:
+        canary: the stored.
+        labels: of the classifier, in id order.
+        logits: (32, C) its answers now.
+        exact: whether it computes in fp32; else answers may lie in `COARSE_BAND`, and the likeliest label must be the same
+            wherever that band leaves no doubt which it is.
+        what: the adapter, for the message.
+
+    Raises:
+        CanaryError: naming the largest difference.
+    """
+    if labels != canary.labels:
+        raise CanaryError(
+            f"{what} has the labels {', '.join(labels)}, and gave its stored answers with {', '.join(canary.labels)}: they "
+            "were changed or reordered. Restore the folder."
+        )
+    off = np.abs(logits - canary.logits)
+    worst = float(off.max()) if np.isfinite(off).all() else float("inf")
+    band = FP32_TOLERANCE if exact else COARSE_BAND * max(1.0, float(np.abs(canary.logits).max()))
+    if not worst <= band:
+        row, column = (int(place) for place in np.unravel_index(np.nan_to_num(off, nan=np.inf).argmax(), off.shape))
+        raise CanaryError(
+            f"{what} does not answer as it did when it was trained: a logit differs by {worst:.2g}, and at most {band:.2g} is "
+            f"rounding (label '{labels[column]}' of '{canary.texts[row][:60]}'). Its weights, its backbone or its tokenizer "
+            "are not what they were: restore them, or train it again."
+        )
+    if not exact and len(labels) > 1:
+        ordered = np.sort(canary.logits, axis=1)
+        clear = ordered[:, -1] - ordered[:, -2] > 2 * band
+        changed = np.flatnonzero(clear & (logits.argmax(1) != canary.logits.argmax(1)))
+        if len(changed):
+            raise CanaryError(
+                f"{what} gives {len(changed)} of the stored texts another label than when it was trained."
+            )

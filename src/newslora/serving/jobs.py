@@ -1,0 +1,199 @@
+"""Requests that wait for their answer, bounded, and the order in which their rows are computed.
+
+Nothing here starts a thread or waits: the lane that owns a queue holds its lock.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newslora.data.tokens import TokenTable
+from newslora.errors import OverloadedError, SettingsError
+from newslora.metrics import Logits
+from newslora.predict.classifier import Classifier
+
+SHARES = 8  # where many requests wait, none has more than this part of a forward pass before each has had its own
+CHARACTERS_A_TOKEN = 4  # of a text not tokenised yet; for the bound only
+LONGEST_WAIT = 60.0  # seconds that a refused client is told to wait at most
+
+
+class Job:
+    """One request: all its texts are answered by the classifier it was accepted with.
+
+    Args:
+        classifier: that answers.
+        texts: R texts, at least one.
+        deadline: `time.monotonic()` from which nobody waits for the answer.
+        finish: told (R, C) logits or what went wrong, once at most, from whatever thread.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        texts: tuple[str, ...],
+        deadline: float,
+        finish: Callable[[Logits | Exception], None],
+    ) -> None:
+        self.classifier, self.texts, self.deadline, self._finish = classifier, texts, deadline, finish
+        self.over = False  # answered, failed or given up
+        limit = classifier.card.max_length if classifier.card.overlap is None else None
+        guesses = (len(text) // CHARACTERS_A_TOKEN + 2 for text in texts)
+        self.tokens = sum(guess if limit is None else min(guess, limit) for guess in guesses)
+        self.windows: TokenTable | None = None
+        self.taken = 0  # windows handed out
+        self._missing = 0  # windows without logits
+        self._counts: NDArray[np.int64] = np.ones(len(texts), dtype=np.int64)
+        self._owners: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._sums: Logits | None = None
+
+    @property
+    def rows(self) -> int:
+        return len(self.texts)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has windows that were not handed out."""
+        return self.windows is not None and self.taken < len(self.windows)
+
+    def tokenised(self, table: TokenTable) -> None:
+        """Take its tokens."""
+        self.windows = table.windows
+        if table.firsts is not None:
+            self._counts = np.diff(table.firsts)
+        self._owners = np.repeat(np.arange(len(table)), self._counts)
+        self._missing = len(self.windows)
+        self.tokens = int(table.offsets[-1] - table.offsets[0])
+
+    def answered(self, window: int, logits: Logits) -> None:
+        """Take one window's (C,) logits; the last finishes the job with the mean of each row's windows."""
+        if self.over:
+            return
+        if self._sums is None:
+            self._sums = np.zeros((self.rows, len(logits)), dtype=np.float32)
+        self._sums[self._owners[window]] += logits
+        self._missing -= 1
+        if not self._missing:
+            self.end((self._sums / self._counts[:, None]).astype(np.float32))
+
+    def end(self, outcome: Logits | Exception) -> None:
+        """Finish it, if it has not."""
+        if not self.over:
+            self.over = True
+            self._finish(outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One window of one text."""
+
+    job: Job
+    window: int
+
+    @property
+    def ids(self) -> NDArray[np.int32]:
+        assert self.job.windows is not None
+        return self.job.windows[self.window]
+
+
+class Waiting:
+    """The jobs of one lane that are accepted and not over.
+
+    Args:
+        rows_bound, tokens_bound: how much may wait.
+    """
+
+    def __init__(self, rows_bound: int, tokens_bound: int) -> None:
+        self.rows_bound, self.tokens_bound = rows_bound, tokens_bound
+        self.rate: float | None = None  # tokens a second, lately
+        self.rows = self.tokens = 0  # of all jobs held
+        self._held: dict[Job, int] = {}  # accepted and not over -> the tokens counted for it; in order of arrival
+        self._raw: dict[Job, None] = {}  # of those, not tokenised yet
+        self._ready: dict[Job, None] = {}  # of those, tokenised, with windows to hand out
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All that are held, in order of arrival."""
+        return list(self._held)
+
+    def accept(self, job: Job) -> None:
+        """Let it wait.
+
+        Raises:
+            SettingsError: it is more than may ever wait.
+            OverloadedError: too much waits already.
+        """
+        if job.rows > self.rows_bound:
+            raise SettingsError(
+                f"A request holds {job.rows:,} texts, and at most {self.rows_bound:,} may wait. Send fewer at once."
+            )
+        # a lone request may be of any length: there is nothing it could wait for
+        too_long = self._held and self.tokens + job.tokens > self.tokens_bound
+        if self.rows + job.rows > self.rows_bound or too_long:
+            raise OverloadedError(
+                f"{self.rows:,} texts of some {self.tokens:,} tokens wait already; at most {self.rows_bound:,} texts and "
+                f"{self.tokens_bound:,} tokens may. Come again in {self.retry_after():.0f} s.",
+                self.retry_after(),
+            )
+        self._held[job], self._raw[job] = job.tokens, None
+        self.rows += job.rows
+        self.tokens += job.tokens
+
+    def retry_after(self) -> float:
+        """Seconds after which half of what waits should be done, at the recent rate; 1 at least."""
+        if not self.rate:
+            return 1.0
+        return min(max(1.0, self.tokens / 2 / self.rate), LONGEST_WAIT)
+
+    def worked(self, tokens: int, seconds: float) -> None:
+        """Learn the rate from a forward pass."""
+        now = tokens / max(seconds, 1e-6)
+        self.rate = now if self.rate is None else 0.8 * self.rate + 0.2 * now
+
+    def raw(self) -> Iterator[Job]:
+        """Those not tokenised, in order of arrival."""
+        return iter(self._raw)
+
+    def ready(self, job: Job) -> None:
+        """It has its tokens now."""
+        if job in self._held:
+            del self._raw[job]
+            self._ready[job] = None
+            self.tokens += job.tokens - self._held[job]
+            self._held[job] = job.tokens
+
+    def forget(self, job: Job) -> None:
+        """It waits no more."""
+        if job in self._held:
+            self.rows -= job.rows
+            self.tokens -= self._held.pop(job)
+            self._raw.pop(job, None)
+            self._ready.pop(job, None)
+
+    def late(self, now: float) -> list[Job]:
+        """Jobs that still have something to compute, and whose deadline has passed."""
+        return [job for held in (self._raw, self._ready) for job in held if job.deadline <= now]
+
+    def take(self, budget: int) -> list[Piece]:
+        """Windows for one forward pass, at most `budget` tokens (a longer one alone).
+
+        First come, first served, but by turns: each job in order of arrival gives a share, then the oldest give the rest.
+        So a job of a thousand windows holds nobody up for longer than a pass, and nobody holds it up.
+        """
+        pieces: list[Piece] = []
+        left = budget
+        for share in (budget // min(max(len(self._ready), 1), SHARES), budget):
+            for job in list(self._ready):
+                given = 0
+                while job.waits and given < share:
+                    piece = Piece(job, job.taken)
+                    size = len(piece.ids)
+                    if pieces and size > left:
+                        return pieces
+                    pieces.append(piece)
+                    job.taken += 1
+                    given, left = given + size, left - size
+                if not job.waits:
+                    del self._ready[job]
+        return pieces

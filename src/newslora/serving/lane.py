@@ -1,0 +1,207 @@
+"""A lane: the queue before one encoder, a thread that tokenises ahead, and the thread that computes.
+
+A forward pass takes what has piled up during the one before; nothing is ever waited for, so a lone request runs at once.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from newslora.config import ServeSettings
+from newslora.errors import DeadlineError, DrainingError, NewsloraError, WorkerError
+from newslora.metrics import Logits
+from newslora.serving.jobs import Job, Piece, Waiting
+
+Compute = Callable[[Sequence[Piece]], list[Logits]]  # windows -> (C,) logits of each
+TOGETHER = 64  # requests tokenised in one call
+CHARACTERS_TOGETHER = 200_000  # but no more than this and one
+FAILURES = 3  # passes in a row without an answer after which a lane is given up
+
+
+class Lane:
+    """What one encoder computes.
+
+    Args:
+        name: for messages and threads.
+        compute: a forward pass; called from one thread only.
+        budget: tokens a pass.
+        limits: bounds of the queue.
+    """
+
+    def __init__(self, name: str, compute: Compute, budget: int, limits: ServeSettings) -> None:
+        self.name, self.compute, self._budget = name, compute, budget
+        self.tokenising = (
+            threading.Lock()
+        )  # held by whoever uses a tokenizer of this lane: none can be used twice at once
+        self.waiting = Waiting(limits.queue_rows, limits.queue_tokens)
+        self.broken: str | None = None  # why it can answer no more
+        self._draining = False
+        self._changed = threading.Condition()  # guards all of `waiting` and the above
+        self._failures = 0
+        self._threads = [
+            threading.Thread(target=self._run, args=(part,), name=f"newslora-{kind}-{name}", daemon=True)
+            for kind, part in (("tokens", self._tokenise), ("forward", self._forward))
+        ]
+
+    def start(self) -> None:
+        """Begin to work; a lane works once."""
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Let a job wait for its turn.
+
+        Raises:
+            OverloadedError, SettingsError: as `Waiting.accept`.
+            DrainingError: the lane is ending.
+            WorkerError: the lane is broken.
+        """
+        with self._changed:
+            if self.broken is not None:
+                raise WorkerError(self.broken)
+            if self._draining:
+                raise DrainingError("The service is ending and takes nothing new. Ask another, or come again later.")
+            self.waiting.accept(job)
+            self._changed.notify_all()
+
+    def give_up(self, job: Job) -> None:
+        """Nobody waits for it any more: what of it is not being computed already is dropped."""
+        with self._changed:
+            job.over = True
+            self.waiting.forget(job)
+            self._changed.notify_all()
+
+    def drain(self, within: float | None = None) -> None:
+        """Take nothing new, finish what waits, end the threads.
+
+        Args:
+            within: seconds after which what still waits is given up (DrainingError); None waits for all.
+        """
+        with self._changed:
+            self._draining = True
+            self._changed.notify_all()
+        until = None if within is None else time.monotonic() + within
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(None if until is None else max(0.0, until - time.monotonic()))
+        self._give_up_all(DrainingError("The service ended before this was its turn. Ask again."))
+
+    def _run(self, part: Callable[[], None]) -> None:
+        """A thread's whole life: whatever ends it other than draining breaks the lane, and nobody is left waiting."""
+        try:
+            part()
+        except BaseException as error:  # noqa: BLE001  # told to every caller
+            self._break(error)
+
+    def _break(self, error: BaseException) -> None:
+        with self._changed:
+            self.broken = (
+                f"The worker of {self.name} has failed ({type(error).__name__}: {error}). Restart the service."
+            )
+        self._give_up_all(WorkerError(self.broken))
+
+    def _give_up_all(self, error: NewsloraError) -> None:
+        with self._changed:
+            for job in self.waiting.jobs:
+                self.waiting.forget(job)
+                job.end(error)
+            self._changed.notify_all()
+
+    def _tokenise(self) -> None:
+        while (jobs := self._next_raw()) is not None:
+            for same in jobs:
+                self._tokenise_together(same)
+
+    def _next_raw(self) -> list[list[Job]] | None:
+        """The next jobs without tokens, those of one tokenizer and limit together; None when there will be none."""
+        with self._changed:
+            while not (some := list(itertools.islice(self.waiting.raw(), TOGETHER))):
+                if self._draining or self.broken is not None:
+                    return None
+                self._changed.wait()
+        groups: dict[tuple[int, int, int | None], list[Job]] = {}
+        characters = 0
+        for job in some:
+            card = job.classifier.card
+            groups.setdefault((id(job.classifier.tokenizer), card.max_length, card.overlap), []).append(job)
+            characters += sum(map(len, job.texts))
+            if characters > CHARACTERS_TOGETHER:
+                break
+        return list(groups.values())
+
+    def _tokenise_together(self, jobs: list[Job]) -> None:
+        try:
+            with self.tokenising:
+                rows = jobs[0].classifier.rows([text for job in jobs for text in job.texts])
+        except Exception as error:  # noqa: BLE001  # told to the caller
+            if len(jobs) > 1:  # whose text it was
+                for job in jobs:
+                    self._tokenise_together([job])
+                return
+            self._failed(jobs[0], error)
+            return
+        start = 0
+        for job in jobs:
+            job.tokenised(rows.tokens.part(start, start + job.rows))
+            start += job.rows
+        with self._changed:
+            for job in jobs:
+                self.waiting.ready(job)
+            self._changed.notify_all()
+
+    def _forward(self) -> None:
+        while (pieces := self._next_pieces()) is not None:
+            began = time.perf_counter()
+            done = self._compute_or_fail(pieces)
+            seconds = time.perf_counter() - began
+            self._failures = 0 if done else self._failures + 1
+            if self._failures == FAILURES:
+                raise RuntimeError(f"{FAILURES} forward passes in a row gave no answer")
+            with self._changed:
+                self.waiting.worked(sum(len(piece.ids) for piece in pieces), seconds)
+
+    def _next_pieces(self) -> list[Piece] | None:
+        """What the next pass computes; None when there will be nothing more."""
+        with self._changed:
+            while True:
+                self._drop_late()
+                if pieces := self.waiting.take(self._budget):
+                    return pieces
+                if self.broken is not None or (self._draining and not self.waiting.jobs):
+                    return None
+                self._changed.wait()
+
+    def _drop_late(self) -> None:
+        for job in self.waiting.late(time.monotonic()):
+            self.waiting.forget(job)
+            job.end(DeadlineError("The answer would come after its deadline, so it was not computed. Ask again later."))
+
+    def _compute_or_fail(self, pieces: Sequence[Piece]) -> bool:
+        """Whether any of them was answered. Where a pass fails, each job is tried alone, and fails alone."""
+        try:
+            answers = self.compute(pieces)
+        except Exception as error:  # noqa: BLE001  # told to the caller
+            jobs = {piece.job for piece in pieces}
+            if len(jobs) == 1:
+                self._failed(pieces[0].job, error)
+                return False
+            tried = [self._compute_or_fail([piece for piece in pieces if piece.job is job]) for job in jobs]
+            return any(tried)
+        with self._changed:
+            for piece, logits in zip(pieces, answers, strict=True):
+                piece.job.answered(piece.window, logits)
+                if piece.job.over:
+                    self.waiting.forget(piece.job)
+            self._changed.notify_all()  # whoever drains may have waited for these
+        return True
+
+    def _failed(self, job: Job, error: Exception) -> None:
+        told = error
+        if not isinstance(error, NewsloraError):
+            told = WorkerError(f"This request could not be computed ({type(error).__name__}: {error}).")
+            told.__cause__ = error
+        with self._changed:
+            self.waiting.forget(job)
+            job.end(told)
+            self._changed.notify_all()

@@ -1,0 +1,110 @@
+"""A folder -> a classifier that may be served, and the lane that computes it."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from newslora import files
+from newslora.config import ServeSettings
+from newslora.model.adapter import CARD, WEIGHTS, AdapterCard, read_card, same_backbone
+from newslora.model.shared import AdapterEngine, encoder_key, load_encoder, load_weights, shares
+from newslora.predict.calibration import CALIBRATION, LOGITS, load_calibration
+from newslora.predict.canary import CANARY
+from newslora.predict.classifier import BATCH_TOKENS, Classifier
+from newslora.predict.thresholds import THRESHOLDS, load_thresholds
+from newslora.runfolder import RunFolder
+from newslora.runtime import pick_device, resolve_precision
+from newslora.serving.computing import Alone, Together
+from newslora.serving.lane import Lane
+from newslora.serving.vouching import vouch
+
+VERSION_DIGITS = 12
+# files of an adapter folder that its tokenizer does not read; any other is taken to be one that it does
+NOT_TOKENIZER = {
+    CARD, WEIGHTS, CALIBRATION, LOGITS, THRESHOLDS, CANARY, "adapter_config.json", "config.json", "README.md",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A classifier, checked."""
+
+    classifier: Classifier
+    lane: Lane
+    new_lane: bool
+    version: str
+    warning: str | None
+
+
+class Opener:
+    """Opens adapters, sharing encoders and tokenizers among them. One call at a time."""
+
+    def __init__(self, limits: ServeSettings) -> None:
+        self.limits = limits
+        self.device = pick_device()
+        self.precision = resolve_precision(limits.precision, self.device)
+        self._shared: dict[str, Lane] = {}  # by encoder_key
+        self._tokenizers: dict[Lane, dict[str, Any]] = {}  # by hash of their files
+
+    def open(self, name: str, folder: Path) -> Opened:
+        """Open a run, adapter or export folder, and refuse one that does not answer as it should.
+
+        Raises:
+            NewsloraError: as `Service.load`.
+        """
+        inside = folder if (folder / CARD).is_file() else RunFolder.open(folder).adapter_folder()
+        if (inside / WEIGHTS).is_file():
+            card = read_card(inside)
+            backbone = same_backbone(card)
+            if shares(backbone.config(), self.precision):
+                key = encoder_key(backbone, self.precision, self.device)
+                lane = self._shared.get(key)
+                if lane is not None and lane.broken is None:
+                    return self._adapter(lane, inside, card, new_lane=False)
+                made = self._lane(card.backbone, Together(load_encoder(backbone, self.precision, self.device)))
+                opened = self._adapter(made, inside, card, new_lane=True)
+                self._shared[key] = made  # only now: one whose first adapter is refused is not kept
+                return opened
+        classifier = Classifier.load(inside, str(self.device), self.limits.precision)
+        warning = vouch(classifier)
+        compute = Alone(classifier.engine, int(classifier.tokenizer.pad_token_id), self._budget)
+        version = getattr(classifier, "export_sha256", None) or classifier.card.weights_sha256
+        return Opened(classifier, self._lane(name, compute), True, version[:VERSION_DIGITS], warning)
+
+    def forget(self, lane: Lane) -> None:
+        """Nothing uses this lane any more."""
+        self._shared = {key: held for key, held in self._shared.items() if held is not lane}
+        self._tokenizers.pop(lane, None)
+
+    @property
+    def _budget(self) -> int:
+        return self.limits.batch_tokens or BATCH_TOKENS[self.device.type]
+
+    def _lane(self, name: str, compute: Together | Alone) -> Lane:
+        return Lane(name, compute, self._budget, self.limits)
+
+    def _adapter(self, lane: Lane, folder: Path, card: AdapterCard, new_lane: bool) -> Opened:
+        compute = lane.compute
+        assert isinstance(compute, Together)
+        engine = AdapterEngine(compute.encoder, load_weights(compute.encoder, folder, card))
+        classifier = Classifier(
+            engine, self._tokenizer(lane, folder), card, self.precision, folder,
+            load_calibration(folder, card.weights_sha256),
+            load_thresholds(folder, card.weights_sha256, len(card.labels)),
+        )  # fmt: skip
+        with lane.tokenising:
+            warning = vouch(classifier)
+        return Opened(classifier, lane, new_lane, card.weights_sha256[:VERSION_DIGITS], warning)
+
+    def _tokenizer(self, lane: Lane, folder: Path) -> Any:
+        """Adapters of one backbone have equal tokenizers, each of which would take more memory than all of an adapter."""
+        from transformers import AutoTokenizer
+
+        paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in NOT_TOKENIZER)
+        told = [(path.name, files.sha256_file(path)) for path in paths if not path.name.startswith(".")]
+        key = hashlib.sha256(repr(told).encode()).hexdigest()
+        held = self._tokenizers.setdefault(lane, {})
+        if key not in held:
+            held[key] = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return held[key]

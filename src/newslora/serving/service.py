@@ -1,0 +1,287 @@
+"""Adapters by name, loaded, replaced and removed while requests run; each request is answered whole by one of them.
+
+Adapters of one encoder share it, its queue and its batches (serving/lane.py); those of families without packed layers, and
+exports, have a lane each.
+"""
+
+import asyncio
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from newslora.config import ServeSettings
+from newslora.errors import DeadlineError, DrainingError, NewsloraError, RunError, UnknownAdapterError, near
+from newslora.metrics import Logits
+from newslora.predict.classifier import Classifier, Prediction, check_texts
+from newslora.serving.jobs import Job
+from newslora.serving.lane import Lane
+from newslora.serving.opening import Opener
+
+KEPT_FOR_EXPLAINING = 2  # classifiers with an encoder of their own
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One loaded adapter; a replacement is another object."""
+
+    name: str
+    version: str  # first 12 hex digits of the weights' sha256
+    labels: tuple[str, ...]
+    multi_label: bool
+    backbone: str
+    calibrated: bool
+    loaded: float  # unix time
+    warning: str | None = None  # why its answers could not be checked against stored ones, where they could not
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer for one text."""
+
+    served: Served  # that made this very answer
+    prediction: Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """What is accepted and not answered, and how much may be."""
+
+    rows: int
+    tokens: int
+    rows_bound: int
+    tokens_bound: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    served: Served
+    classifier: Classifier
+    lane: Lane
+
+
+class Service:
+    """Every adapter given, behind one door.
+
+    Args:
+        limits: precision, bounds and deadline.
+    """
+
+    def __init__(self, limits: ServeSettings) -> None:
+        self.limits = limits
+        self._opener = Opener(limits)
+        self._held: dict[str, _Held] = {}  # in order of first loading: the first is the default
+        self._explaining: OrderedDict[tuple[str, str], Classifier] = OrderedDict()
+        self._registry = threading.Lock()  # guards the above and below; never held while anything is computed
+        self._loading = threading.Lock()  # one adapter is opened at a time
+        self._started = self._draining = False
+
+    def load(self, name: str, folder: Path) -> Served:
+        """Open a run, adapter or export folder and serve it under a name, in place of what had that name. Blocks.
+
+        Requests accepted before are answered by what they were accepted with. Whatever goes wrong, nothing changes.
+
+        Raises:
+            CanaryError: it does not answer as it did when it was trained.
+            RunError, BackboneError, MissingExtraError, NetworkError, SettingsError: it cannot be had.
+            DrainingError: the service is ending.
+        """
+        with self._loading:
+            opened = self._opener.open(name, Path(folder))
+            card = opened.classifier.card
+            served = Served(
+                name, opened.version, card.labels, card.multi_label, card.backbone,
+                opened.classifier.calibration is not None and opened.classifier.calibration.fitted, time.time(),
+                opened.warning,
+            )  # fmt: skip
+            with self._registry:
+                if self._draining:
+                    raise DrainingError(f"The service is ending; '{name}' is not loaded.")
+                if opened.new_lane and self._started:
+                    opened.lane.start()
+                before = self._held.get(name)
+                self._held[name] = _Held(served, opened.classifier, opened.lane)
+            if before is not None:
+                self._let_go(before)
+        return served
+
+    def remove(self, name: str) -> None:
+        """Serve it no more; what was accepted is answered.
+
+        Raises:
+            UnknownAdapterError: nothing has that name.
+        """
+        with self._loading:
+            with self._registry:
+                before = self._find(name)
+                del self._held[name]
+            self._let_go(before)
+
+    def adapters(self) -> list[Served]:
+        """All that are served, the default first."""
+        with self._registry:
+            return [held.served for held in self._held.values()]
+
+    def get(self, name: str | None) -> Served:
+        """One of them; None: the default, which is the first that was loaded.
+
+        Raises:
+            UnknownAdapterError: there is none of that name, or none at all.
+        """
+        with self._registry:
+            return self._find(name).served
+
+    async def answer(
+        self, name: str | None, texts: Sequence[str], *, abstain: float | None = None, deadline: float | None = None
+    ) -> list[Answered]:
+        """Classify texts, all by one version of one adapter. Cancelled, what is not being computed yet is dropped.
+
+        Args:
+            name: of the adapter; None: the default.
+            texts: strings.
+            abstain: level of the answer sets, as when a Classifier is called.
+            deadline: `time.monotonic()` by which the answer must be there; None: as the settings say.
+
+        Raises:
+            UnknownAdapterError: there is no such adapter.
+            SettingsError: what is no text, more texts than may wait, or a level that the adapter cannot tell.
+            OverloadedError: too much waits already.
+            DeadlineError: the answer is not there in time.
+            DrainingError, WorkerError: the service is ending, or a forward pass has failed.
+        """
+        check_texts(texts)
+        until = time.monotonic() + self.limits.deadline_seconds if deadline is None else deadline
+        with self._registry:
+            held = self._find(name)
+        if not texts:
+            return []
+        classifier = held.classifier
+        sets = None if abstain is None else await asyncio.to_thread(classifier.answer_sets, abstain)
+        probabilities = classifier.probabilities(await self._logits(held, tuple(texts), until))
+        members = None if sets is None else await asyncio.to_thread(sets, probabilities)
+        return [
+            Answered(held.served, classifier.answer(row, None if members is None else members[place]))
+            for place, row in enumerate(probabilities)
+        ]
+
+    def classifier(self, name: str | None) -> Classifier:
+        """A classifier of its own in the stock, padded form, for explanations; loaded at first use. Blocks.
+
+        Raises:
+            UnknownAdapterError: there is no such adapter.
+            RunError: its folder holds another version by now.
+            NewsloraError: as `load`.
+        """
+        with self._registry:
+            held = self._find(name)
+            key = (held.served.name, held.served.version)
+            if key in self._explaining:
+                self._explaining.move_to_end(key)
+                return self._explaining[key]
+        found = Classifier.load(held.classifier.folder, engine="padded")
+        if found.card.weights_sha256 != held.classifier.card.weights_sha256:
+            raise RunError(
+                f"The folder of '{key[0]}' holds another version than the one served, {key[1]}. Load it again to explain it."
+            )
+        with self._registry:
+            self._explaining[key] = found
+            while len(self._explaining) > KEPT_FOR_EXPLAINING:
+                self._explaining.popitem(last=False)
+        return found
+
+    def start(self) -> None:
+        """Begin to answer; what was asked before waits until now."""
+        with self._registry:
+            if not self._started:
+                self._started = True
+                for lane in self._lanes():
+                    lane.start()
+
+    def drain(self, within: float | None = None) -> None:
+        """Refuse new work, finish what is accepted, stop all threads. Blocks.
+
+        Args:
+            within: seconds after which what still waits is given up; None: no end.
+        """
+        with self._registry:
+            self._draining = True
+            lanes = self._lanes()
+        until = None if within is None else time.monotonic() + within
+        for lane in lanes:
+            lane.drain(None if until is None else max(0.0, until - time.monotonic()))
+
+    def queue(self) -> QueueState:
+        """What waits in all lanes together, and their bounds."""
+        with self._registry:
+            waiting = [lane.waiting for lane in self._lanes()]
+        return QueueState(
+            sum(one.rows for one in waiting), sum(one.tokens for one in waiting),
+            sum(one.rows_bound for one in waiting), sum(one.tokens_bound for one in waiting),
+        )  # fmt: skip
+
+    def healthy(self) -> bool:
+        """Whether every lane works; False is for good, and a reason to restart the process."""
+        return not self.problems()
+
+    def problems(self) -> list[str]:
+        """What is broken, a sentence a lane."""
+        with self._registry:
+            return [lane.broken for lane in self._lanes() if lane.broken is not None]
+
+    async def _logits(self, held: _Held, texts: tuple[str, ...], until: float) -> Logits:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Logits] = loop.create_future()
+        job = Job(held.classifier, texts, until, _finisher(loop, future))
+        held.lane.submit(job)
+        try:
+            async with asyncio.timeout(until - time.monotonic()):
+                return await future
+        except NewsloraError:  # of the lane; DeadlineError among them, which is a TimeoutError too
+            raise
+        except TimeoutError:
+            raise DeadlineError("The answer was not there in time. Ask for fewer texts, or allow more time.") from None
+        finally:
+            if not job.over:
+                held.lane.give_up(job)
+
+    def _find(self, name: str | None) -> _Held:
+        if name is None and self._held:
+            return next(iter(self._held.values()))
+        if name is None or name not in self._held:
+            what = "No adapter is loaded." if name is None else f"There is no adapter '{name}'.{near(name, self._held)}"
+            there = f" Loaded: {', '.join(list(self._held)[:20])}." if self._held else ""
+            raise UnknownAdapterError(what + there)
+        return self._held[name]
+
+    def _lanes(self) -> list[Lane]:
+        return list({id(held.lane): held.lane for held in self._held.values()}.values())
+
+    def _let_go(self, before: _Held) -> None:
+        """End a lane that no adapter uses any more, once it has answered what it accepted."""
+        with self._registry:
+            used = any(held.lane is before.lane for held in self._held.values())
+        if not used:
+            self._opener.forget(before.lane)
+            threading.Thread(target=before.lane.drain, name="newslora-let-go", daemon=True).start()
+
+
+def _finisher(
+    loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Logits]"
+) -> Callable[[Logits | Exception], None]:
+    """Brings an outcome from a worker's thread to whoever awaits it, if anybody still does."""
+
+    def set_outcome(outcome: Logits | Exception) -> None:
+        if future.done():
+            return
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+    def finish(outcome: Logits | Exception) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(set_outcome, outcome)
+
+    return finish
