@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from standin import StandIn
+from standin import Told
 
 from newslora.config import ServeSettings
 from newslora.errors import OverloadedError
@@ -29,9 +29,10 @@ class Server:
 
     def __init__(self, run: Path, **settings: Any) -> None:
         self.settings = ServeSettings(**settings)
-        self.service = StandIn(self.settings)
+        self.service = Told(self.settings)
         self.logged = io.StringIO()
-        self.context = Context(self.service, self.settings, make_log(self.logged))  # type: ignore[arg-type]
+        self.context = Context(self.service, self.settings, make_log(self.logged))
+        self.service.start()
         self.context.load("news", run)
         self.context.ready = True
         self.app = create_app(self.context)
@@ -375,7 +376,7 @@ def test_status_metrics_and_uncertain_count_what_was_answered(planted: Path, cla
         'newslora_requests_total{method="POST",route="/v1/classify",status="200"} 2.0',
         'newslora_requests_total{method="GET",route="other",status="404"} 1.0',
         'newslora_adapter_info{adapter="news"',
-        'newslora_queue{what="rows_bound"} 100.0',
+        'newslora_queue{what="rows_bound"} 2048.0',
         'newslora_rejected_total{reason="not_found"} 1.0',
     ):
         assert line in text

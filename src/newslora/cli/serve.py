@@ -1,17 +1,17 @@
 """`newslora serve`."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from newslora.cli.common import SetFlags, remarks
+from newslora.cli.common import SetFlags
 
 
 def serve(
-    runs: Annotated[list[str], Parameter(negative="")],
-    /,
-    *,
+    *runs: str,
     host: str | None = None,
     port: int | None = None,
     keys: Path | None = None,
@@ -73,17 +73,14 @@ def serve(
         raise MissingExtraError("Serving", "serve") from None
     from newslora.serving.service import Service
 
-    console = remarks()
     try:
-        server.serve(
-            adapters, resolved, Service(resolved), lambda line: console.print(line, highlight=False, markup=False)
-        )
-    except InterruptedRun as ended:
-        console.print(f"newslora: {ended}", highlight=False, markup=False)
+        server.serve(adapters, resolved, Service(resolved), lambda line: print(line, flush=True))
+    except InterruptedRun as ended:  # threads may still compute, and a normal end would wait for them
+        print(f"newslora: {ended}", file=sys.stderr)
         server.end_process(ended.exit_code)
 
 
-def named(runs: list[str]) -> dict[str, Path]:
+def named(runs: Sequence[str]) -> dict[str, Path]:
     """`PATH` or `NAME=PATH` -> folders by name.
 
     Raises:
