@@ -296,8 +296,8 @@ class ServeSettings(Section):
     new_labels: bool = Field(False, description="Take corrections whose label the adapter does not know.")
     allowed_hosts: Words | None = Field(
         None,
-        description="Host names that requests may name, '*.example.org' too; unset: this machine's own names where it listens "
-        "to itself only, any elsewhere.",
+        description="Host names that requests may name, '*.example.org' or '*' too; unset: this machine's own names where it "
+        "listens to itself only, any elsewhere.",
     )
     cors_origins: Words = Field(
         (), description="Origins whose pages may call the API from a browser, such as https://desk.example.org."

@@ -352,6 +352,65 @@ def test_adapters_come_change_and_go_while_requests_run(planted: Path, tmp_path:
     declared(fixed.ask(lambda client: put(client, "x", "two")), 403, "adapters_fixed")
 
 
+def test_corrections_are_kept_checked_and_listed(planted: Path, tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    desk, admin = add_key(path, "desk", ["classify", "feedback"]), add_key(path, "boss", ["admin"])
+    server = Server(planted, keys=path, feedback=f"sqlite:///{tmp_path}/corrections.db", keep_uncertain=5)
+    server.post("/v1/classify", {"texts": TEXTS[:2]}, key=desk)
+    assert len(server.get("/v1/uncertain", desk).json()["items"]) == 2
+    right = {"text": TEXTS[0], "label": "Sports", "predicted": "World", "probability": 0.9, "id": "mine"}
+    for _ in range(2):
+        assert server.post("/v1/feedback", right, key=desk).json() == {"id": "mine"}
+    declared(server.post("/v1/feedback", right | {"label": "World"}, key=desk), 409, "id_taken")
+    wrong = {"text": TEXTS[0], "label": "Sport"}
+    assert "'Sports'" in declared(server.post("/v1/feedback", wrong, key=desk), 422, "unknown_label")
+    declared(server.post("/v1/feedback", {"text": "a", "labels": ["World", "Sports"]}, key=desk), 422, "one_label")
+    declared(server.post("/v1/feedback", {"text": " ", "label": "World"}, key=desk), 422, "empty_text")
+    declared(
+        server.post("/v1/feedback", {"text": "a", "label": "World", "adapter": "x"}, key=desk), 404, "unknown_adapter"
+    )
+    declared(server.get("/v1/feedback", desk), 403, "wrong_scope")
+    (kept,) = server.get("/v1/feedback?limit=5", admin).json()["corrections"]
+    assert (kept["text"], kept["labels"], kept["predicted"], kept["key"]) == (TEXTS[0], ["Sports"], ["World"], "desk")
+    assert [item["text"] for item in server.get("/v1/uncertain", desk).json()["items"]] == [TEXTS[1]]  # one is done
+    assert server.get("/v1/status", desk).json()["adapters"]["news"]["corrections"] == 1
+    server.context.close()
+    server.context.feedback = None
+    declared(server.post("/v1/feedback", right, key=desk), 501, "no_feedback")
+    lenient = Server(planted, feedback=f"sqlite:///{tmp_path}/other.db", new_labels=True)
+    assert lenient.post("/v1/feedback", {"text": "a", "label": "Weather"}).status_code == 200
+    lenient.context.close()
+
+
+def test_a_watched_folder_is_served_as_it_is(planted: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from newslora.serving.watching import Watch
+
+    server = Server(planted)
+    watch = Watch(server.context, tmp_path, fixed=("news",))
+
+    def names() -> list[str]:
+        asyncio.run(watch.look())
+        return [one.name for one in server.service.adapters()]
+
+    assert names() == ["news"]
+    shutil.copytree(planted, tmp_path / "one")
+    shutil.copytree(planted, tmp_path / "news")  # a name of the command line's is left alone
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "newslora.json").write_text("{")
+    assert names() == ["news", "one"]
+    assert '"adapter": "half"' in server.logged.getvalue()
+    loaded = server.service.get("one").loaded
+    assert names() == ["news", "one"]
+    assert server.service.get("one").loaded == loaded  # nothing changed, nothing was loaded
+    (tmp_path / "one" / "adapter" / "README.md").write_text("changed")
+    names()
+    assert server.service.get("one").loaded > loaded
+    shutil.rmtree(tmp_path / "one")
+    assert names() == ["news"]
+
+
 def test_status_metrics_and_uncertain_count_what_was_answered(planted: Path, classifier: Classifier) -> None:
     server = Server(planted, keep_uncertain=2)
     server.post("/v1/classify", {"texts": TEXTS})

@@ -218,6 +218,8 @@ def create_app(context: Context, on_start: Callable[[], None] = lambda: None) ->
     hosts = settings.allowed_hosts
     if hosts is None and settings.host in LOOPBACK:
         hosts = LOCAL
+    elif hosts is not None and "*" in hosts:
+        hosts = None
     app.add_middleware(Guard, context=context, hosts=None if hosts is None else tuple(name.lower() for name in hosts))
     if settings.cors_origins:
         from starlette.middleware.cors import CORSMiddleware

@@ -12,10 +12,16 @@ from newslora.serving.strict import check_text
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 ID = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
 
-Text = Annotated[str, AfterValidator(check_text)]
-Label = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(check_text)]
+NO_NUL = {"pattern": r"^[^\u0000]*$"}  # for the description; check_text says it in words
+Text = Annotated[str, AfterValidator(check_text), Field(json_schema_extra=NO_NUL)]
+Label = Annotated[str, Field(min_length=1, max_length=1000, json_schema_extra=NO_NUL), AfterValidator(check_text)]
 AdapterName = Annotated[str, Field(pattern=NAME, description="An adapter's name; left out: the default one.")]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def one_given(name: str, kind: str) -> dict[str, Any]:
+    """A JSON schema: this field is there, and is not null."""
+    return {"required": [name], "properties": {name: {"type": kind}}}
 
 
 class Asked(BaseModel):
@@ -30,7 +36,7 @@ class ClassifyRequest(Asked):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [{"text": "Striker scores twice as hosts reach final", "top_k": 2}],
-            "oneOf": [{"required": ["text"]}, {"required": ["texts"]}],
+            "oneOf": [one_given("text", "string"), one_given("texts", "array")],
         }
     )
     text: Text | None = Field(None, description="The text, or else `texts`.")
@@ -159,7 +165,7 @@ class FeedbackRequest(Asked):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [{"text": "Probe lands on a comet", "label": "Sci/Tech", "predicted": "World"}],
-            "oneOf": [{"required": ["label"]}, {"required": ["labels"]}],
+            "oneOf": [one_given("label", "string"), one_given("labels", "array")],
         }
     )
     text: Annotated[Text, Field(min_length=1)]
