@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -258,12 +259,28 @@ def test_the_command_serves_a_run_and_ctrl_c_ends_it(planted: Path, tmp_path: Pa
             assert kept.status_code == 200
             assert client.get("/v1/feedback").json()["corrections"][0]["labels"] == ["Sports"]
             assert client.get("/v1/status").json()["adapters"]["news"]["corrections"] == 1
+        run_the_documented_commands(server)
         server.signal(signal.SIGINT)
         assert server.process.wait(timeout=20) == 0
         logged = [one for one in server.log() if one["event"] == "request"]
     assert [(one["route"], one["status"]) for one in logged][:2] == [("/v1/classify", 200), ("/v1/feedback", 200)]
     assert logged[0]["rows"] == 1
     assert TEXT not in server.errors.read_text()
+
+
+def run_the_documented_commands(server: Process) -> None:
+    """The curl commands of docs/serving.md, with this server's address and a label of its own."""
+    if shutil.which("curl") is None:
+        return
+    page = (SOURCES.parent / "docs" / "serving.md").read_text(encoding="utf-8")
+    commands = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    assert len(commands) == 4
+    for command in commands:
+        command = command.replace("http://127.0.0.1:8080", server.url).replace("Sci/Tech", "Sports")
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+        answers = [json.loads(line) for line in done.stdout.splitlines()]
+        assert answers
+        assert not any(answer.get("error") for answer in answers), done.stdout
 
 
 def test_what_cannot_be_served_is_one_sentence(

@@ -31,6 +31,7 @@ from newslora.serving.schemas import (
     FeedbackRequest,
     Health,
     Removed,
+    Status,
     StreamAnswer,
     StreamLine,
     UncertainItems,
@@ -139,7 +140,7 @@ async def list_uncertain(request: Request, adapter: QueryName = None, limit: Lim
     return json_response({"items": managing.uncertain(context_of(request), adapter, limit)})
 
 
-@router.get("/v1/status", responses=refusals(401, 429), tags=["server"])
+@router.get("/v1/status", response_model=Status, responses=refusals(401, 429), tags=["server"])
 @needs()
 async def status(request: Request) -> Response:
     """Live numbers: rates and times over the last minute, what waits, and by adapter label mix, confidence and drift."""

@@ -118,6 +118,7 @@ class Drift:
             baseline, recent = self._baseline, list(self._recent)
         told: dict[str, Any] = {
             "baseline": None if baseline is None else baseline.source,
+            "baseline_labels": None if baseline is None else baseline.labels,
             "baseline_answers": 0 if baseline is None else baseline.answers,
             "window_answers": len(recent),
             "labels": None,
