@@ -352,6 +352,35 @@ def test_adapters_come_change_and_go_while_requests_run(planted: Path, tmp_path:
     declared(fixed.ask(lambda client: put(client, "x", "two")), 403, "adapters_fixed")
 
 
+def test_each_answer_is_of_the_version_it_names(
+    planted: Path, tmp_path: Path, make_adapter: Callable[..., Path]
+) -> None:
+    folders = [make_adapter(tmp_path / str(seed), seed=seed) for seed in (1, 2)]
+    own = {one.card.weights_sha256[:12]: one(TEXTS[0]) for one in map(Classifier.load, folders)}
+    assert len({one.probability for one in own.values()}) == 2
+    server = Server(planted, adapters_root=tmp_path)
+    seen: set[str] = set()
+
+    async def talk(client: httpx.AsyncClient) -> None:
+        async def ask() -> None:
+            for _ in range(30):
+                answer = (await client.post("/v1/classify", json={"texts": TEXTS, "adapter": "x"})).json()
+                seen.add(answer["version"])
+                expected = own[answer["version"]].probability
+                assert answer["results"][0]["probability"] == pytest.approx(expected, abs=1e-6)
+
+        async def swap() -> None:
+            for number in range(8):
+                assert (await client.put("/v1/adapters/x", json={"folder": str(number % 2 + 1)})).status_code == 200
+                await asyncio.sleep(0.01)
+
+        assert (await client.put("/v1/adapters/x", json={"folder": "1"})).status_code == 201
+        await asyncio.gather(swap(), *(ask() for _ in range(3)))
+
+    server.ask(talk)
+    assert seen == set(own)
+
+
 def test_corrections_are_kept_checked_and_listed(planted: Path, tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     desk, admin = add_key(path, "desk", ["classify", "feedback"]), add_key(path, "boss", ["admin"])

@@ -284,7 +284,7 @@ def run_the_documented_commands(server: Process) -> None:
 
 
 def test_what_cannot_be_served_is_one_sentence(
-    planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -300,6 +300,14 @@ def test_what_cannot_be_served_is_one_sentence(
     assert "Did you mean 'max_texts'" in capsys.readouterr().err
     assert main(["serve", str(planted), "--set", "max_texts=0"]) == 2
     assert "max_texts is 0" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "newslora.serving.server")
+    monkeypatch.delattr("newslora.serving.server")  # or the package hands it out all the same
+    assert main(["serve", str(planted)]) == 6
+    assert "newslora[serve]" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main(["serve", str(tmp_path / "none"), "--port", "0"]) == 5
+    assert "none" in capsys.readouterr().err
     assert main(["serve"]) == 2
     assert "nothing to serve" in capsys.readouterr().err
     assert main(["serve", str(planted), "--keys", str(tmp_path / "none.json"), "--port", "0"]) == 2

@@ -144,7 +144,7 @@ async def list_uncertain(request: Request, adapter: QueryName = None, limit: Lim
 @needs()
 async def status(request: Request) -> Response:
     """Live numbers: rates and times over the last minute, what waits, and by adapter label mix, confidence and drift."""
-    return json_response(managing.status(context_of(request)))
+    return json_response(await asyncio.to_thread(managing.status, context_of(request)))
 
 
 @router.get("/health", response_model=Health, responses=refusals(), tags=["server"])
@@ -176,7 +176,7 @@ async def ready(request: Request) -> Response:
 @needs("metrics")
 async def metrics(request: Request) -> Response:
     """Everything counted, for Prometheus."""
-    body, kind = context_of(request).metrics.text()
+    body, kind = await asyncio.to_thread(context_of(request).metrics.text)
     return Response(body, media_type=kind)
 
 

@@ -11,6 +11,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,16 +47,21 @@ def compare(baseline: Counts, recent: Counts) -> Shift:
     """Two rows of (B,) counts -> how far apart they are."""
     from scipy.spatial.distance import jensenshannon
     from scipy.special import rel_entr
-    from scipy.stats import chi2
 
     one, other = baseline + SMOOTHING, recent + SMOOTHING
     p, q = one / one.sum(), other / other.sum()
     psi = float(rel_entr(p, q).sum() + rel_entr(q, p).sum())
-    noise = (1 / max(1.0, baseline.sum()) + 1 / max(1.0, recent.sum())) * float(
-        chi2.isf(FALSE_ALARMS, max(1, len(p) - 1))
-    )
+    noise = (1 / max(1.0, baseline.sum()) + 1 / max(1.0, recent.sum())) * _reached_by_chance(max(1, len(p) - 1))
     limit = max(THRESHOLD, noise)
     return Shift(psi, float(jensenshannon(p, q, base=2)), limit, psi > limit)
+
+
+@cache
+def _reached_by_chance(freedom: int) -> float:
+    """What a chi-square with so many degrees of freedom exceeds in FALSE_ALARMS of all cases."""
+    from scipy.stats import chi2
+
+    return float(chi2.isf(FALSE_ALARMS, freedom))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +105,13 @@ class Drift:
         self._beginning: list[tuple[tuple[str, ...], float]] = []
         self._recent: deque[tuple[tuple[str, ...], float]] = deque(maxlen=window)
         self._lock = threading.Lock()
+        self._added = 0
+        self._told: tuple[int, dict[str, Any]] | None = None  # a state, and the answers it is of
 
     def add(self, labels: tuple[str, ...], confidence: float) -> None:
         """One answer."""
         with self._lock:
+            self._added += 1
             if self._baseline is not None:
                 self._recent.append((labels, confidence))
                 return
@@ -115,7 +124,15 @@ class Drift:
     def state(self) -> dict[str, Any]:
         """Numbers for /v1/status: shifts of label mix and confidence, null until there are answers enough."""
         with self._lock:
-            baseline, recent = self._baseline, list(self._recent)
+            if self._told is not None and self._told[0] == self._added:
+                return self._told[1]
+            added, baseline, recent = self._added, self._baseline, list(self._recent)
+        state = self._compared(baseline, recent)
+        with self._lock:
+            self._told = added, state
+        return state
+
+    def _compared(self, baseline: Baseline | None, recent: Sequence[tuple[tuple[str, ...], float]]) -> dict[str, Any]:
         told: dict[str, Any] = {
             "baseline": None if baseline is None else baseline.source,
             "baseline_labels": None if baseline is None else baseline.labels,
