@@ -411,35 +411,6 @@ def test_corrections_are_kept_checked_and_listed(planted: Path, tmp_path: Path) 
     lenient.context.close()
 
 
-def test_a_watched_folder_is_served_as_it_is(planted: Path, tmp_path: Path) -> None:
-    import shutil
-
-    from newslora.serving.watching import Watch
-
-    server = Server(planted)
-    watch = Watch(server.context, tmp_path, fixed=("news",))
-
-    def names() -> list[str]:
-        asyncio.run(watch.look())
-        return [one.name for one in server.service.adapters()]
-
-    assert names() == ["news"]
-    shutil.copytree(planted, tmp_path / "one")
-    shutil.copytree(planted, tmp_path / "news")  # a name of the command line's is left alone
-    (tmp_path / "half").mkdir()
-    (tmp_path / "half" / "newslora.json").write_text("{")
-    assert names() == ["news", "one"]
-    assert '"adapter": "half"' in server.logged.getvalue()
-    loaded = server.service.get("one").loaded
-    assert names() == ["news", "one"]
-    assert server.service.get("one").loaded == loaded  # nothing changed, nothing was loaded
-    (tmp_path / "one" / "adapter" / "README.md").write_text("changed")
-    names()
-    assert server.service.get("one").loaded > loaded
-    shutil.rmtree(tmp_path / "one")
-    assert names() == ["news"]
-
-
 def test_status_metrics_and_uncertain_count_what_was_answered(planted: Path, classifier: Classifier) -> None:
     server = Server(planted, keep_uncertain=2)
     server.post("/v1/classify", {"texts": TEXTS})

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -248,7 +248,8 @@ def quietly(server: Process) -> httpx.Response | None:
 
 def test_the_command_serves_a_run_and_ctrl_c_ends_it(planted: Path, tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/corrections.db"
-    options = ["--port", "0", "--feedback", database, "--set", "max_texts=3"]
+    (tmp_path / "watched").mkdir()
+    options = ["--port", "0", "--feedback", database, "--set", "max_texts=3", "--watch", str(tmp_path / "watched")]
     with started(tmp_path, "-m", "newslora", "serve", f"news={planted}", *options) as server:
         own = newslora.Classifier.load(planted)(TEXT)
         with httpx.Client(base_url=server.url, timeout=60) as client:
@@ -260,12 +261,27 @@ def test_the_command_serves_a_run_and_ctrl_c_ends_it(planted: Path, tmp_path: Pa
             assert client.get("/v1/feedback").json()["corrections"][0]["labels"] == ["Sports"]
             assert client.get("/v1/status").json()["adapters"]["news"]["corrections"] == 1
         run_the_documented_commands(server)
+        shutil.copytree(planted, tmp_path / "moving")
+        (tmp_path / "moving").rename(tmp_path / "watched" / "other")
+        assert comes_true(lambda: [one["name"] for one in adapters(server)] == ["news", "other"])
         server.signal(signal.SIGINT)
         assert server.process.wait(timeout=20) == 0
         logged = [one for one in server.log() if one["event"] == "request"]
     assert [(one["route"], one["status"]) for one in logged][:2] == [("/v1/classify", 200), ("/v1/feedback", 200)]
     assert logged[0]["rows"] == 1
     assert TEXT not in server.errors.read_text()
+
+
+def adapters(server: Process) -> list[dict[str, object]]:
+    listed: list[dict[str, object]] = httpx.get(f"{server.url}/v1/adapters").json()["adapters"]
+    return listed
+
+
+def comes_true(what: Callable[[], bool], seconds: float = 30) -> bool:
+    until = time.monotonic() + seconds
+    while not (true := what()) and time.monotonic() < until:
+        time.sleep(0.1)
+    return true
 
 
 def run_the_documented_commands(server: Process) -> None:

@@ -66,16 +66,13 @@ class Job:
         self._missing = len(self.windows)
         self.tokens = int(table.offsets[-1] - table.offsets[0])
 
-    def answered(self, window: int, logits: Logits) -> None:
-        """Take one window's (C,) logits; the last finishes the job with the mean of each row's windows."""
-        if self.over:
-            return
+    def answered(self, window: int, logits: Logits) -> Logits | None:
+        """Take one window's (C,) logits; with the last of them, return (R, C): the mean of each row's windows."""
         if self._sums is None:
             self._sums = np.zeros((self.rows, len(logits)), dtype=np.float32)
         self._sums[self._owners[window]] += logits
         self._missing -= 1
-        if not self._missing:
-            self.end((self._sums / self._counts[:, None]).astype(np.float32))
+        return None if self._missing else (self._sums / self._counts[:, None]).astype(np.float32)
 
     def end(self, outcome: Logits | Exception) -> None:
         """Finish it, if it has not."""

@@ -85,7 +85,7 @@ class Lane:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(None if until is None else max(0.0, until - time.monotonic()))
-        self._give_up_all(DrainingError("The service ended before this was its turn. Ask again."))
+        self._give_up_all(DrainingError, "The service ended before this was its turn. Ask again.")
 
     def _run(self, part: Callable[[], None]) -> None:
         """A thread's whole life: whatever ends it other than draining breaks the lane, and nobody is left waiting."""
@@ -99,13 +99,13 @@ class Lane:
             self.broken = (
                 f"The worker of {self.name} has failed ({type(error).__name__}: {error}). Restart the service."
             )
-        self._give_up_all(WorkerError(self.broken))
+        self._give_up_all(WorkerError, self.broken)
 
-    def _give_up_all(self, error: NewsloraError) -> None:
+    def _give_up_all(self, kind: type[NewsloraError], sentence: str) -> None:
         with self._changed:
             for job in self.waiting.jobs:
                 self.waiting.forget(job)
-                job.end(error)
+                job.end(kind(sentence))  # one each: whoever raises it adds a traceback
             self._changed.notify_all()
 
     def _tokenise(self) -> None:
@@ -190,9 +190,9 @@ class Lane:
             return any(tried)
         with self._changed:
             for piece, logits in zip(pieces, answers, strict=True):
-                piece.job.answered(piece.window, logits)
-                if piece.job.over:
-                    self.waiting.forget(piece.job)
+                if (whole := piece.job.answered(piece.window, logits)) is not None:
+                    self.waiting.forget(piece.job)  # before anybody hears of it
+                    piece.job.end(whole)
             self._changed.notify_all()  # whoever drains may have waited for these
         return True
 

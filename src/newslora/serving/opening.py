@@ -7,7 +7,9 @@ from typing import Any
 
 from newslora import files
 from newslora.config import ServeSettings
+from newslora.errors import RunError
 from newslora.model.adapter import CARD, WEIGHTS, AdapterCard, read_card, same_backbone
+from newslora.model.packed.mixed import MixedEncoder
 from newslora.model.shared import AdapterEngine, encoder_key, load_encoder, load_weights, shares
 from newslora.predict.calibration import CALIBRATION, LOGITS, load_calibration
 from newslora.predict.canary import CANARY
@@ -44,7 +46,7 @@ class Opener:
         self.limits = limits
         self.device = pick_device()
         self.precision = resolve_precision(limits.precision, self.device)
-        self._shared: dict[str, Lane] = {}  # by encoder_key
+        self._shared: dict[str, tuple[MixedEncoder, Lane]] = {}  # by encoder_key
         self._tokenizers: dict[Lane, dict[str, Any]] = {}  # by hash of their files
 
     def open(self, name: str, folder: Path) -> Opened:
@@ -59,12 +61,12 @@ class Opener:
             backbone = same_backbone(card)
             if shares(backbone.config(), self.precision):
                 key = encoder_key(backbone, self.precision, self.device)
-                lane = self._shared.get(key)
-                if lane is not None and lane.broken is None:
-                    return self._adapter(lane, inside, card, new_lane=False)
-                made = self._lane(card.backbone, Together(load_encoder(backbone, self.precision, self.device)))
-                opened = self._adapter(made, inside, card, new_lane=True)
-                self._shared[key] = made  # only now: one whose first adapter is refused is not kept
+                if key in self._shared and self._shared[key][1].broken is None:
+                    return self._adapter(*self._shared[key], inside, card, new_lane=False)
+                encoder = load_encoder(backbone, self.precision, self.device)
+                made = self._lane(card.backbone, Together(encoder))
+                opened = self._adapter(encoder, made, inside, card, new_lane=True)
+                self._shared[key] = encoder, made  # only now: one whose first adapter is refused is not kept
                 return opened
         classifier = Classifier.load(inside, str(self.device), self.limits.precision)
         warning = vouch(classifier)
@@ -74,7 +76,7 @@ class Opener:
 
     def forget(self, lane: Lane) -> None:
         """Nothing uses this lane any more."""
-        self._shared = {key: held for key, held in self._shared.items() if held is not lane}
+        self._shared = {key: held for key, held in self._shared.items() if held[1] is not lane}
         self._tokenizers.pop(lane, None)
 
     @property
@@ -84,10 +86,8 @@ class Opener:
     def _lane(self, name: str, compute: Together | Alone) -> Lane:
         return Lane(name, compute, self._budget, self.limits)
 
-    def _adapter(self, lane: Lane, folder: Path, card: AdapterCard, new_lane: bool) -> Opened:
-        compute = lane.compute
-        assert isinstance(compute, Together)
-        engine = AdapterEngine(compute.encoder, load_weights(compute.encoder, folder, card))
+    def _adapter(self, encoder: MixedEncoder, lane: Lane, folder: Path, card: AdapterCard, new_lane: bool) -> Opened:
+        engine = AdapterEngine(encoder, load_weights(encoder, folder, card))
         classifier = Classifier(
             engine, self._tokenizer(lane, folder), card, self.precision, folder,
             load_calibration(folder, card.weights_sha256),
@@ -106,5 +106,9 @@ class Opener:
         key = hashlib.sha256(repr(told).encode()).hexdigest()
         held = self._tokenizers.setdefault(lane, {})
         if key not in held:
-            held[key] = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            try:
+                held[key] = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            except Exception as error:  # noqa: BLE001  # of every kind: transformers lets through what its parts raise
+                text = " ".join(str(error).split())[:200]
+                raise RunError(f"The tokenizer in {folder} cannot be read ({text}). Restore the folder.") from None
         return held[key]

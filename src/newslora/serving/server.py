@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from newslora.serving.app import create_app
 from newslora.serving.context import Context
 from newslora.serving.logs import forward_server_logs
 from newslora.serving.protocol import protocol_class
-from newslora.serving.watching import Watch
+from newslora.serving.watch import Watch
 
 if TYPE_CHECKING:
     from newslora.serving.service import Service
@@ -62,7 +63,10 @@ def serve(
             )
         forward_server_logs(context.log)
         server = DrainingServer(context, adapters, told, address_of(listening))
-        server.run(sockets=[listening])
+        try:
+            server.run(sockets=[listening])
+        finally:
+            server.stop_watching.set()
     finally:
         listening.close()
     if server.failure is not None:
@@ -83,6 +87,7 @@ class DrainingServer(Server):
         self.drained = False
         self.failure: Exception | None = None
         self.loading: asyncio.Task[None] | None = None
+        self.stop_watching = threading.Event()
         settings = context.settings
         super().__init__(
             Config(
@@ -134,6 +139,16 @@ class DrainingServer(Server):
         self.told(f"Listening on {self.address}")
         self.loading = asyncio.get_running_loop().create_task(self._load())
 
+    def _watched(self, name: str, sentence: str) -> None:
+        self.context.log.info("watch", adapter=name, message=sentence)
+
+    def _follow(self, watch: Watch) -> None:
+        """In a thread of its own; the server goes on without it, should it fail."""
+        try:
+            watch.follow(self.stop_watching)
+        except Exception as error:  # noqa: BLE001 - told in the log, for nobody waits for this thread
+            self.context.log.error("watch", error=type(error).__name__, message=str(error))
+
     async def _load(self) -> None:
         """Load what was named, then say that requests may come; follow the watched folder from then on."""
         try:
@@ -141,9 +156,9 @@ class DrainingServer(Server):
                 await asyncio.to_thread(self.context.load, name, folder)
             watched = self.context.settings.watch
             if watched is not None:
-                watch = Watch(self.context, watched, tuple(self.adapters))
-                await watch.look()
-                self.loading = asyncio.get_running_loop().create_task(watch.follow())
+                watch = Watch(self.context, watched, self._watched, tuple(self.adapters))
+                await asyncio.to_thread(watch.look)
+                threading.Thread(target=self._follow, args=(watch,), name="newslora-watch", daemon=True).start()
         except Exception as error:  # noqa: BLE001 - raised again where the command can tell it
             self.failure = error
             self.should_exit = True

@@ -1,0 +1,123 @@
+"""A folder whose sub-folders are adapters: served under their names as they come, change and go.
+
+A sub-folder counts once its card (adapters, exports) or its manifest (runs) is there, which are written last. One that is
+half written or refused leaves what was served under its name as it is, and is tried again when something in it changes.
+"""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from newslora.errors import MissingExtraError, NewsloraError, SettingsError, UnknownAdapterError
+from newslora.model.adapter import CARD
+from newslora.runfolder import RunFolder
+
+Stamp = tuple[tuple[str, int, int, int], ...]  # path inside, size, time of change in ns and inode of each file
+Tell = Callable[[str, str], None]  # name of an adapter, a sentence on what became of it
+REST_MS = 500  # how long a folder must be still before it is looked at (milliseconds)
+LOOK_MS = 2000  # after this long without news it is looked at all the same (milliseconds)
+
+
+class Holder(Protocol):
+    """What loads and removes: a Service, or whoever stands before one."""
+
+    def load(self, name: str, folder: Path) -> object: ...
+    def remove(self, name: str) -> None: ...
+
+
+class Watch:
+    """Keeps a service as a folder is.
+
+    Args:
+        service: loads and removes.
+        folder: the watched one.
+        tell: told what was loaded, removed or refused.
+        fixed: names that the folder does not touch, such as those given on the command line.
+
+    Raises:
+        SettingsError: no such folder.
+    """
+
+    def __init__(self, service: Holder, folder: Path, tell: Tell, fixed: tuple[str, ...] = ()) -> None:
+        if not folder.is_dir():
+            raise SettingsError(f"There is no folder '{folder}' to watch. Make it, or name another.")
+        self.service, self.folder, self.tell, self.fixed = service, folder, tell, fixed
+        self._seen: dict[str, Stamp] = {}
+        self._served: set[str] = set()
+
+    def look(self) -> None:
+        """Load what is new or changed, remove what has gone. Blocks."""
+        try:
+            found = self._found()
+        except OSError:  # the watched folder itself cannot be read: that is no word that its adapters are to go
+            return
+        for name in sorted(set(self._seen) - set(found)):
+            del self._seen[name]
+            if name in self._served:
+                self._remove(name)
+        for name, stamp in sorted(found.items()):
+            if self._seen.get(name) != stamp:
+                self._seen[name] = stamp
+                self._load(name)
+
+    def follow(self, stop: threading.Event) -> None:
+        """Look now, and again whenever something in the folder has changed and come to rest, until told to stop. Blocks.
+
+        Raises:
+            MissingExtraError: watching needs the extra 'serve'.
+        """
+        try:
+            from watchfiles import watch
+        except ImportError:
+            raise MissingExtraError("Watching a folder", "serve") from None
+        self.look()
+        # also after a while without news: a network drive tells of nothing, and something may change before the first watch
+        for _ in watch(
+            self.folder, stop_event=stop, debounce=4 * REST_MS, step=REST_MS, raise_interrupt=False,
+            rust_timeout=LOOK_MS, yield_on_timeout=True,
+        ):  # fmt: skip
+            self.look()
+
+    def _load(self, name: str) -> None:
+        try:
+            self.service.load(name, self.folder / name)
+        except (NewsloraError, OSError) as error:  # a file may go while it is read
+            kept = " What was served under this name before is kept." if name in self._served else ""
+            self.tell(name, f"not loaded: {error}{kept}")
+            return
+        self._served.add(name)
+        self.tell(name, "loaded")
+
+    def _remove(self, name: str) -> None:
+        self._served.discard(name)
+        try:
+            self.service.remove(name)
+        except UnknownAdapterError:  # removed by another hand
+            return
+        self.tell(name, "removed: its folder has gone")
+
+    def _found(self) -> dict[str, Stamp]:
+        """Whole adapters by name, with what tells whether they have changed."""
+        found = {}
+        for path in self.folder.iterdir():
+            if path.name.startswith(".") or path.name in self.fixed or not path.is_dir():
+                continue
+            if (path / CARD).is_file():
+                found[path.name] = _stamp(path)
+            elif RunFolder(path).complete:
+                found[path.name] = _stamp(RunFolder(path).adapter)
+        return found
+
+
+def _stamp(folder: Path) -> Stamp:
+    """Of the files whose bytes decide an answer: a report written anew is no new version."""
+    told = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        try:
+            state = path.stat()
+        except OSError:  # gone between the two calls
+            continue
+        if path.is_file() and path.suffix != ".md" and not path.name.startswith("."):
+            told.append((path.name, state.st_size, state.st_mtime_ns, state.st_ino))
+    return tuple(told)
