@@ -346,11 +346,6 @@ class ServeSettings(Section):
                 f"rate_rows is {self.rate_rows}, less than one request may hold (max_texts {self.max_texts}, stream_rows "
                 f"{self.stream_rows}): raise it, or lower those"
             )
-        if self.queue_rows < max(self.max_texts, self.stream_rows):
-            raise ValueError(
-                f"queue_rows is {self.queue_rows}, less than one request may hold (max_texts {self.max_texts}, stream_rows "
-                f"{self.stream_rows}): raise it, or lower those"
-            )
         return self
 
     @field_validator("feedback")
@@ -371,9 +366,16 @@ def serve_settings(values: Mapping[str, Any]) -> ServeSettings:
         if key not in ServeSettings.model_fields:
             raise SettingsError(f"The server has no setting '{key}'.{near(key, ServeSettings.model_fields)}")
     try:
-        return ServeSettings.model_validate(values)
+        settings = ServeSettings.model_validate(values)
     except ValidationError as error:
         raise SettingsError("\n".join(_sentence(item) for item in error.errors())) from None
+    most = max(settings.max_texts, settings.stream_rows)
+    if settings.queue_rows < most:
+        raise SettingsError(
+            f"queue_rows is {settings.queue_rows}, less than one request may hold (max_texts {settings.max_texts}, stream_rows "
+            f"{settings.stream_rows}): raise it, or lower those."
+        )
+    return settings
 
 
 def setting_fields() -> Iterator[tuple[str, Any]]:

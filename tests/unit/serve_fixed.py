@@ -49,6 +49,9 @@ class Fixed:
     def queue(self) -> QueueState:
         return QueueState(0, 0, 100, 1000)
 
+    def passes(self) -> dict[str, float]:
+        return {}
+
     def problems(self) -> list[str]:
         return []
 

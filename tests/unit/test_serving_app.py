@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -54,6 +55,9 @@ class Server:
 
     def send(self, path: str, body: Any, kind: str = "application/json") -> httpx.Response:
         return self.ask(lambda client: client.post(path, content=body, headers={"Content-Type": kind}))
+
+
+BATCHES = ("batches", "batch_texts", "batch_tokens", "batch_seconds")
 
 
 def declared(response: httpx.Response, status: int, code: str) -> str:
@@ -440,6 +444,10 @@ def test_status_metrics_and_uncertain_count_what_was_answered(planted: Path, cla
     ):
         assert line in text
     assert "made" not in text
+    batches = {name: float(re.search(rf"^newslora_{name}_total (\S+)$", text, re.MULTILINE)[1]) for name in BATCHES}  # type: ignore[index]
+    assert batches["batch_texts"] == 4
+    assert 2 <= batches["batches"] <= 4
+    assert batches["batch_tokens"] > 4 * 2
 
 
 def test_ready_says_no_before_loading_and_while_draining(planted: Path) -> None:

@@ -316,6 +316,10 @@ def test_what_cannot_be_served_is_one_sentence(
     assert "Did you mean 'max_texts'" in capsys.readouterr().err
     assert main(["serve", str(planted), "--set", "max_texts=0"]) == 2
     assert "max_texts is 0" in capsys.readouterr().err
+    assert main(["serve", str(planted), "--set", "queue_rows=10"]) == 2
+    assert "max_texts 256" in capsys.readouterr().err
+    assert main(["serve", str(planted), "--set", "rate_rows=100"]) == 2
+    assert "max_texts 256" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "newslora.serving.server")
     monkeypatch.delattr("newslora.serving.server")  # or the package hands it out all the same

@@ -48,7 +48,7 @@ class Context:
         self.corrections = {} if self.feedback is None else self.feedback.counts()
         self.uncertain = UncertainItems(settings.keep_uncertain)
         self.observed = Observed(settings)
-        self.metrics = Metrics(self.queue, service.adapters, self.observed)
+        self.metrics = Metrics(self.queue, service.passes, service.adapters, self.observed)
         self.ready = False
         self.draining = False
         self.active = 0  # requests
