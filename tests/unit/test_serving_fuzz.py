@@ -85,6 +85,10 @@ def test_the_description_is_whole(server: Server) -> None:
                     declared += 1
                     assert answer["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorAnswer")
     assert declared > 60
+    classifying = description["paths"]["/v1/classify"]["post"]
+    assert classifying["security"] == [{"key": []}, {}]  # this server asks for none
+    assert classifying["description"].endswith("with the scope `classify`.")
+    assert "security" not in description["paths"]["/health"]["get"]
     assert "HTTPValidationError" not in description["components"]["schemas"]
     everywhere = {"401", "403", "404", "413", "422", "429", "503", "504"}
     assert everywhere <= set(description["paths"]["/v1/classify"]["post"]["responses"])

@@ -18,7 +18,7 @@ from newslora.serving.context import Context
 from newslora.serving.guard import LOCAL, Guard
 from newslora.serving.pages import add_pages
 from newslora.serving.problems import Problem, json_response, problem_of, validation_problem
-from newslora.serving.routes import CheckedRoute, context_of, exchange_of, key_of, needs, refusals
+from newslora.serving.routes import CheckedRoute, context_of, describe_keys, exchange_of, key_of, needs, refusals
 from newslora.serving.schemas import (
     NAME,
     Adapter,
@@ -205,6 +205,7 @@ def create_app(context: Context, on_start: Callable[[], None] = lambda: None) ->
     )  # fmt: skip
     app.state.context = context
     app.include_router(router)
+    describe_keys(app.openapi(), router, context.keys is not None)
     add_pages(app)
 
     async def refuse(request: Request, error: Exception) -> Response:

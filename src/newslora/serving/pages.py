@@ -1,7 +1,9 @@
 """The page at / with its files, and /docs, made of the OpenAPI description; nothing is fetched from another host."""
 
 import mimetypes
+import re
 from importlib import resources
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -57,6 +59,13 @@ def add_pages(app: FastAPI) -> None:
         app.router.routes.append(Route(path, endpoint, methods=["GET"], include_in_schema=False))
 
 
+def _code(text: str) -> Any:
+    """Words between backticks as code; all else as it is."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
+
+
 def _reference(app: FastAPI) -> bytes:
     """The description of the API as a page for people."""
     import json
@@ -69,6 +78,7 @@ def _reference(app: FastAPI) -> bytes:
         loader=PackageLoader("newslora", "serving"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
+    environment.filters["code"] = _code
     environment.filters["named"] = lambda value: str(value.get("$ref", "")).rpartition("/")[2]
     template = environment.get_template("docs.html")
     return template.render(api=description, schemas=schemas).encode()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,6 +30,7 @@ WHY = {
     503: "Too much to do, or the server is ending; `Retry-After` says when to come again.",
     504: "The answer was not ready in time.",
 }
+KEY = "key"  # the name of the only security scheme
 ALWAYS = (400, 500, 503)
 RETRY = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
 
@@ -77,6 +79,26 @@ class CheckedRoute(APIRoute):
             return await original(StrictRequest(request.scope, request.receive))
 
         return handler
+
+
+def describe_keys(description: dict[str, Any], router: APIRouter, asked_for: bool) -> None:
+    """Write into an OpenAPI description which operations take a key, and with which scope.
+
+    Args:
+        description: as FastAPI made it.
+        router: whose routes it is of.
+        asked_for: whether this server has keys; where it has none, they are optional.
+    """
+    description["components"]["securitySchemes"] = {KEY: {"type": "http", "scheme": "bearer"}}
+    for route in router.routes:
+        scopes = getattr(getattr(route, "endpoint", None), "scopes", None)
+        if scopes is None or not isinstance(route, APIRoute):
+            continue
+        takes = f"a key with the scope {' or '.join(f'`{scope}`' for scope in scopes)}" if scopes else "any key"
+        for method in route.methods or ():
+            operation = description["paths"][route.path][method.lower()]
+            operation["security"] = [{KEY: []}] if asked_for else [{KEY: []}, {}]
+            operation["description"] += f" Takes {takes}."
 
 
 def context_of(request: Request) -> Context:

@@ -150,6 +150,7 @@ class Adapters(BaseModel):
 class AdapterFolder(Asked):
     """Where on the server an adapter lies."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"folder": "news-2"}]})
     folder: Text = Field(
         min_length=1, max_length=4096, description="A run or adapter folder under --adapters-root.", examples=["news-2"]
     )
