@@ -31,11 +31,11 @@ from newslora.serving.schemas import (
     FeedbackRequest,
     Health,
     Removed,
-    Status,
     StreamAnswer,
     StreamLine,
     UncertainItems,
 )
+from newslora.serving.status_schemas import Status
 from newslora.serving.streaming import ACCEPTED, NDJSON, LineStream, Options
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
