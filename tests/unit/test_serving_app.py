@@ -14,7 +14,7 @@ import pytest
 from standin import Told
 
 from newslora.config import ServeSettings
-from newslora.errors import OverloadedError
+from newslora.errors import OverloadedError, StorageError
 from newslora.predict.classifier import Classifier
 from newslora.serving.app import create_app
 from newslora.serving.context import Context
@@ -385,7 +385,13 @@ def test_each_answer_is_of_the_version_it_names(
     assert seen == set(own)
 
 
-def test_corrections_are_kept_checked_and_listed(planted: Path, tmp_path: Path) -> None:
+def unreachable(given: object) -> None:
+    raise StorageError("The database postgresql://db.internal/x cannot be used: no route to host")
+
+
+def test_corrections_are_kept_checked_and_listed(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "keys.json"
     desk, admin = add_key(path, "desk", ["classify", "feedback"]), add_key(path, "boss", ["admin"])
     server = Server(planted, keys=path, feedback=f"sqlite:///{tmp_path}/corrections.db", keep_uncertain=5)
@@ -407,6 +413,10 @@ def test_corrections_are_kept_checked_and_listed(planted: Path, tmp_path: Path) 
     assert (kept["text"], kept["labels"], kept["predicted"], kept["key"]) == (TEXTS[0], ["Sports"], ["World"], "desk")
     assert [item["text"] for item in server.get("/v1/uncertain", desk).json()["items"]] == [TEXTS[1]]  # one is done
     assert server.get("/v1/status", desk).json()["adapters"]["news"]["corrections"] == 1
+    monkeypatch.setattr(server.context.feedback, "add", unreachable)
+    message = declared(server.post("/v1/feedback", right | {"id": "new"}, key=desk), 503, "storage")
+    assert "db.internal" not in message
+    assert "db.internal" in server.logged.getvalue()
     server.context.close()
     server.context.feedback = None
     declared(server.post("/v1/feedback", right, key=desk), 501, "no_feedback")

@@ -125,7 +125,9 @@ class Context:
         served, one = answered.served, answered.prediction
         self.metrics.row(served.name, one.labels, one.abstained)
         self.observed.row(served.name, served.version, one.labels, one.probability, one.abstained)
-        self.uncertain.add(served.name, served.version, text, one.label, one.probability, one.probabilities)
+        self.uncertain.add(
+            served.name, served.version, text, one.label, one.probability, one.probabilities, served.multi_label
+        )
 
     def _complain(self, sentence: str) -> None:
         self.log.error("keys", message=sentence)

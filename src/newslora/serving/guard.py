@@ -174,7 +174,7 @@ class Exchange:
         seconds = time.perf_counter() - self.began
         route = getattr(self.scope.get("route"), "path", None)
         self.context.metrics.request(route, self.scope["method"], self.status or 499, seconds)
-        if self.note.get("rows"):
+        if self.note.get("rows") and self.status == 200:
             self.context.observed.request(seconds, self.note["rows"])
         if self.scope["path"] in QUIET and self.status in (200, 503):
             return

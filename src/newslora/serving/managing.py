@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from newslora import __version__
-from newslora.errors import UnknownAdapterError, near
+from newslora.errors import StorageError, UnknownAdapterError, near
 from newslora.serving.context import Context
 from newslora.serving.feedback import ConflictError, FeedbackStore, Given
 from newslora.serving.keys import Key
@@ -120,6 +120,8 @@ async def keep(context: Context, key: Key, asked: FeedbackRequest) -> str:
         kept, new = await asyncio.to_thread(store.add, given)
     except ConflictError as error:
         raise Problem(409, "id_taken", str(error)) from None
+    except StorageError as error:
+        raise _unreachable(context, error) from None
     if new:
         context.corrections[served.name] = context.corrections.get(served.name, 0) + 1
         context.metrics.corrected(served.name)
@@ -129,7 +131,16 @@ async def keep(context: Context, key: Key, asked: FeedbackRequest) -> str:
 
 async def corrections(context: Context, limit: int) -> list[dict[str, Any]]:
     """The newest corrections."""
-    return await asyncio.to_thread(store_of(context).newest, limit)
+    try:
+        return await asyncio.to_thread(store_of(context).newest, limit)
+    except StorageError as error:
+        raise _unreachable(context, error) from None
+
+
+def _unreachable(context: Context, error: StorageError) -> Problem:
+    """The log says which database and why; a client is told neither."""
+    context.log.error("corrections", message=str(error))
+    return Problem(503, "storage", "Corrections cannot be kept or read just now; the server's log says why.", 5.0)
 
 
 def store_of(context: Context) -> FeedbackStore:

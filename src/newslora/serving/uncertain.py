@@ -22,9 +22,18 @@ class Item:
     label: str | None
     probability: float
     probabilities: dict[str, float]
+    sureness: float  # 0: could be anything; 1: certain
 
     def record(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: getattr(self, name) for name in self.__slots__ if name != "sureness"}
+
+
+def sureness(probabilities: dict[str, float], several: bool) -> float:
+    """How sure an answer is: the likeliest label's probability; where each label is decided by itself, how far the least
+    certain of them is from half."""
+    if several:
+        return min(2 * abs(share - 0.5) for share in probabilities.values())
+    return max(probabilities.values())
 
 
 @dataclass(slots=True)
@@ -55,20 +64,26 @@ class UncertainItems:
         label: str | None,
         probability: float,
         probabilities: dict[str, float],
+        several: bool = False,
         now: float | None = None,
     ) -> None:
-        """Keep an answer if it is among the least sure; the same text is kept once."""
+        """Keep an answer if it is among the least sure; the same text is kept once.
+
+        Args:
+            several: whether the adapter gives a text any number of labels.
+        """
         if not self.limit:
             return
         now = time.time() if now is None else now
+        sure = sureness(probabilities, several)
         with self._lock:
             held = self._held.setdefault(adapter, _Held())
             full = len(held.items) >= self.limit
-            if full and probability >= held.items[-1].probability and now - held.oldest < KEPT_SECONDS:
+            if full and sure >= held.items[-1].sureness and now - held.oldest < KEPT_SECONDS:
                 return
             held.items = [item for item in held.items if now - item.time < KEPT_SECONDS and item.text != text]
-            item = Item(uuid.uuid4().hex, now, adapter, version, text, label, probability, probabilities)
-            insort(held.items, item, key=lambda one: one.probability)
+            item = Item(uuid.uuid4().hex, now, adapter, version, text, label, probability, probabilities, sure)
+            insort(held.items, item, key=lambda one: one.sureness)
             del held.items[self.limit :]
             held.oldest = min(item.time for item in held.items)
 
@@ -93,4 +108,4 @@ class UncertainItems:
                 for item in held.items
                 if now - item.time < KEPT_SECONDS
             ]
-        return sorted(found, key=lambda item: item.probability)[:limit]
+        return sorted(found, key=lambda item: item.sureness)[:limit]
