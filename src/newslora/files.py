@@ -31,8 +31,13 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is flushed to disk and takes `path`'s name in one step."""
+def atomic_path(path: Path, mode: int | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is flushed to disk and takes `path`'s name in one step.
+
+    Args:
+        path: the file to write.
+        mode: its permissions; None: what the umask leaves. Until then they are 0600.
+    """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -40,7 +45,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary = Path(name)
         try:
             yield temporary
-            os.chmod(temporary, 0o666 & ~umask())  # mkstemp's 0600 would lock colleagues out of a shared folder
+            # mkstemp's 0600 would lock colleagues out of a shared folder
+            os.chmod(temporary, 0o666 & ~umask() if mode is None else mode)
             flush_to_disk(temporary)
             os.replace(temporary, path)
             flush_to_disk(path.parent)
@@ -48,15 +54,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, atomically."""
-    with atomic_path(path) as temporary:
+def write_text(path: Path, text: str, mode: int | None = None) -> None:
+    """Write `text` as UTF-8, atomically; `mode` as in `atomic_path`."""
+    with atomic_path(path, mode) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, atomically; key order is kept, so equal values give equal bytes."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, mode: int | None = None) -> None:
+    """Write `value` as JSON, atomically; key order is kept, so equal values give equal bytes. `mode` as in `atomic_path`."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", mode)
 
 
 def read_json(path: Path) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import newslora
 from newslora import errors
-from newslora.config import Recipe, setting_fields, to_toml
+from newslora.config import Recipe, ServeSettings, _toml_value, setting_fields, to_toml
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(newslora.__file__).parent
@@ -34,6 +34,24 @@ def test_the_recipe_table_names_settings_that_exist_with_their_defaults() -> Non
 def test_settings_page_is_what_the_command_prints() -> None:
     page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert page.partition("```toml\n")[2].rpartition("```")[0] == to_toml(Recipe()).strip() + "\n"
+
+
+def test_serving_page_lists_every_setting_of_the_server_and_every_code() -> None:
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    listed = dict(
+        re.findall(r"^\| `(\w+)` \| (?:unset|`[^|]*`) \| (.*) \|$", page.partition("## Settings")[2], re.MULTILINE)
+    )
+    assert listed == {name: field.description for name, field in ServeSettings.model_fields.items()}
+    defaults = dict(re.findall(r"^\| `(\w+)` \| (?:unset|`(.*?)`) \|", page.partition("## Settings")[2], re.MULTILINE))
+    for name, field in ServeSettings.model_fields.items():
+        assert defaults[name] == ("" if field.default is None else _toml_value(field.default))
+    codes = set()
+    for path in (PACKAGE / "serving").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        codes |= set(re.findall(r"(?:Problem\(\s*\d{3},|code=|Error, \d{3},|_bad\(\d{3},|\d{3}: \()\s*\"(\w+)\"", text))
+    table = page.partition("## Errors")[2].partition("## Keys")[0]
+    assert len(codes) > 30
+    assert codes - set(re.findall(r"`(\w+)`", table)) == {"line_too_long", "method_not_allowed"}
 
 
 def test_every_setting_has_a_meaning() -> None:

@@ -7,7 +7,7 @@ import cyclopts
 from cyclopts import App
 
 from newslora import __version__
-from newslora.cli import audit, bench, compare, evaluate, explain, export, predict, train
+from newslora.cli import audit, bench, compare, evaluate, explain, export, keys, predict, serve, train
 from newslora.errors import NewsloraError
 
 EXIT_USAGE = 2
@@ -28,6 +28,9 @@ for command in (
     predict.predict,
     explain.explain,
     export.export,
+    serve.serve,
+    keys.keys,
+    keys.feedback,
     evaluate.report,
     bench.bench,
 ):

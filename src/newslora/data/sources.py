@@ -1,4 +1,4 @@
-"""A source's name -> its table of raw rows: a file, a folder of split files, a save_to_disk folder or a hub name.
+"""A source's name -> its table of raw rows: a file, a folder of split files, a save_to_disk folder, a database or a hub name.
 
 Knows nothing of labels or text (articles.py does).
 """
@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from newslora.config import is_database
+from newslora.data.databases import database_table, split_address
 from newslora.data.hubsets import dataset_table, hub_data_set, hub_errors, load_from_disk
 from newslora.data.readers import Table, file_format, open_file
 from newslora.errors import DataError, near
@@ -18,7 +20,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where rows come from: `kind` is 'file', 'folder' (split files), 'arrow' (save_to_disk) or 'hub'."""
+    """Where rows come from: `kind` is 'file', 'folder' (split files), 'arrow' (save_to_disk), 'database' or 'hub'."""
 
     text: str  # as the user wrote it
     kind: str
@@ -31,14 +33,17 @@ class Source:
 
 
 def parse_source(text: str) -> Source:
-    """`'corpus'`, `'news.csv.gz'`, `'folder:test'`, `'fancyzhx/ag_news'` -> Source.
+    """`'corpus'`, `'news.csv.gz'`, `'folder:test'`, `'sqlite:///corrections.db'`, `'fancyzhx/ag_news'` -> Source.
 
     Raises:
-        DataError: a path that does not exist, or a name that is neither path nor hub name.
+        DataError: a path that does not exist, a name that is neither path nor hub name, or an address with a password.
     """
     if text == CORPUS or text.startswith(CORPUS + ":"):
         folder = Path(__file__).resolve().parent.parent / "corpus"
         return Source(text, "folder", str(folder), text.partition(":")[2] or None)
+    if is_database(text):
+        split_address(text)
+        return Source(text, "database", text, None)
     whole = Path(text).expanduser()
     stem, colon, split = text.rpartition(":")
     if whole.exists() or not colon or not re.fullmatch(r"[\w.\-\[\]%]+", split):
@@ -59,8 +64,8 @@ def parse_source(text: str) -> Source:
 
 
 def available_splits(source: Source) -> tuple[str, ...]:
-    """The splits a folder or hub data set has; () for a file, which is one split."""
-    if source.kind == "file":
+    """The splits a folder or hub data set has; () for a file or database, which is one split."""
+    if source.kind in ("file", "database"):
         return ()
     if source.kind == "folder":
         return tuple(sorted(_split_files(source.path)))
@@ -87,7 +92,7 @@ def open_table(source: Source, split: str | None, header: bool | None = None) ->
 
     Raises:
         DataError: an empty or unreadable file, an unknown split or file type.
-        NetworkError, MissingExtraError: for hub names.
+        NetworkError, MissingExtraError, StorageError: for hub names and databases.
     """
     splits = available_splits(source)
     if split is not None and split not in splits:
@@ -98,6 +103,8 @@ def open_table(source: Source, split: str | None, header: bool | None = None) ->
             f"The data set '{source.location}' has no train split: its splits are {', '.join(splits)}. "
             f"Name one after a colon, as in '{source.location}:{splits[0]}'."
         )
+    if source.kind == "database":
+        return database_table(source.location)
     if source.kind == "hub":
         with hub_errors(source.location):
             dataset = hub_data_set(source.location).as_dataset(split=split or "train")

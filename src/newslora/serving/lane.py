@@ -19,6 +19,26 @@ CHARACTERS_TOGETHER = 200_000  # but no more than this and one
 FAILURES = 3  # passes in a row without an answer after which a lane is given up
 
 
+class Passes:
+    """Forward passes of all lanes so far, added up; any thread may add to them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._totals = {"passes": 0.0, "texts": 0.0, "tokens": 0.0, "seconds": 0.0}
+
+    def add(self, pieces: Sequence[Piece], seconds: float) -> None:
+        """One pass: its windows of texts, and the time it took."""
+        with self._lock:
+            self._totals["passes"] += 1
+            self._totals["texts"] += len(pieces)
+            self._totals["tokens"] += sum(len(piece.ids) for piece in pieces)
+            self._totals["seconds"] += seconds
+
+    def totals(self) -> dict[str, float]:
+        with self._lock:
+            return dict(self._totals)
+
+
 class Lane:
     """What one encoder computes.
 
@@ -27,9 +47,13 @@ class Lane:
         compute: a forward pass; called from one thread only.
         budget: tokens a pass.
         limits: bounds of the queue.
+        passes: where passes are counted; None counts them for this lane alone.
     """
 
-    def __init__(self, name: str, compute: Compute, budget: int, limits: ServeSettings) -> None:
+    def __init__(
+        self, name: str, compute: Compute, budget: int, limits: ServeSettings, passes: Passes | None = None
+    ) -> None:
+        self.passes = passes or Passes()
         self.name, self.compute, self._budget = name, compute, budget
         self.tokenising = (
             threading.Lock()
@@ -155,6 +179,7 @@ class Lane:
             began = time.perf_counter()
             done = self._compute_or_fail(pieces)
             seconds = time.perf_counter() - began
+            self.passes.add(pieces, seconds)
             self._failures = 0 if done else self._failures + 1
             if self._failures == FAILURES:
                 raise RuntimeError(f"{FAILURES} forward passes in a row gave no answer")

@@ -18,7 +18,7 @@ from newslora.predict.thresholds import THRESHOLDS, load_thresholds
 from newslora.runfolder import RunFolder
 from newslora.runtime import pick_device, resolve_precision
 from newslora.serving.computing import Alone, Together
-from newslora.serving.lane import Lane
+from newslora.serving.lane import Lane, Passes
 from newslora.serving.vouching import vouch
 
 VERSION_DIGITS = 12
@@ -43,7 +43,7 @@ class Opener:
     """Opens adapters, sharing encoders and tokenizers among them. One call at a time."""
 
     def __init__(self, limits: ServeSettings) -> None:
-        self.limits = limits
+        self.limits, self.passes = limits, Passes()
         self.device = pick_device()
         self.precision = resolve_precision(limits.precision, self.device)
         self._shared: dict[str, tuple[MixedEncoder, Lane]] = {}  # by encoder_key
@@ -84,7 +84,7 @@ class Opener:
         return self.limits.batch_tokens or BATCH_TOKENS[self.device.type]
 
     def _lane(self, name: str, compute: Together | Alone) -> Lane:
-        return Lane(name, compute, self._budget, self.limits)
+        return Lane(name, compute, self._budget, self.limits, self.passes)
 
     def _adapter(self, encoder: MixedEncoder, lane: Lane, folder: Path, card: AdapterCard, new_lane: bool) -> Opened:
         engine = AdapterEngine(encoder, load_weights(encoder, folder, card))

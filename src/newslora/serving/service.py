@@ -221,6 +221,10 @@ class Service:
             sum(one.rows_bound for one in waiting), sum(one.tokens_bound for one in waiting),
         )  # fmt: skip
 
+    def passes(self) -> dict[str, float]:
+        """Forward passes so far: 'passes', and their 'texts', 'tokens' and 'seconds' added up."""
+        return self._opener.passes.totals()
+
     def healthy(self) -> bool:
         """Whether every lane works; False is for good, and a reason to restart the process."""
         return not self.problems()

@@ -1,0 +1,111 @@
+"""`newslora serve`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from newslora.cli.common import SetFlags
+
+
+def serve(
+    *runs: str,
+    host: str | None = None,
+    port: int | None = None,
+    keys: Path | None = None,
+    open: Annotated[bool, Parameter(negative="")] = False,
+    adapters_root: Path | None = None,
+    watch: Path | None = None,
+    feedback: str | None = None,
+    settings: SetFlags = None,
+) -> None:
+    """Serve adapters over HTTP, with a page at / and the API's description at /docs.
+
+    SIGTERM: /ready says no at once, accepted requests are finished, exit code 0. Logs are JSON lines on standard error,
+    without texts and keys. Needs the extra 'serve'.
+
+    Parameters
+    ----------
+    runs
+        Run, adapter or export folders, as PATH or NAME=PATH; the first answers requests that name none. By default an adapter
+        is called as its folder.
+    host
+        Address to listen on; 127.0.0.1 by default.
+    port
+        Port to listen on; 8080 by default, 0 for any free one.
+    keys
+        File of API keys (`newslora keys add`); without it, all requests from this machine are allowed.
+    open
+        Listen to other machines without keys.
+    adapters_root
+        Folder under which PUT /v1/adapters/NAME may load.
+    watch
+        Folder whose sub-folders are served as they come, change and go.
+    feedback
+        Where corrections are kept: sqlite:///corrections.db or postgresql://user@host/name, its password in PGPASSWORD.
+    settings
+        Any other setting of the server as key=value (docs/serving.md lists them); may be repeated.
+    """
+    from newslora.config import parse_assignment, serve_settings
+    from newslora.errors import InterruptedRun, MissingExtraError, SettingsError
+
+    values: dict[str, Any] = dict(parse_assignment(text) for text in settings or [])
+    flags = {
+        "host": host,
+        "port": port,
+        "keys": keys,
+        "adapters_root": adapters_root,
+        "watch": watch,
+        "feedback": feedback,
+    }
+    values |= {key: value for key, value in flags.items() if value is not None} | ({"open": True} if open else {})
+    resolved = serve_settings(values)
+    adapters = named(runs)
+    if not adapters and watch is None and adapters_root is None:
+        raise SettingsError("There is nothing to serve: name a run, or a folder with --watch or --adapters-root.")
+    try:
+        from newslora.serving import server
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("newslora"):
+            raise
+        raise MissingExtraError("Serving", "serve") from None
+    from newslora.serving.service import Service
+
+    try:
+        server.serve(adapters, resolved, Service(resolved), lambda line: print(line, flush=True))
+    except InterruptedRun as ended:  # threads may still compute, and a normal end would wait for them
+        print(f"newslora: {ended}", file=sys.stderr)
+        server.end_process(ended.exit_code)
+
+
+def named(runs: Sequence[str]) -> dict[str, Path]:
+    """`PATH` or `NAME=PATH` -> folders by name.
+
+    Raises:
+        SettingsError: a name that none can have, or two of one name.
+    """
+    from newslora.errors import SettingsError
+    from newslora.serving.keys import NAME
+
+    found: dict[str, Path] = {}
+    for text in runs:
+        name, sign, path = text.partition("=")
+        folder = Path(path if sign and NAME.fullmatch(name) else text)
+        name = name if sign and NAME.fullmatch(name) else _folder_name(folder)
+        if not NAME.fullmatch(name):
+            raise SettingsError(
+                f"'{name}' is no name for an adapter. Allowed: up to 64 letters, digits, dots, dashes, underscores. Give "
+                f"NAME={folder}."
+            )
+        if name in found:
+            raise SettingsError(f"Two adapters are called '{name}': {found[name]} and {folder}. Give one as NAME=PATH.")
+        found[name] = folder
+    return found
+
+
+def _folder_name(folder: Path) -> str:
+    """The run's name for RUN/adapter, else the folder's own."""
+    whole = folder.absolute()
+    return whole.parent.name if whole.name == "adapter" else whole.name

@@ -1,0 +1,146 @@
+"""What all routes share: the service, settings, keys, rates, corrections and counts."""
+
+import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from newslora import files
+from newslora.config import ServeSettings
+from newslora.errors import NewsloraError
+from newslora.predict.calibration import CALIBRATION, load_calibration
+from newslora.runfolder import RunFolder
+from newslora.serving.drift import Baseline, validation_baseline
+from newslora.serving.feedback import FeedbackStore
+from newslora.serving.keys import Key, KeyRing
+from newslora.serving.logs import make_log
+from newslora.serving.metrics import Metrics
+from newslora.serving.observed import Observed
+from newslora.serving.problems import Problem
+from newslora.serving.rates import Rates
+from newslora.serving.uncertain import UncertainItems
+
+if TYPE_CHECKING:
+    from newslora.serving.service import Answered, Served, Service
+
+OPEN = Key("open", ("classify", "feedback", "admin", "metrics"), "", 0.0)  # whoever asks, where no keys are asked for
+
+
+class Context:
+    """One server's parts. `ready` turns true when all adapters are loaded, and false when the server is told to end.
+
+    Args:
+        service: what answers.
+        settings: the server's.
+        log: from `make_log`; None makes one.
+
+    Raises:
+        SettingsError, DataError, StorageError, MissingExtraError: keys or corrections cannot be had.
+    """
+
+    def __init__(self, service: "Service", settings: ServeSettings, log: Any = None) -> None:
+        self.service, self.settings = service, settings
+        self.log = make_log() if log is None else log
+        self.keys = None if settings.keys is None else KeyRing(settings.keys, self._complain)
+        self.rates = Rates(settings)
+        self.feedback = None if settings.feedback is None else FeedbackStore(settings.feedback)
+        self.corrections = {} if self.feedback is None else self.feedback.counts()
+        self.uncertain = UncertainItems(settings.keep_uncertain)
+        self.observed = Observed(settings)
+        self.metrics = Metrics(self.queue, service.passes, service.adapters, self.observed)
+        self.ready = False
+        self.draining = False
+        self.active = 0  # requests
+        self.explainer = ThreadPoolExecutor(1, "newslora-explain")
+        self.explaining = 0  # texts waiting or being explained
+        self.changing = threading.Lock()  # one adapter is loaded at a time
+
+    def close(self) -> None:
+        """Let go of the database and the threads."""
+        self.explainer.shutdown(wait=False, cancel_futures=True)
+        if self.feedback is not None:
+            self.feedback.close()
+
+    def load(self, name: str, folder: Path) -> "Served":
+        """Load an adapter and begin to count for it; blocks."""
+        with self.changing:
+            served = self.service.load(name, folder)
+            self.observed.loaded(name, served.version, baseline_of(folder, served))
+            self.log.info("adapter loaded", adapter=name, version=served.version)
+            return served
+
+    def remove(self, name: str) -> None:
+        """Remove an adapter and what is counted for it; blocks.
+
+        Raises:
+            UnknownAdapterError: there is none of that name.
+        """
+        with self.changing:
+            self.service.remove(name)
+            self.observed.removed(name)
+            self.uncertain.forget(name)
+            self.log.info("adapter removed", adapter=name)
+
+    def authorise(self, header: str | None, scopes: tuple[str, ...]) -> Key:
+        """The key of a request, if it opens one of these scopes.
+
+        Args:
+            header: Authorization's value.
+            scopes: any of them does; none means any key does.
+
+        Raises:
+            Problem: 401 without a valid key, 403 with one that is not for this.
+        """
+        if self.keys is None:
+            return OPEN
+        kind, _, presented = (header or "").partition(" ")
+        key = self.keys.find(presented.strip()) if kind.lower() == "bearer" else None
+        if key is None:
+            raise Problem(
+                401,
+                "no_key",
+                "This server asks for a valid API key: send the header 'Authorization: Bearer KEY'.",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        if scopes and not set(scopes) & set(key.scopes):
+            raise Problem(
+                403,
+                "wrong_scope",
+                f"The key '{key.name}' has the scopes {', '.join(key.scopes)}; this takes {' or '.join(scopes)}.",
+            )
+        return key
+
+    def rated(self, key: Key) -> str | None:
+        """Under which name a key's requests are counted; None: not at all."""
+        return None if key is OPEN else key.name
+
+    def queue(self) -> dict[str, float]:
+        """What waits in the service, and the bounds."""
+        state = self.service.queue()
+        return {one.name: float(getattr(state, one.name)) for one in dataclasses.fields(state)}
+
+    def seen(self, text: str, answered: "Answered") -> None:
+        """Count an answer everywhere."""
+        served, one = answered.served, answered.prediction
+        self.metrics.row(served.name, one.labels, one.abstained)
+        self.observed.row(served.name, served.version, one.labels, one.probability, one.abstained)
+        self.uncertain.add(
+            served.name, served.version, text, one.label, one.probability, one.probabilities, served.multi_label
+        )
+
+    def _complain(self, sentence: str) -> None:
+        self.log.error("keys", message=sentence)
+
+
+def baseline_of(folder: Path, served: "Served") -> Baseline | None:
+    """Out of the validation rows beside an adapter; None where there are none of this very version."""
+    try:
+        inside = folder if (folder / CALIBRATION).is_file() else RunFolder.open(folder).adapter_folder()
+        weights = str(files.read_json(inside / CALIBRATION)["weights_sha256"])
+        held = load_calibration(inside, weights) if weights.startswith(served.version) else None
+    except (NewsloraError, OSError, ValueError, KeyError, TypeError):
+        return None
+    if served.multi_label or held is None or not len(held.labels):
+        return None
+    return validation_baseline(held, served.labels)

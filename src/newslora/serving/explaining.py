@@ -1,0 +1,69 @@
+"""Explanations behind HTTP: one text at a time in a thread of its own, for a text takes as long as dozens of answers."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from newslora.errors import DeadlineError, OverloadedError
+from newslora.serving.context import Context
+from newslora.serving.problems import Problem
+from newslora.serving.schemas import ScoredWord
+
+if TYPE_CHECKING:
+    from newslora.predict.classifier import Prediction
+    from newslora.serving.service import Served
+
+MOST_WAITING = 16  # texts
+
+
+async def explain_texts(
+    context: Context, served: "Served", texts: Sequence[str], predictions: "Sequence[Prediction]", deadline: float
+) -> list[list[ScoredWord]]:
+    """The words of each text with what they do for the label it was given, or for its likeliest.
+
+    Raises:
+        OverloadedError, DeadlineError: too many wait, or it takes too long.
+        MissingExtraError: captum is not installed.
+        Problem: 503, another version has taken the adapter's place.
+    """
+    if context.explaining + len(texts) > MOST_WAITING:
+        raise OverloadedError(
+            f"{context.explaining} texts wait to be explained. Come again, or ask without `explain`.", 2.0
+        )
+    context.explaining += len(texts)
+    loop = asyncio.get_running_loop()
+    job = context.explainer.submit(_explain, context, served, texts, predictions, deadline)
+    job.add_done_callback(lambda done: loop.call_soon_threadsafe(_done, context, len(texts)))
+    try:
+        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+            return await asyncio.wrap_future(job)
+    except DeadlineError:
+        raise
+    except TimeoutError:
+        raise DeadlineError(
+            "The explanation was not ready in time. Allow more with `timeout`, or ask without it."
+        ) from None
+
+
+def _done(context: Context, texts: int) -> None:
+    context.explaining -= texts
+
+
+def _explain(
+    context: Context, served: "Served", texts: Sequence[str], predictions: "Sequence[Prediction]", deadline: float
+) -> list[list[ScoredWord]]:
+    from newslora.explanation.attributions import explain
+
+    classifier = context.service.classifier(served.name)
+    if not classifier.card.weights_sha256.startswith(served.version):
+        raise Problem(503, "replaced", f"The adapter '{served.name}' was replaced meanwhile. Send it again.", 1.0)
+    found = []
+    for text, prediction in zip(texts, predictions, strict=True):
+        if time.monotonic() > deadline:
+            raise DeadlineError("The explanation was not ready in time. Allow more with `timeout`.")
+        one = explain(classifier, text, prediction.label or prediction.top(1)[0][0])
+        found.append(
+            [ScoredWord(text=word.text, start=word.start, end=word.end, score=word.score) for word in one.words]
+        )
+    return found

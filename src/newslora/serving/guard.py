@@ -1,0 +1,205 @@
+"""Around every request: its id, host, size, pace and headers; the log line and the counts at its end.
+
+Plain ASGI, for it must see each piece of a body as it comes and each piece of an answer as it goes.
+"""
+
+import asyncio
+import re
+import time
+import uuid
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from newslora.serving.context import Context
+from newslora.serving.logs import where
+from newslora.serving.problems import Problem, problem_of
+from newslora.serving.protocol import ABORT
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+STREAMED = "/v1/classify/stream"  # its body has no end in view: limits hold for each line and each piece
+QUIET = ("/health", "/ready", "/metrics")  # asked every few seconds by machines
+LOCAL = ("localhost", "127.0.0.1", "[::1]")
+SECURITY = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+class SlowClient(Exception):
+    """A client that does not take its answer."""
+
+
+class Guard:
+    """See above.
+
+    Args:
+        app: what answers.
+        context: the server's parts.
+        hosts: names that requests may name, in lower case; None: any.
+    """
+
+    def __init__(self, app: ASGIApp, context: Context, hosts: tuple[str, ...] | None) -> None:
+        self.app, self.context, self.hosts = app, context, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        asked = Exchange(self.context, scope, receive, send)
+        self.context.active += 1
+        self.context.metrics.active.set(self.context.active)
+        try:
+            asked.check(self.hosts)
+            await self.app(scope, asked.receive, asked.send)
+        except SlowClient:
+            asked.cut("slow_client")
+        except asyncio.CancelledError:
+            asked.ended = asked.ended or "cancelled"
+            raise
+        except Exception as error:  # noqa: BLE001 - the last place where an error can become an answer
+            await asked.fail(error)
+        finally:
+            self.context.active -= 1
+            self.context.metrics.active.set(self.context.active)
+            asked.told()
+
+
+class Exchange:
+    """One request and its answer on their way through."""
+
+    def __init__(self, context: Context, scope: Scope, receive: Receive, send: Send) -> None:
+        self.context, self.scope = context, scope
+        self._receive, self._send = receive, send
+        self.began = time.perf_counter()
+        self.headers = Headers(scope=scope)
+        given = self.headers.get("x-request-id", "")
+        self.id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        self.status: int | None = None
+        self.ended: str | None = None  # what cut it short
+        self.read = 0  # bytes of the body
+        self.streamed = scope["path"] == STREAMED
+        self.until = time.monotonic() + context.settings.read_seconds
+        self.note: dict[str, Any] = {}  # what routes add to the log line
+        scope.setdefault("state", {})["exchange"] = self
+
+    def check(self, hosts: tuple[str, ...] | None) -> None:
+        """Refuse what can be refused by its head.
+
+        Raises:
+            Problem: 400, 413 or 503.
+        """
+        settings = self.context.settings
+        if hosts is not None and not _names(self.headers.get("host", ""), hosts):
+            raise Problem(
+                400, "wrong_host", "The Host header names another server. Allowed names are the setting allowed_hosts."
+            )
+        if self.context.active > settings.connections and self.scope["path"] not in QUIET:
+            raise Problem(503, "busy", f"{settings.connections:,} requests are being answered. Come again.", 1.0)
+        length = self.headers.get("content-length", "0")
+        if not self.streamed and length.isdigit() and int(length) > settings.body_bytes:
+            raise self._too_large()
+
+    async def receive(self) -> Message:
+        """The next piece of the body, in time and within the limit.
+
+        Raises:
+            Problem: 408 or 413.
+        """
+        settings = self.context.settings
+        if self.status is not None and not self.streamed:
+            return await self._receive()  # the answer has begun: this waits for the client to leave
+        left = settings.read_seconds if self.streamed else self.until - time.monotonic()
+        try:
+            async with asyncio.timeout(max(0.0, left)):
+                message = await self._receive()
+        except TimeoutError:
+            raise Problem(
+                408, "slow_request", f"The body did not come within {settings.read_seconds:g} seconds. Send it again."
+            ) from None
+        self.read += len(message.get("body", b""))
+        if not self.streamed and self.read > settings.body_bytes:
+            raise self._too_large()
+        return message
+
+    async def send(self, message: Message) -> None:
+        """The next piece of the answer, with headers that every answer has.
+
+        Raises:
+            SlowClient: it is not taken in time.
+        """
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self.id
+            for name, value in SECURITY.items():
+                headers.setdefault(name, value)
+            if self.context.draining:
+                headers["Connection"] = "close"
+        try:
+            async with asyncio.timeout(self.context.settings.write_seconds):
+                await self._send(message)
+        except TimeoutError:
+            raise SlowClient from None
+
+    async def fail(self, error: Exception) -> None:
+        """Answer with what went wrong, or cut the connection if the answer has begun."""
+        problem = problem_of(error)
+        if problem.status_code == 500:
+            self.context.log.error("failed", request=self.id, error=type(error).__name__, where=where(error))
+        self.context.metrics.rejected(problem.code)
+        if self.status is not None:
+            self.cut(problem.code)
+            return
+        try:
+            await problem.response()(self.scope, self.receive, self.send)
+        except SlowClient:
+            self.cut("slow_client")
+
+    def cut(self, reason: str) -> None:
+        """Drop the connection, with what the client has not taken."""
+        self.ended = reason
+        self.context.metrics.rejected(reason)
+        abort = self.scope.get(ABORT)
+        if abort is not None:
+            abort()
+
+    def told(self) -> None:
+        """One log line and the counts, at the end."""
+        seconds = time.perf_counter() - self.began
+        route = getattr(self.scope.get("route"), "path", None)
+        self.context.metrics.request(route, self.scope["method"], self.status or 499, seconds)
+        if self.note.get("rows") and self.status == 200:
+            self.context.observed.request(seconds, self.note["rows"])
+        if self.scope["path"] in QUIET and self.status in (200, 503):
+            return
+        ended = {} if self.ended is None else {"ended": self.ended}
+        self.context.log.info(
+            "request",
+            request=self.id,
+            method=self.scope["method"] if self.scope["method"].isascii() else "?",
+            route=route or "other",
+            status=self.status,
+            ms=round(1000 * seconds, 1),
+            **self.note,
+            **ended,
+        )
+
+    def _too_large(self) -> Problem:
+        allowed = self.context.settings.body_bytes
+        return Problem(
+            413,
+            "body_too_large",
+            f"The body has more than {allowed:,} bytes. Send fewer texts at once, or stream them.",
+        )
+
+
+def _names(host: str, allowed: tuple[str, ...]) -> bool:
+    """Whether a Host header, with or without a port, names one of these; '*.example.org' stands for all below it."""
+    name = re.sub(r":\d*$", "", host.lower())
+    return any(name == one or (one.startswith("*.") and name.endswith(one[1:])) for one in allowed)

@@ -1,0 +1,54 @@
+"""Logs as JSON lines (structlog): one a request, never a text or a key."""
+
+import logging
+import sys
+import traceback
+from typing import Any, TextIO
+
+
+def make_log(stream: TextIO | None = None) -> Any:
+    """A logger that writes a JSON line an event, with the time in UTC."""
+    import structlog
+
+    return structlog.wrap_logger(
+        structlog.WriteLogger(sys.stderr if stream is None else stream),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def where(error: BaseException) -> list[str]:
+    """The places an exception went through. Its message is left out, for it may quote a text."""
+    return [
+        f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)[-12:]
+    ]
+
+
+class Forward(logging.Handler):
+    """Takes what the HTTP server logs by itself into the same JSON lines, from warnings up."""
+
+    def __init__(self, log: Any) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        details: dict[str, Any] = {}
+        if record.exc_info and record.exc_info[1] is not None:
+            details = {"error": type(record.exc_info[1]).__name__, "where": where(record.exc_info[1])}
+        self._log.warning("server", message=record.getMessage().strip(), **details)
+
+
+def forward_server_logs(log: Any) -> None:
+    """Let uvicorn's loggers write through `log` alone."""
+    for name in ("uvicorn", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers = [Forward(log)] if name == "uvicorn.error" else []
+        logger.propagate = False
+        logger.setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.access").disabled = True

@@ -1,0 +1,130 @@
+"""Prometheus metrics, in a registry of their own. Labels come from routes, adapters and label sets, never from clients."""
+
+import platform
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from newslora import __version__
+
+if TYPE_CHECKING:
+    from newslora.serving.observed import Observed
+
+Asked = Callable[[], dict[str, float]]  # numbers by name, as they are now
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+UNROUTED = "other"  # every address that is no route: made up ones must not fill the memory
+
+
+class Metrics:
+    """All series of the server.
+
+    Args:
+        queue: what waits, asked at each scrape: {'rows': ..., 'tokens': ..., and the bounds of both}.
+        passes: forward passes so far, asked at each scrape: {'passes': ..., 'texts': ..., 'tokens': ..., 'seconds': ...}.
+        adapters: what is served, asked at each scrape.
+        observed: label mix and drift by adapter, asked at each scrape.
+    """
+
+    def __init__(self, queue: Asked, passes: Asked, adapters: Callable[[], list[Any]], observed: "Observed") -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+        registry = self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "newslora_requests",
+            "Requests by route, method and status.",
+            ["route", "method", "status"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "newslora_request_seconds", "Time to the answer's end.", ["route"], buckets=SECONDS, registry=registry
+        )
+        self._texts = Histogram(
+            "newslora_request_texts", "Texts a request.", ["adapter"], buckets=ROWS, registry=registry
+        )
+        self._rows = Counter(
+            "newslora_texts",
+            "Texts answered, by label; several labels count each.",
+            ["adapter", "label"],
+            registry=registry,
+        )
+        self._unlabelled = Counter(
+            "newslora_texts_without_label", "Texts that were given no label.", ["adapter"], registry=registry
+        )
+        self._abstained = Counter("newslora_texts_abstained", "Texts left undecided.", ["adapter"], registry=registry)
+        self._characters = Counter(
+            "newslora_characters", "Characters of texts answered.", ["adapter"], registry=registry
+        )
+        self._corrections = Counter("newslora_corrections", "Corrections kept.", ["adapter"], registry=registry)
+        self._rejected = Counter("newslora_rejected", "Requests refused, by reason.", ["reason"], registry=registry)
+        self.active = Gauge("newslora_requests_active", "Requests being answered.", registry=registry)
+        build = Gauge("newslora_build_info", "Always 1.", ["version", "python"], registry=registry)
+        build.labels(__version__, platform.python_version()).set(1)
+        registry.register(_AtScrape(queue, passes, adapters, observed))
+
+    def request(self, route: str | None, method: str, status: int, seconds: float) -> None:
+        """A request has ended."""
+        route = route or UNROUTED
+        known = method if method in ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS") else UNROUTED
+        self._requests.labels(route, known, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def answered(self, adapter: str, texts: int, characters: int) -> None:
+        self._texts.labels(adapter).observe(texts)
+        self._characters.labels(adapter).inc(characters)
+
+    def row(self, adapter: str, labels: tuple[str, ...], abstained: bool) -> None:
+        for label in labels:
+            self._rows.labels(adapter, label).inc()
+        if abstained:
+            self._abstained.labels(adapter).inc()
+        elif not labels:
+            self._unlabelled.labels(adapter).inc()
+
+    def corrected(self, adapter: str) -> None:
+        self._corrections.labels(adapter).inc()
+
+    def rejected(self, reason: str) -> None:
+        self._rejected.labels(reason).inc()
+
+    def text(self) -> tuple[bytes, str]:
+        """The exposition and its content type."""
+        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+class _AtScrape:
+    """Gauges that are read off when somebody scrapes, so that nothing has to keep them up to date."""
+
+    def __init__(self, queue: Asked, passes: Asked, adapters: Callable[[], list[Any]], observed: "Observed") -> None:
+        self._queue, self._passes, self._adapters, self._observed = queue, passes, adapters, observed
+
+    def collect(self) -> Any:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        meaning = {"passes": "Forward passes", "texts": "Texts (windows)", "tokens": "Tokens", "seconds": "Seconds"}
+        for what, value in self._passes().items():
+            name = "newslora_batches" if what == "passes" else f"newslora_batch_{what}"
+            yield CounterMetricFamily(name, f"{meaning[what]} in forward passes.", value=value)
+        waiting = GaugeMetricFamily("newslora_queue", "What waits to be answered, and the bounds.", labels=["what"])
+        for what, value in self._queue().items():
+            waiting.add_metric([what], value)
+        yield waiting
+        loaded = GaugeMetricFamily(
+            "newslora_adapter_info", "Adapters served; always 1.", labels=["adapter", "version", "backbone"]
+        )
+        for one in self._adapters():
+            loaded.add_metric([one.name, one.version, one.backbone], 1)
+        yield loaded
+        names = ["adapter", "of"]
+        index = GaugeMetricFamily(
+            "newslora_drift_psi", "Population stability index against the baseline.", labels=names
+        )
+        shifted = GaugeMetricFamily("newslora_drift_shifted", "1 where that is beyond its limit.", labels=names)
+        for adapter, state in self._observed.drift().items():
+            for what in ("labels", "confidence"):
+                if state[what] is not None:
+                    index.add_metric([adapter, what], state[what]["psi"])
+                    shifted.add_metric([adapter, what], float(state[what]["shifted"]))
+        yield index
+        yield shifted

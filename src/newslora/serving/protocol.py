@@ -1,0 +1,65 @@
+"""uvicorn's HTTP protocol, with what it leaves open: how long a request's head may take and how large it may be."""
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+ABORT = "newslora.abort"  # in a request's scope: drops the connection
+HEAD_BYTES = 65_536
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """Cuts connections whose next request's head does not come whole in time, or without end.
+
+    uvicorn's own timer runs between requests only, and the first byte of one stops it.
+    """
+
+    head_seconds = 10.0  # set by `protocol_class`
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_came()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self._head_timer is None:
+            self._await_head()
+        if self._head_timer is not None:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_timer is not None and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The request's head is too large.")
+
+    def on_headers_complete(self) -> None:
+        self._head_came()
+        cast(dict[str, Any], self.scope)[ABORT] = self.transport.abort
+        super().on_headers_complete()
+
+    def _await_head(self) -> None:
+        self._head_bytes = 0
+        self._head_timer = self.loop.call_later(self.head_seconds, self._cut)
+
+    def _head_came(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _cut(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+
+def protocol_class(head_seconds: float) -> type[GuardedProtocol]:
+    """The protocol with this much time for a request's head."""
+    return type("Protocol", (GuardedProtocol,), {"head_seconds": head_seconds})

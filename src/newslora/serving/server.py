@@ -1,0 +1,224 @@
+"""The process: its socket, loading, signals and end."""
+
+import asyncio
+import errno
+import ipaddress
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from uvicorn import Config, Server
+
+from newslora.config import ServeSettings
+from newslora.errors import InterruptedRun, SettingsError
+from newslora.serving.app import create_app
+from newslora.serving.context import Context
+from newslora.serving.logs import forward_server_logs
+from newslora.serving.protocol import protocol_class
+from newslora.serving.watch import Watch
+
+if TYPE_CHECKING:
+    from newslora.serving.service import Service
+
+BACKLOG = 2048  # connections that wait to be accepted
+
+
+def serve(
+    adapters: Mapping[str, Path],
+    settings: ServeSettings,
+    service: "Service",
+    told: Callable[[str], None],
+    log: Any = None,
+) -> None:
+    """Serve until a signal comes; returns once all accepted requests were answered.
+
+    Connections are taken at once, and /ready says when all adapters are loaded.
+
+    Args:
+        adapters: folders by the names they are served under; the first is the default.
+        settings: the server's.
+        service: what answers, with nothing loaded yet.
+        told: gets a sentence when the server listens, and one when it is ready.
+        log: from `make_log`; None writes to standard error.
+
+    Raises:
+        SettingsError: a port that is taken, or a server open to others without keys.
+        NewsloraError: keys, corrections or adapters that cannot be had.
+        InterruptedRun: a second signal, or the grace period, ended it before all were answered.
+    """
+    check_exposure(settings)
+    listening = listen(settings.host, settings.port)
+    try:
+        context = Context(service, settings, log)
+        if context.keys is not None and context.keys.readable_by_others():
+            context.log.warning(
+                "keys", message=f"{settings.keys} can be read by other accounts: chmod 600 {settings.keys}"
+            )
+        forward_server_logs(context.log)
+        server = DrainingServer(context, adapters, told, address_of(listening))
+        try:
+            server.run(sockets=[listening])
+        finally:
+            server.stop_watching.set()
+    finally:
+        listening.close()
+    if server.failure is not None:
+        raise server.failure
+    if not server.drained:
+        server.leave()
+
+
+class DrainingServer(Server):
+    """uvicorn's server with two stages of leaving: not ready, still answering; then no new connections."""
+
+    def __init__(
+        self, context: Context, adapters: Mapping[str, Path], told: Callable[[str], None], address: str
+    ) -> None:
+        self.context, self.adapters, self.told, self.address = context, adapters, told, address
+        self.signals: list[int] = []
+        self.leave_at: float | None = None
+        self.drained = False
+        self.failure: Exception | None = None
+        self.loading: asyncio.Task[None] | None = None
+        self.stop_watching = threading.Event()
+        settings = context.settings
+        super().__init__(
+            Config(
+                create_app(context, self._begin),
+                http=protocol_class(settings.header_seconds),
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=settings.idle_seconds,
+                timeout_graceful_shutdown=settings.grace_seconds,
+            )
+        )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal: say that we leave, and leave a little later, for who sends requests has to hear of it first. The
+        second: leave now."""
+        self.signals.append(sig)
+        self.context.draining = True
+        if len(self.signals) > 1:
+            self.should_exit = self.force_exit = True
+            return
+        notice = self.context.settings.notice_seconds if sig == signal.SIGTERM and self.context.ready else 0.0
+        self.leave_at = time.monotonic() + notice
+
+    async def on_tick(self, counter: int) -> bool:
+        if self.leave_at is not None and time.monotonic() >= self.leave_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def _wait_tasks_to_complete(self) -> None:
+        await super()._wait_tasks_to_complete()
+        self.drained = not self.force_exit
+
+    def leave(self) -> None:
+        """End the process although requests, and the threads that answer them, are on their way.
+
+        Raises:
+            InterruptedRun: always.
+        """
+        number = self.signals[-1] if self.signals else signal.SIGTERM
+        reason = "a second signal came" if len(self.signals) > 1 else "the grace period was over"
+        raise InterruptedRun(f"The server ended before all requests were answered: {reason}.", number)
+
+    def _begin(self) -> None:
+        self.told(f"Listening on {self.address}")
+        self.loading = asyncio.get_running_loop().create_task(self._load())
+
+    def _watched(self, name: str, sentence: str) -> None:
+        self.context.log.info("watch", adapter=name, message=sentence)
+
+    def _follow(self, watch: Watch) -> None:
+        """In a thread of its own; the server goes on without it, should it fail."""
+        try:
+            watch.follow(self.stop_watching)
+        except Exception as error:  # noqa: BLE001 - told in the log, for nobody waits for this thread
+            self.context.log.error("watch", error=type(error).__name__, message=str(error))
+
+    async def _load(self) -> None:
+        """Load what was named, then say that requests may come; follow the watched folder from then on."""
+        try:
+            for name, folder in self.adapters.items():
+                await asyncio.to_thread(self.context.load, name, folder)
+            watched = self.context.settings.watch
+            if watched is not None:
+                watch = Watch(self.context, watched, self._watched, tuple(self.adapters))
+                await asyncio.to_thread(watch.look)
+                threading.Thread(target=self._follow, args=(watch,), name="newslora-watch", daemon=True).start()
+        except Exception as error:  # noqa: BLE001 - raised again where the command can tell it
+            self.failure = error
+            self.should_exit = True
+            return
+        self.context.ready = True
+        names = ", ".join(one.name for one in self.context.service.adapters()) or "none yet"
+        self.told(f"Ready: adapters {names}; API at {self.address}/docs, page at {self.address}/")
+
+
+def check_exposure(settings: ServeSettings) -> None:
+    """Refuse to listen to other machines without keys, unless that was asked for.
+
+    Raises:
+        SettingsError: with the ways out.
+    """
+    if settings.keys is not None or settings.open or is_loopback(settings.host):
+        return
+    raise SettingsError(
+        f"--host {settings.host} listens to other machines, and there are no keys: anybody could use and change the server. "
+        "Give --keys FILE (`newslora keys add` makes one), or --open if that is meant."
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        SettingsError: the port is taken or not allowed, or there is no such host.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            reason = "is taken: another program listens there. Name another with --port, or 0 for any free one"
+        elif error.errno == errno.EACCES:
+            reason = "may not be taken by this account. Name one from 1024 on with --port"
+        else:
+            reason = f"cannot be listened on: {error.strerror or error}. Give --host an address of this machine"
+        raise SettingsError(f"Port {port} of {host} {reason}.") from None
+
+
+def address_of(listening: socket.socket) -> str:
+    """The URL of a listening socket."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def end_process(code: int) -> None:
+    """End without waiting for threads that compute; what was logged is written."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,111 @@
+"""The least sure answers of the last hour, in memory, for people to look at first."""
+
+import threading
+import time
+import uuid
+from bisect import insort
+from dataclasses import dataclass, field
+from typing import Any
+
+KEPT_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An answer somebody should look at."""
+
+    id: str
+    time: float  # Unix time in seconds
+    adapter: str
+    version: str
+    text: str
+    label: str | None
+    probability: float
+    probabilities: dict[str, float]
+    sureness: float  # 0: could be anything; 1: certain
+
+    def record(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__ if name != "sureness"}
+
+
+def sureness(probabilities: dict[str, float], several: bool) -> float:
+    """How sure an answer is: the likeliest label's probability; where each label is decided by itself, how far the least
+    certain of them is from half."""
+    if several:
+        return min(2 * abs(share - 0.5) for share in probabilities.values())
+    return max(probabilities.values())
+
+
+@dataclass(slots=True)
+class _Held:
+    """The items of one adapter."""
+
+    items: list[Item] = field(default_factory=list)  # least sure first
+    oldest: float = 0.0
+
+
+class UncertainItems:
+    """At most `limit` items an adapter: when one more comes, the surest goes, once none is older than an hour.
+
+    Args:
+        limit: items an adapter; 0 keeps none.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._held: dict[str, _Held] = {}  # by adapter
+        self._lock = threading.Lock()
+
+    def add(
+        self,
+        adapter: str,
+        version: str,
+        text: str,
+        label: str | None,
+        probability: float,
+        probabilities: dict[str, float],
+        several: bool = False,
+        now: float | None = None,
+    ) -> None:
+        """Keep an answer if it is among the least sure; the same text is kept once.
+
+        Args:
+            several: whether the adapter gives a text any number of labels.
+        """
+        if not self.limit:
+            return
+        now = time.time() if now is None else now
+        sure = sureness(probabilities, several)
+        with self._lock:
+            held = self._held.setdefault(adapter, _Held())
+            full = len(held.items) >= self.limit
+            if full and sure >= held.items[-1].sureness and now - held.oldest < KEPT_SECONDS:
+                return
+            held.items = [item for item in held.items if now - item.time < KEPT_SECONDS and item.text != text]
+            item = Item(uuid.uuid4().hex, now, adapter, version, text, label, probability, probabilities, sure)
+            insort(held.items, item, key=lambda one: one.sureness)
+            del held.items[self.limit :]
+            held.oldest = min(item.time for item in held.items)
+
+    def corrected(self, adapter: str, text: str) -> None:
+        """Somebody has looked at this text."""
+        with self._lock:
+            if held := self._held.get(adapter):
+                held.items = [item for item in held.items if item.text != text]
+
+    def forget(self, adapter: str) -> None:
+        with self._lock:
+            self._held.pop(adapter, None)
+
+    def least_sure(self, adapter: str | None, limit: int, now: float | None = None) -> list[Item]:
+        """The least sure first, of one adapter or of all."""
+        now = time.time() if now is None else now
+        with self._lock:
+            found = [
+                item
+                for name, held in self._held.items()
+                if adapter in (None, name)
+                for item in held.items
+                if now - item.time < KEPT_SECONDS
+            ]
+        return sorted(found, key=lambda item: item.sureness)[:limit]

@@ -1,0 +1,69 @@
+"""A server process whose every answer is World: `python serve_fixed.py SECONDS [key=value ...]`, an answer taking SECONDS.
+
+What is tested with it is how the process talks and ends; without a model it starts at once.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from newslora.config import parse_assignment, serve_settings
+from newslora.errors import InterruptedRun
+from newslora.predict.classifier import Prediction
+from newslora.serving.server import end_process, serve
+from newslora.serving.service import Answered, QueueState, Served
+
+SERVED = Served("news", "abc123def456", ("World", "Sports"), False, "none", False, time.time())
+WORLD = Prediction("World", 0.9, {"World": 0.9, "Sports": 0.1}, labels=("World",))
+
+
+class Fixed:
+    """As much of the service as the HTTP layer calls."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def load(self, name: str, folder: Path) -> Served:
+        return SERVED
+
+    def adapters(self) -> list[Served]:
+        return [SERVED]
+
+    def get(self, name: str | None) -> Served:
+        return SERVED
+
+    async def answer(
+        self, name: str | None, texts: Sequence[str], *, abstain: float | None = None, deadline: float | None = None
+    ) -> list[Answered]:
+        await asyncio.sleep(self.seconds)
+        return [Answered(SERVED, WORLD) for _ in texts]
+
+    def start(self) -> None:
+        pass
+
+    def drain(self, within: float | None = None) -> None:
+        pass
+
+    def queue(self) -> QueueState:
+        return QueueState(0, 0, 100, 1000)
+
+    def passes(self) -> dict[str, float]:
+        return {}
+
+    def problems(self) -> list[str]:
+        return []
+
+
+def main() -> None:
+    seconds, *values = sys.argv[1:]
+    settings = serve_settings({"port": 0, **dict(parse_assignment(value) for value in values)})
+    try:
+        serve({"news": Path()}, settings, Fixed(float(seconds)), lambda line: print(line, flush=True))  # type: ignore[arg-type]
+    except InterruptedRun as ended:
+        end_process(ended.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""API keys: kept as hashes, found in constant time, changed while a server runs."""
+
+import hmac
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from newslora.cli.app import main
+from newslora.errors import SettingsError
+from newslora.serving import keys
+from newslora.serving.keys import DAY, KeyRing, add_key, read_keys, revoke_key
+
+
+def test_a_key_is_shown_once_and_kept_as_a_hash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "keys.json"
+    assert main(["keys", "add", "--name", "desk", "--scope", "classify, feedback", "--file", str(path)]) == 0
+    key = capsys.readouterr().out.strip()
+    assert len(key) == len("nl_") + 43  # 256 bits in base64
+    assert key not in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    ring = KeyRing(path)
+    found = ring.find(key)
+    assert found is not None
+    assert (found.name, found.scopes) == ("desk", ("classify", "feedback"))
+    for wrong in ("", key[:-1], key + "x", key.swapcase(), "nl_", "\ud800"):
+        assert ring.find(wrong) is None
+    assert main(["keys", "list", "--file", str(path)]) == 0
+    assert "desk" in capsys.readouterr().out
+
+
+def test_every_hash_is_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "keys.json"
+    first, _ = add_key(path, "first", ["classify"]), add_key(path, "second", ["classify"])
+    ring, compared = KeyRing(path), []
+    monkeypatch.setattr(keys.hmac, "compare_digest", lambda a, b: compared.append(a) or hmac_compare(a, b))
+    assert ring.find(first) is not None
+    assert len(compared) == 2  # no early way out
+
+
+hmac_compare = hmac.compare_digest
+
+
+def test_a_running_server_sees_new_revoked_and_ended_keys(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    old = add_key(path, "old", ["classify"])
+    ring = KeyRing(path)
+    new = add_key(path, "new", ["admin"], days=1)
+    assert ring.find(new) is not None
+    assert ring.find(new, now=read_keys(path)[1].created + DAY + 1) is None
+    revoke_key(path, "old")
+    assert ring.find(old) is None
+    assert ring.find(new) is not None
+
+
+def test_a_damaged_or_missing_file_opens_nothing_until_it_is_whole_again(tmp_path: Path) -> None:
+    path, complaints = tmp_path / "keys.json", []
+    key = add_key(path, "desk", ["classify"])
+    ring = KeyRing(path, complaints.append)
+    whole = path.read_text()
+    for damaged in ("", "{", '{"format": 2, "keys": []}', '{"format": 1, "keys": [{"name": "x"}]}'):
+        path.write_text(damaged)
+        assert ring.find(key) is None
+        with pytest.raises(SettingsError, match="damaged"):
+            read_keys(path)
+    path.unlink()
+    assert ring.find(key) is None
+    assert len(complaints) == 5
+    assert ring.find(key) is None
+    assert len(complaints) == 5  # told once
+    path.write_text(whole)
+    assert ring.find(key) is not None
+
+
+def test_keys_added_at_once_are_all_kept(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    made = [threading.Thread(target=add_key, args=(path, f"key-{n}", ["classify"])) for n in range(8)]
+    for thread in made:
+        thread.start()
+    for thread in made:
+        thread.join()
+    assert sorted(key.name for key in read_keys(path)) == sorted(f"key-{n}" for n in range(8))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["add", "--name", "a b"], "no name for a key"),
+        (["add", "--name", "x", "--scope", "clasify"], "Did you mean 'classify'"),
+        (["add", "--name", "x", "--scope", ","], "without a scope"),
+        (["add", "--name", "x", "--days", "0"], "more than 0"),
+        (["add", "--name", "desk"], "exists"),
+        (["revoke", "--name", "dask"], "Did you mean 'desk'"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "keys.json"
+    add_key(path, "desk", ["classify"])
+    before = path.read_text()
+    assert main(["keys", *arguments, "--file", str(path)]) == 2
+    assert says in capsys.readouterr().err
+    assert path.read_text() == before
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "keys.json"
+    add_key(path, "desk", ["classify"])
+    before = json.loads(path.read_text())
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="free space"):
+        add_key(path, "other", ["classify"])
+    assert json.loads(path.read_text()) == before

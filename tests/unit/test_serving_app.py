@@ -1,0 +1,504 @@
+"""The API through the app object: answers are the classifier's own, and whatever comes in is answered in the declared form."""
+
+import asyncio
+import io
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from standin import Told
+
+from newslora.config import ServeSettings
+from newslora.errors import OverloadedError, StorageError
+from newslora.predict.classifier import Classifier
+from newslora.serving.app import create_app
+from newslora.serving.context import Context
+from newslora.serving.keys import add_key
+from newslora.serving.logs import make_log
+
+TEXTS = ["meets over border treaty signs", "twice final games record peace", "in at as and treaty"]
+BASE = "http://127.0.0.1"
+
+
+class Server:
+    """An app with its parts at hand."""
+
+    def __init__(self, run: Path, **settings: Any) -> None:
+        self.settings = ServeSettings(**settings)
+        self.service = Told(self.settings)
+        self.logged = io.StringIO()
+        self.context = Context(self.service, self.settings, make_log(self.logged))
+        self.service.start()
+        self.context.load("news", run)
+        self.context.ready = True
+        self.app = create_app(self.context)
+
+    def ask(self, talk: Callable[[httpx.AsyncClient], Awaitable[Any]], key: str | None = None) -> Any:
+        async def run() -> Any:
+            headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+            transport = httpx.ASGITransport(self.app, raise_app_exceptions=True)
+            async with httpx.AsyncClient(transport=transport, base_url=BASE, headers=headers) as client:
+                return await talk(client)
+
+        return asyncio.run(run())
+
+    def post(self, path: str, value: Any, key: str | None = None, **more: Any) -> httpx.Response:
+        return self.ask(lambda client: client.post(path, json=value, **more), key)
+
+    def get(self, path: str, key: str | None = None, **more: Any) -> httpx.Response:
+        return self.ask(lambda client: client.get(path, **more), key)
+
+    def send(self, path: str, body: Any, kind: str = "application/json") -> httpx.Response:
+        return self.ask(lambda client: client.post(path, content=body, headers={"Content-Type": kind}))
+
+
+BATCHES = ("batches", "batch_texts", "batch_tokens", "batch_seconds")
+
+
+def declared(response: httpx.Response, status: int, code: str) -> str:
+    """The sentence of an error, which has the form that every error has."""
+    assert response.status_code == status, response.text
+    assert set(response.json()) == {"error"}
+    assert set(response.json()["error"]) == {"code", "message"}
+    assert response.json()["error"]["code"] == code
+    assert response.headers["x-request-id"]
+    return str(response.json()["error"]["message"])
+
+
+@pytest.fixture(scope="module")
+def server(planted: Path) -> Server:
+    return Server(planted, keep_uncertain=10)
+
+
+@pytest.fixture(scope="module")
+def classifier(planted: Path) -> Classifier:
+    return Classifier.load(planted)
+
+
+def test_answers_are_the_classifiers_own(server: Server, classifier: Classifier) -> None:
+    answer = server.post("/v1/classify", {"texts": TEXTS, "probabilities": True, "top_k": 1}).json()
+    assert (answer["adapter"], answer["version"]) == ("news", classifier.card.weights_sha256[:12])
+    for one, own in zip(answer["results"], classifier(TEXTS), strict=True):
+        assert (one["label"], one["labels"], one["error"]) == (own.label, list(own.labels), None)
+        assert one["probability"] == pytest.approx(own.probability, abs=1e-6)  # batches differ, rounding does
+        assert one["probabilities"] == pytest.approx(own.probabilities, abs=1e-6)
+        assert one["top"] == [{"label": own.label, "probability": one["probability"]}]
+        assert not {"words", "abstained", "answer_set"} & set(one)
+    assert {one["label"] for one in answer["results"]} == {"World", "Sports"}  # not one label for all
+
+
+def test_one_text_and_a_blank_one_among_many(server: Server) -> None:
+    assert len(server.post("/v1/classify", {"text": TEXTS[0]}).json()["results"]) == 1
+    results = server.post("/v1/classify", {"texts": [TEXTS[0], "  \n", TEXTS[1]]}).json()["results"]
+    assert [one["error"] and one["error"]["code"] for one in results] == [None, "empty_text", None]
+    assert results[1]["label"] is None
+    assert server.post("/v1/classify", {"text": ""}).json()["results"][0]["error"]["code"] == "empty_text"
+
+
+def test_abstention_is_the_classifiers_own(server: Server, classifier: Classifier) -> None:
+    results = server.post("/v1/classify", {"texts": TEXTS, "abstain": 0.9}).json()["results"]
+    for one, own in zip(results, classifier(TEXTS, abstain=0.9), strict=True):
+        assert (one["label"], one["abstained"], one["answer_set"]) == (
+            own.label,
+            own.abstained,
+            list(own.answer_set or ()),
+        )
+    message = declared(server.post("/v1/classify", {"text": TEXTS[0], "abstain": 0.999}), 422, "bad_value")
+    assert "validation rows" in message
+
+
+def test_explanations_are_the_classifiers_own(server: Server, classifier: Classifier) -> None:
+    pytest.importorskip("captum")
+    from newslora.explanation.attributions import explain
+
+    words = server.post("/v1/classify", {"text": TEXTS[0], "explain": True}).json()["results"][0]["words"]
+    own = explain(classifier, TEXTS[0])
+    assert [(word["text"], word["start"], word["end"]) for word in words] == [
+        (w.text, w.start, w.end) for w in own.words
+    ]
+    assert [word["score"] for word in words] == pytest.approx([word.score for word in own.words], abs=1e-4)
+    assert max(words, key=lambda word: word["score"])["text"] == "treaty"
+    declared(server.post("/v1/classify", {"texts": ["a"] * 5, "explain": True}), 422, "too_many_to_explain")
+
+
+def test_without_captum_explaining_says_which_extra(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "captum.attr", None)
+    message = declared(server.post("/v1/classify", {"text": TEXTS[0], "explain": True}), 501, "missing_extra")
+    assert "newslora[explain]" in message
+
+
+HOSTILE = {
+    "not UTF-8": b'{"text": "\xff\xfe"}',
+    "a lone surrogate": b'{"text": "\\ud800 border"}',
+    "NUL": b'{"text": "a\\u0000b"}',
+    "a giant number": b'{"text": "a", "top_k": ' + b"9" * 5000 + b"}",
+    "a float beyond": b'{"text": "a", "timeout": 1e999}',
+    "NaN": b'{"text": "a", "timeout": NaN}',
+    "nested deeply": b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "the same key twice": b'{"text": "a", "text": "b"}',
+    "cut short": b'{"text": "a"',
+    "no object": b'["a"]',
+    "nothing": b"",
+    "null": b"null",
+    "a misspelt option": b'{"text": "a", "topk": 2}',
+    "a number for a text": b'{"text": 5}',
+    "a text for a number": b'{"text": "a", "top_k": "2"}',
+    "true for a number": b'{"text": "a", "top_k": true}',
+    "text and texts": b'{"text": "a", "texts": ["b"]}',
+    "neither": b"{}",
+    "no texts": b'{"texts": []}',
+    "a name with a path in it": b'{"text": "a", "adapter": "../news"}',
+    "a byte order mark": b'\xef\xbb\xbf{"text": "a"}',
+    "top_k of nothing": b'{"text": "a", "top_k": 0}',
+    "a negative timeout": b'{"text": "a", "timeout": -1}',
+    "a timeout beyond": b'{"text": "a", "timeout": 1e6}',
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_bodies_are_refused_in_the_declared_form(server: Server, body: bytes) -> None:
+    response = server.send("/v1/classify", body)
+    assert response.status_code == 422, response.text
+    assert set(response.json()["error"]) == {"code", "message"}
+    assert response.json()["error"]["message"].endswith(".") or "/docs" in response.json()["error"]["message"]
+
+
+def test_another_content_type_is_refused(server: Server) -> None:  # or any page could post here without asking
+    message = declared(server.send("/v1/classify", b'{"text": "a"}', "text/plain"), 422, "bad_request")
+    assert "application/json" in message
+    declared(server.send("/v1/classify/stream", b'{"text": "a"}', "text/plain"), 422, "bad_request")
+
+
+def test_limits_are_told_with_what_is_allowed(planted: Path) -> None:
+    server = Server(planted, max_texts=2, max_characters=50, body_bytes=2000, stream_rows=2)
+    assert "3 texts, and 2" in declared(server.post("/v1/classify", {"texts": TEXTS}), 413, "too_many_texts")
+    assert "51 characters, and 50" in declared(server.post("/v1/classify", {"text": "a" * 51}), 413, "text_too_long")
+    assert "2,000 bytes" in declared(server.send("/v1/classify", b'{"text": "' + b"a" * 3000), 413, "body_too_large")
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(30):
+            yield b" " * 100
+
+    response = server.ask(lambda client: client.post("/v1/classify", content=chunks(), headers=JSON))
+    declared(response, 413, "body_too_large")
+    assert response.headers["connection"] == "close"
+    assert server.post("/v1/classify", {"text": TEXTS[0]}).status_code == 200
+
+
+JSON = {"Content-Type": "application/json"}
+LINES = {"Content-Type": "application/x-ndjson"}
+
+
+def test_unknown_places_methods_and_adapters(server: Server) -> None:
+    declared(server.get("/nowhere"), 404, "not_found")
+    declared(server.get("/page/../app.py"), 404, "not_found")
+    declared(server.get("/v1/classify"), 405, "method_not_allowed")
+    assert "news" in declared(server.post("/v1/classify", {"text": "a", "adapter": "newz"}), 404, "unknown_adapter")
+
+
+def test_overload_lateness_and_faults(planted: Path) -> None:
+    server = Server(planted)
+    server.service.error = OverloadedError("The queue is full.", 2.4)
+    response = server.post("/v1/classify", {"text": "a"})
+    declared(response, 503, "overloaded")
+    assert response.headers["retry-after"] == "3"
+    server.service.error = RuntimeError("secret words of a text")
+    assert "secret" not in declared(server.post("/v1/classify", {"text": "a"}), 500, "internal")
+    assert "secret" not in server.logged.getvalue()
+    assert "RuntimeError" in server.logged.getvalue()
+    server.service.error = None
+    server.service.seconds = 5
+    began = time.monotonic()
+    declared(server.post("/v1/classify", {"text": "a", "timeout": 0.05}), 504, "deadline")
+    assert time.monotonic() - began < 2
+
+
+def test_keys_scopes_and_rates(planted: Path, tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    reader, scraper = add_key(path, "reader", ["classify"]), add_key(path, "scraper", ["metrics"])
+    server = Server(planted, keys=path, rate_requests=4, rate_rows=300)
+    response = server.post("/v1/classify", {"text": TEXTS[0]})
+    declared(response, 401, "no_key")
+    assert response.headers["www-authenticate"] == "Bearer"
+    declared(server.post("/v1/classify", {"text": TEXTS[0]}, key="nl_wrong"), 401, "no_key")
+    assert "metrics" in declared(server.post("/v1/classify", {"text": TEXTS[0]}, key=scraper), 403, "wrong_scope")
+    declared(server.get("/metrics", reader), 403, "wrong_scope")
+    assert server.get("/metrics", scraper).status_code == 200
+    assert server.get("/health").status_code == server.get("/ready").status_code == 200
+    # the key is looked at before the body is
+    declared(server.send("/v1/classify", b"not json"), 401, "no_key")
+    assert server.post("/v1/classify", {"texts": TEXTS * 80}, key=reader).status_code == 200
+    response = server.post("/v1/classify", {"texts": TEXTS * 80}, key=reader)
+    assert "300 texts a minute" in declared(response, 429, "rate_limited")
+    assert 1 <= int(response.headers["retry-after"]) <= 60
+    assert server.post("/v1/classify", {"texts": TEXTS}, key=reader).status_code == 200
+    assert server.post("/v1/classify", {"text": TEXTS[0]}, key=reader).status_code in (200, 429)
+    assert "4 requests a minute" in declared(
+        server.post("/v1/classify", {"text": "a"}, key=reader), 429, "rate_limited"
+    )
+    logged = server.logged.getvalue()
+    assert '"key": "reader"' in logged
+    assert reader not in logged
+    assert TEXTS[0] not in logged
+
+
+def test_hosts_origins_and_headers(planted: Path) -> None:
+    server = Server(planted, cors_origins=("https://desk.example.org",))
+    declared(server.get("/health", headers={"Host": "attacker.example"}), 400, "wrong_host")
+    for host in ("localhost:8080", "127.0.0.1", "[::1]:9"):
+        assert server.get("/health", headers={"Host": host}).status_code == 200
+    response = server.get("/health", headers={"Origin": "https://desk.example.org", "X-Request-ID": "mine-1"})
+    assert response.headers["access-control-allow-origin"] == "https://desk.example.org"
+    assert response.headers["x-request-id"] == "mine-1"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert (
+        "access-control-allow-origin" not in server.get("/health", headers={"Origin": "https://else.example"}).headers
+    )
+    plain = Server(planted)
+    assert (
+        "access-control-allow-origin"
+        not in plain.get("/health", headers={"Origin": "https://desk.example.org"}).headers
+    )
+    assert plain.get("/health", headers={"X-Request-ID": "a b\tc"}).headers["x-request-id"] != "a b\tc"
+    named = Server(planted, allowed_hosts=("*.example.org",))
+    assert named.get("/health", headers={"Host": "api.example.org"}).status_code == 200
+    declared(named.get("/health"), 400, "wrong_host")
+
+
+def test_stream_answers_in_order_with_ids_and_errors_in_their_place(server: Server, classifier: Classifier) -> None:
+    lines = [
+        json.dumps({"text": TEXTS[0], "id": "a"}),
+        "",
+        '{"text": "x", "id": 7, "id": 8}',
+        "nonsense",
+        json.dumps({"text": " ", "id": 3}),
+        json.dumps({"texts": "wrong", "id": 4}),
+        json.dumps({"text": TEXTS[1]}),
+    ]
+    response = server.send("/v1/classify/stream?probabilities=true", "\n".join(lines), "application/x-ndjson")
+    answers = [json.loads(line) for line in response.text.splitlines()]
+    assert [one["id"] for one in answers] == ["a", None, None, 3, 4, None]
+    codes = [one["error"] and one["error"]["code"] for one in answers]
+    assert codes == [None, "bad_json", "bad_json", "empty_text", "bad_request", None]
+    own = classifier([TEXTS[0], TEXTS[1]])
+    assert [answers[0]["label"], answers[-1]["label"]] == [one.label for one in own]
+    assert answers[0]["probabilities"] == pytest.approx(own[0].probabilities, abs=1e-6)
+    assert answers[0]["version"] == classifier.card.weights_sha256[:12]
+
+
+def test_stream_holds_lines_to_their_limit_and_goes_on(planted: Path) -> None:
+    server = Server(planted, body_bytes=2000, max_characters=500)
+    body = b'{"text": "' + b"a" * 5000 + b'"}\n' + json.dumps({"text": TEXTS[0], "id": 1}).encode()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 700):
+            yield body[start : start + 700]
+
+    response = server.ask(lambda client: client.post("/v1/classify/stream", content=pieces(), headers=LINES))
+    first, second = (json.loads(line) for line in response.text.splitlines())
+    assert first["error"]["code"] == "line_too_long"
+    assert (second["id"], second["error"]) == (1, None)
+    declared(server.send("/v1/classify/stream?adapter=gone", b"", "application/x-ndjson"), 404, "unknown_adapter")
+
+
+def test_stream_waits_where_the_queue_is_full(planted: Path) -> None:
+    server = Server(planted)
+    server.service.error = OverloadedError("The queue is full.")
+
+    async def talk(client: httpx.AsyncClient) -> httpx.Response:
+        asking = asyncio.create_task(client.post("/v1/classify/stream", content=b'{"text": "treaty"}\n', headers=LINES))
+        while len(server.service.asked) < 2:
+            await asyncio.sleep(0.01)
+        server.service.error = None
+        return await asking
+
+    assert json.loads(server.ask(talk).text)["error"] is None
+
+
+def test_adapters_come_change_and_go_while_requests_run(planted: Path, tmp_path: Path) -> None:
+    import shutil
+
+    root = tmp_path / "adapters"
+    shutil.copytree(planted, root / "two")
+    (root / "hollow").mkdir()
+    (root / "out").symlink_to(planted)
+    server = Server(planted, adapters_root=root)
+
+    async def put(client: httpx.AsyncClient, name: str, folder: str) -> httpx.Response:
+        return await client.put(f"/v1/adapters/{name}", json={"folder": folder})
+
+    async def talk(client: httpx.AsyncClient) -> None:
+        assert (await put(client, "two", "two")).status_code == 201
+        listed = (await client.get("/v1/adapters")).json()["adapters"]
+        assert [(one["name"], one["default"]) for one in listed] == [("news", True), ("two", False)]
+        for outside in ("..", "/etc", "out", "two/../../x", "a" * 3000):
+            declared(await put(client, "x", outside), 403, "outside_root")
+        declared(await put(client, "x", "none"), 404, "no_folder")
+        declared(await put(client, "two", "hollow"), 422, "adapter_refused")
+        versions = {(await client.get("/v1/adapters")).json()["adapters"][1]["version"]}
+        answers = [client.post("/v1/classify", json={"text": "treaty", "adapter": "two"}) for _ in range(20)]
+        swaps = [put(client, "two", "two") for _ in range(3)]
+        done = await asyncio.gather(*answers, *swaps)
+        assert all(one.status_code == 200 for one in done)
+        assert {one.json()["version"] for one in done[:20]} == versions
+        assert (await client.delete("/v1/adapters/two")).json() == {"removed": "two"}
+        declared(await client.post("/v1/classify", json={"text": "treaty", "adapter": "two"}), 404, "unknown_adapter")
+        declared(await client.delete("/v1/adapters/two"), 404, "unknown_adapter")
+
+    server.ask(talk)
+    fixed = Server(planted)
+    declared(fixed.ask(lambda client: client.delete("/v1/adapters/news")), 403, "adapters_fixed")
+    declared(fixed.ask(lambda client: put(client, "x", "two")), 403, "adapters_fixed")
+
+
+def test_each_answer_is_of_the_version_it_names(
+    planted: Path, tmp_path: Path, make_adapter: Callable[..., Path]
+) -> None:
+    folders = [make_adapter(tmp_path / str(seed), seed=seed) for seed in (1, 2)]
+    own = {one.card.weights_sha256[:12]: one(TEXTS[0]) for one in map(Classifier.load, folders)}
+    assert len({one.probability for one in own.values()}) == 2
+    server = Server(planted, adapters_root=tmp_path)
+    seen: set[str] = set()
+
+    async def talk(client: httpx.AsyncClient) -> None:
+        async def ask() -> None:
+            for _ in range(30):
+                answer = (await client.post("/v1/classify", json={"texts": TEXTS, "adapter": "x"})).json()
+                seen.add(answer["version"])
+                expected = own[answer["version"]].probability
+                assert answer["results"][0]["probability"] == pytest.approx(expected, abs=1e-6)
+
+        async def swap() -> None:
+            for number in range(8):
+                assert (await client.put("/v1/adapters/x", json={"folder": str(number % 2 + 1)})).status_code == 200
+                await asyncio.sleep(0.01)
+
+        assert (await client.put("/v1/adapters/x", json={"folder": "1"})).status_code == 201
+        await asyncio.gather(swap(), *(ask() for _ in range(3)))
+
+    server.ask(talk)
+    assert seen == set(own)
+
+
+def unreachable(given: object) -> None:
+    raise StorageError("The database postgresql://db.internal/x cannot be used: no route to host")
+
+
+def test_corrections_are_kept_checked_and_listed(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys.json"
+    desk, admin = add_key(path, "desk", ["classify", "feedback"]), add_key(path, "boss", ["admin"])
+    server = Server(planted, keys=path, feedback=f"sqlite:///{tmp_path}/corrections.db", keep_uncertain=5)
+    server.post("/v1/classify", {"texts": TEXTS[:2]}, key=desk)
+    assert len(server.get("/v1/uncertain", desk).json()["items"]) == 2
+    right = {"text": TEXTS[0], "label": "Sports", "predicted": "World", "probability": 0.9, "id": "mine"}
+    for _ in range(2):
+        assert server.post("/v1/feedback", right, key=desk).json() == {"id": "mine"}
+    declared(server.post("/v1/feedback", right | {"label": "World"}, key=desk), 409, "id_taken")
+    wrong = {"text": TEXTS[0], "label": "Sport"}
+    assert "'Sports'" in declared(server.post("/v1/feedback", wrong, key=desk), 422, "unknown_label")
+    declared(server.post("/v1/feedback", {"text": "a", "labels": ["World", "Sports"]}, key=desk), 422, "one_label")
+    declared(server.post("/v1/feedback", {"text": " ", "label": "World"}, key=desk), 422, "empty_text")
+    declared(
+        server.post("/v1/feedback", {"text": "a", "label": "World", "adapter": "x"}, key=desk), 404, "unknown_adapter"
+    )
+    declared(server.get("/v1/feedback", desk), 403, "wrong_scope")
+    (kept,) = server.get("/v1/feedback?limit=5", admin).json()["corrections"]
+    assert (kept["text"], kept["labels"], kept["predicted"], kept["key"]) == (TEXTS[0], ["Sports"], ["World"], "desk")
+    assert [item["text"] for item in server.get("/v1/uncertain", desk).json()["items"]] == [TEXTS[1]]  # one is done
+    assert server.get("/v1/status", desk).json()["adapters"]["news"]["corrections"] == 1
+    monkeypatch.setattr(server.context.feedback, "add", unreachable)
+    message = declared(server.post("/v1/feedback", right | {"id": "new"}, key=desk), 503, "storage")
+    assert "db.internal" not in message
+    assert "db.internal" in server.logged.getvalue()
+    server.context.close()
+    server.context.feedback = None
+    declared(server.post("/v1/feedback", right, key=desk), 501, "no_feedback")
+    lenient = Server(planted, feedback=f"sqlite:///{tmp_path}/other.db", new_labels=True)
+    assert lenient.post("/v1/feedback", {"text": "a", "label": "Weather"}).status_code == 200
+    lenient.context.close()
+
+
+def test_status_metrics_and_uncertain_count_what_was_answered(planted: Path, classifier: Classifier) -> None:
+    server = Server(planted, keep_uncertain=2)
+    server.post("/v1/classify", {"texts": TEXTS})
+    server.post("/v1/classify", {"text": TEXTS[0]})
+    server.get("/made/up")
+    status = server.get("/v1/status").json()
+    own = classifier(TEXTS)
+    since = status["adapters"]["news"]["since_start"]
+    assert since["texts"] == 4
+    assert since["labels"]["World"] + since["labels"]["Sports"] == 4
+    expected = (sum(one.probability for one in own) + own[0].probability) / 4
+    assert since["mean_confidence"] == pytest.approx(expected, abs=1e-6)
+    assert status["load"]["p50_ms"] > 0
+    assert status["adapters"]["news"]["drift"]["baseline"] == "validation rows"
+    items = server.get("/v1/uncertain").json()["items"]
+    sure = sorted(own, key=lambda one: one.probability)
+    assert [item["probability"] for item in items] == pytest.approx([one.probability for one in sure[:2]], abs=1e-6)
+    declared(server.get("/v1/uncertain?adapter=gone"), 404, "unknown_adapter")
+    text = server.get("/metrics").text
+    for line in (
+        f'newslora_texts_total{{adapter="news",label="{own[0].label}"}}',
+        'newslora_requests_total{method="POST",route="/v1/classify",status="200"} 2.0',
+        'newslora_requests_total{method="GET",route="other",status="404"} 1.0',
+        'newslora_adapter_info{adapter="news"',
+        'newslora_queue{what="rows_bound"} 2048.0',
+        'newslora_rejected_total{reason="not_found"} 1.0',
+    ):
+        assert line in text
+    assert "made" not in text
+    batches = {name: float(re.search(rf"^newslora_{name}_total (\S+)$", text, re.MULTILINE)[1]) for name in BATCHES}  # type: ignore[index]
+    assert batches["batch_texts"] == 4
+    assert 2 <= batches["batches"] <= 4
+    assert batches["batch_tokens"] > 4 * 2
+
+
+def test_ready_says_no_before_loading_and_while_draining(planted: Path) -> None:
+    server = Server(planted)
+    server.context.ready = False
+    declared(server.get("/ready"), 503, "loading")
+    server.context.ready = True
+    assert server.get("/ready").status_code == 200
+    server.context.draining = True
+    declared(server.get("/ready"), 503, "draining")
+    assert server.post("/v1/classify", {"text": "treaty"}).status_code == 200  # who asks now was sent before
+
+
+def test_health_tells_of_a_broken_worker(planted: Path) -> None:
+    server = Server(planted)
+    server.service.broken = ["The worker has ended."]
+    assert "worker" in declared(server.get("/health"), 503, "broken")
+
+
+def test_pages_hold_no_address_of_another_host(server: Server) -> None:
+    response = server.get("/docs")
+    assert response.status_code == 200
+    assert "/v1/classify/stream" in response.text
+    assert "https://" not in response.text.replace("https://desk.example.org", "")
+    assert "'unsafe-inline'" not in response.headers["content-security-policy"]
+    assert server.get("/docs.css").headers["content-type"].startswith("text/css")
+
+
+def test_spans_hold_no_texts(planted: Path) -> None:
+    pytest.importorskip("opentelemetry.instrumentation.fastapi")
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    from newslora.serving.tracing import trace, wanted
+
+    server = Server(planted)
+    assert not wanted(server.settings)
+    exporter = InMemorySpanExporter()
+    provider = trace(server.app, exporter)
+    server.post("/v1/classify", {"text": TEXTS[0]})
+    server.get("/health")
+    spans = exporter.get_finished_spans()
+    provider.shutdown()
+    assert [span.name for span in spans] == ["POST /v1/classify"]
+    assert TEXTS[0] not in spans[0].to_json()

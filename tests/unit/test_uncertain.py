@@ -1,0 +1,48 @@
+"""The least sure answers of the last hour."""
+
+from newslora.serving.uncertain import KEPT_SECONDS, UncertainItems
+
+
+def add(items: UncertainItems, text: str, sure: float, now: float, adapter: str = "news") -> None:
+    items.add(adapter, "v", text, "World", sure, {"World": sure, "Sports": 1 - sure}, now=now)
+
+
+def texts(items: UncertainItems, now: float, adapter: str | None = None) -> list[str]:
+    return [item.text for item in items.least_sure(adapter, 10, now)]
+
+
+def test_the_least_sure_stay_and_each_text_once() -> None:
+    items = UncertainItems(2)
+    for text, sure in (("a", 0.9), ("b", 0.7), ("c", 0.8), ("d", 0.95), ("b", 0.75)):
+        add(items, text, sure, now=100)
+    assert texts(items, 100) == ["b", "c"]
+    add(items, "x", 0.6, now=100, adapter="other")
+    assert texts(items, 100) == ["x", "b", "c"]
+    assert texts(items, 100, "news") == ["b", "c"]
+    items.corrected("news", "b")
+    assert texts(items, 100, "news") == ["c"]
+    items.forget("news")
+    assert texts(items, 100) == ["x"]
+
+
+def test_after_an_hour_a_surer_one_takes_its_place() -> None:
+    items = UncertainItems(1)
+    add(items, "old", 0.6, now=0)
+    add(items, "sure", 0.9, now=KEPT_SECONDS - 1)
+    assert texts(items, KEPT_SECONDS - 1) == ["old"]
+    assert texts(items, KEPT_SECONDS + 1) == []
+    add(items, "sure", 0.9, now=KEPT_SECONDS + 1)
+    assert texts(items, KEPT_SECONDS + 1) == ["sure"]
+
+
+def test_where_each_label_is_decided_by_itself_the_closest_call_counts() -> None:
+    items = UncertainItems(5)
+    items.add("topics", "v", "surely none", None, 0.01, {"x": 0.01, "y": 0.005}, several=True, now=0)
+    items.add("topics", "v", "a close call", "x", 0.99, {"x": 0.99, "y": 0.48}, several=True, now=0)
+    assert texts(items, 0) == ["a close call", "surely none"]
+
+
+def test_none_are_kept_where_none_are_wanted() -> None:
+    items = UncertainItems(0)
+    add(items, "a", 0.5, now=0)
+    assert texts(items, 0) == []
