@@ -43,7 +43,7 @@ let keyWanted = () => Promise.reject(new Problem(SENTENCES[401], 401));
 export function onKeyWanted(ask) { keyWanted = ask; }
 
 /**
- * The server's answer as JSON. `waiting(seconds, problem)` is told while a wait the server asked for is kept; a question
+ * The server's answer as JSON. `waiting(seconds, problem)` is told while a wait the server asked for is kept, and 0 at its end; a question
  * in the `background` never brings up the form for a key.
  */
 export async function ask(method, path, { body, signal, waiting, background } = {}) {
@@ -94,6 +94,7 @@ async function answered(method, path, body, type, signal, waiting, background = 
     if (problem.status === 401 && !background) await keyWanted(key() === null ? SENTENCES[401] : problem.message, signal);
     else if ((problem.status === 429 || problem.status === 503) && patient && waiting) {
       await wait(problem.retryAfter, signal, (left) => waiting(left, problem));
+      waiting(0, problem);
     } else throw problem;
   }
 }

@@ -44,6 +44,7 @@ export class Batch {
         breaks = this.done > before ? 1 : breaks + 1;
         if (!(error instanceof Problem) || error.status !== 0 || breaks > BREAKS) throw error;
         await wait(breaks, signal, (left) => waiting(left, error));
+        waiting(0, error);
       }
     }
   }

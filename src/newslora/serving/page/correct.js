@@ -65,13 +65,14 @@ export class Correction {
   async send(choice) {
     if (this.busy) return;
     this.busy = true;
-    this.#tell(`Sending ${named(choice)}\u2026`);
+    const sending = `Sending ${named(choice)}\u2026`;
+    this.#tell(sending);
     const { text, adapter, given, probability } = this.item;
     const body = { id: this.#id(choice), text, adapter, ...(Array.isArray(choice) ? { labels: choice } : { label: choice }) };
     if (given.length === 1) body.predicted = given[0];
     if (probability !== undefined) body.probability = probability;
     try {
-      const waiting = (left, problem) => this.#tell(`${problem.message} Trying again in ${left} s.`);
+      const waiting = (left, problem) => this.#tell(left ? `${problem.message} Trying again in ${left} s.` : sending);
       await ask("POST", "/v1/feedback", { body, waiting });
       const same = named(choice) === named(this.item.multi ? given : given[0] ?? "");
       this.#tell(same ? `Confirmed: ${named(choice)}.` : `Corrected to ${named(choice)}. Kept as feedback.`, "good");

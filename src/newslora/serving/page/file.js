@@ -49,6 +49,7 @@ export class FileView {
 
   #clear() {
     this.task.stop();
+    this.task.rest("");
     this.batch = undefined;
     find("file-plan").hidden = true;
     find("file-result").hidden = true;

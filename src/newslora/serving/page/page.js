@@ -32,7 +32,7 @@ class Adapters {
   }
 
   load() {
-    return this.task.run("Asking the server what it holds\u2026", async (signal, waiting) => {
+    return this.task.run("Asking the server\u2026", async (signal, waiting) => {
       find("adapter-facts").textContent = "";
       await this.refresh(signal, waiting);
     }, () => this.load());
@@ -107,32 +107,32 @@ function start() {
   });
   const triage = new Triage(adapters);
   const live = new Live();
-  const show = (moved) => {
-    const name = VIEWS.includes(location.hash.slice(1)) ? location.hash.slice(1) : VIEWS[0];
+  const show = (name, moved) => {
     for (const view of VIEWS) {
-      find(view).hidden = view !== name;
+      find(`view-${view}`).hidden = view !== name;
       const link = document.querySelector(`nav a[href="#${view}"]`);
       if (view === name) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
-    document.title = `${find(name).querySelector("h2").textContent} \u00b7 newslora`;
+    const title = find(`${name}-title`);
+    document.title = `${title.textContent} \u00b7 newslora`;
     live.show(name === "live");
     if (name === "triage" && !triage.items.length) triage.load();
-    if (moved) {
-      scrollTo(0, 0);
-      find(name).querySelector("h2").focus({ preventScroll: true });
-    }
+    if (!moved) return;
+    scrollTo(0, 0);
+    title.focus({ preventScroll: true });
   };
-  addEventListener("hashchange", () => show(true));
+  const asked = () => VIEWS.find((view) => location.hash === `#${view}`); // none where a link leads inside a view
+  addEventListener("hashchange", () => { if (asked()) show(asked(), true); });
   find("adapter").addEventListener("change", () => {
     single.again();
-    if (!find("triage").hidden) triage.load();
+    if (!find("view-triage").hidden) triage.load();
     else triage.items = [];
   });
   find("abstain").addEventListener("change", () => single.again());
   for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault()); // never leave the page for a file
   adapters.load();
-  show(false);
+  show(asked() ?? VIEWS[0], false);
 }
 
 start();

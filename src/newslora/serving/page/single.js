@@ -33,7 +33,7 @@ export class Single {
   }
 
   /** The same texts again, as after another adapter was chosen. */
-  again() { if (this.texts && !find("headline").hidden) this.ask(this.texts); }
+  again() { if (this.texts && !find("view-headline").hidden) this.ask(this.texts); }
 
   async ask(texts) {
     this.texts = texts;
@@ -80,7 +80,7 @@ export class Single {
     const label = one.result.label ?? likeliest(one.result.probabilities);
     const told = make("p.told", {}); // keeps room for what comes, so that nothing moves
     one.why.replaceChildren(legend(label), told);
-    await this.task.run("Looking for the words that decided\u2026", async (signal, waiting) => {
+    await this.task.run("Weighing the words\u2026", async (signal, waiting) => {
       const body = { texts: [one.text], explain: true, ...options };
       const explained = await ask("POST", "/v1/classify", { body, signal, waiting });
       if (explained.version !== version) throw new Problem("The adapter was replaced meanwhile: classify again.");
@@ -101,7 +101,7 @@ export class Single {
   }
 
   #pressed(event) {
-    if (find("headline").hidden || inField(event)) return;
+    if (find("view-headline").hidden || inField(event)) return;
     const held = this.answers.find((one) => one.node.contains(document.activeElement));
     const one = held ?? (this.answers.length === 1 ? this.answers[0] : undefined);
     if (one?.correction?.press(event.key)) event.preventDefault();

@@ -44,8 +44,8 @@ export class Task {
     const say = (words) => { if (current()) { waits = false; this.say(words); } };
     const waiting = (left, problem) => {
       if (!current()) return;
-      waits = true;
-      this.say(`${problem.message} Trying again in ${counted(left, "second")}.`, "busy");
+      waits = left > 0;
+      this.say(left === 0 ? label : `${problem.message} Trying again in ${counted(left, "second")}.`);
     };
     try {
       const found = await work(mine.signal, waiting, say);

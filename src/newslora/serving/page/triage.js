@@ -80,7 +80,7 @@ export class Triage {
   }
 
   #pressed(event) {
-    if (find("triage").hidden || inField(event)) return;
+    if (find("view-triage").hidden || inField(event)) return;
     const item = this.items[this.at];
     if (event.key === "j") this.#go(document.activeElement === item?.node || this.at > 0 ? this.at + 1 : 0);
     else if (event.key === "k") this.#go(this.at - 1);

@@ -1,0 +1,359 @@
+"""The server's page in a real browser: a headline and its answer, corrections, keys, errors, slow answers, and who can read it."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest_plugins = ["page_visit"]
+Visiting = Callable[..., Any]
+
+VIEWS = {"headline": ".answer .for3", "file": "#rows-body tr", "triage": "#triage-list li", "live": ".figures dd"}
+FILE = "title,description\r\n" + "".join(f'"Oil, {n}","long {"word" * 30}"\r\n' for n in range(60))
+
+
+def fill(one: Any, view: str) -> None:
+    """Bring a view to where it shows something."""
+    one.open(view)
+    if view == "headline":
+        one.classify(one.place.sure[one.place.labels[1]])
+    elif view == "file":
+        one.choose_file("news.csv", FILE)
+        one.page.click("#file-start")
+        one.see("#file-numbers", "60 of 60 rows")
+    one.see(VIEWS[view])
+
+
+@pytest.mark.parametrize(("size", "colours"), [("phone", "dark"), ("desktop", "light"), ("zoomed", "light")])
+def test_every_view_fits_stands_alone_and_can_be_read(visit: Visiting, size: str, colours: str) -> None:
+    # a desktop zoomed to 200 % has half as many CSS pixels
+    zoomed = {"viewport": {"width": 640, "height": 450}, "device_scale_factor": 2}
+    one = visit(colours=colours, **zoomed) if size == "zoomed" else visit(size, colours)
+    width = one.page.viewport_size["width"]
+    for view in VIEWS:
+        fill(one, view)
+        assert one.page.evaluate("document.documentElement.scrollWidth") <= width  # no sideways scrolling
+        outside = "[...document.querySelectorAll('body *')].filter(one => one.checkVisibility() && "
+        outside += f"one.getBoundingClientRect().right > {width}).map(one => one.outerHTML.slice(0, 80))"
+        assert one.page.evaluate(outside) == []
+        assert one.page.evaluate(FAINT) == []
+    assert one.complaints == []  # a breach of the security policy would stand here
+    assert [each.url for each in one.requests if not each.url.startswith(one.place.url)] == []
+    policy = one.page.request.get(one.place.url).headers["content-security-policy"]
+    assert "'self'" in policy
+    assert "unsafe" not in policy
+
+
+# texts that stand out less than WCAG 2.1, level AA, asks for: 4.5, or 3 where they are large
+FAINT = """(() => {
+    const light = colour => { const parts = colour.match(/[\\d.]+/g).slice(0, 3).map(part => {
+        const share = part / 255; return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4 });
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2] };
+    const own = one => [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+    const faint = [];
+    for (const one of document.querySelectorAll('body *')) {
+        if (!own(one) || !one.checkVisibility({opacityProperty: true}) || one.matches(':disabled, .hidden, option, noscript')) continue;
+        let ground = one;
+        while (ground && getComputedStyle(ground).backgroundColor === 'rgba(0, 0, 0, 0)') ground = ground.parentElement;
+        const style = getComputedStyle(one);
+        const [a, b] = [light(style.color), light(getComputedStyle(ground ?? document.body).backgroundColor)];
+        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (ratio < (parseFloat(style.fontSize) >= 24 ? 3 : 4.5)) faint.push([one.outerHTML.slice(0, 80), ratio]);
+    }
+    return faint })()"""
+
+
+def test_the_colours_are_those_of_the_reports() -> None:
+    import newslora
+
+    package = Path(newslora.__file__).parent
+    mine = (package / "serving/page/page.css").read_text(encoding="utf-8")
+    theirs = "".join((package / "report" / name).read_text(encoding="utf-8") for name in ("style.css", "marks.html"))
+    screen = theirs.partition("@media print")[0] + theirs.partition("{% macro colours")[2]
+    shared = set(re.findall(r"--(\w+): (#\w+)", screen))
+    assert len(shared) > 25
+    assert shared <= set(re.findall(r"--(\w+): (#\w+)", mine))
+
+
+def test_a_headline_gets_section_sureness_probabilities_and_words(visit: Visiting) -> None:
+    one = visit().open()
+    label = one.place.labels[1]
+    text = one.place.sure[label]
+    one.classify(text)
+    one.see(".answer h3", label)
+    one.see(".sure", re.compile(r"^Of 100 answers as sure as this, (about \d+|more than 99) are right\.$"))
+    shares = one.count(".bars .n", len(one.place.labels)).all_inner_texts()
+    assert sum(float(re.sub(r"[^\d.]", "", share)) for share in shares) == pytest.approx(100, abs=0.5)
+    assert one.page.locator(".bars .name").first.inner_text() == label  # likeliest first
+    marked = one.see(".answer > .marked span[class^=for]").all_inner_texts()
+    assert marked
+    assert set(marked) <= set(text.split())
+    one.see(".told", f"For {label}: “")
+    assert one.page.locator(".answer > .marked").inner_text() == text
+    assert re.match(rf"speaks for {label}: \+\d", one.page.locator(".answer > .marked span[class^=for]").first.get_attribute("title"))
+    one.see(".answer .made", re.compile(rf"Answered by {one.place.adapter}, version [0-9a-f]{{12}}"))
+    one.hear(re.compile(rf"^{label}\. Of 100 answers"))  # a screen reader is told
+    # marks tell the sides apart without colour
+    style = "[...document.querySelectorAll('.legend span span')].map(one => getComputedStyle(one).textDecorationStyle)"
+    assert one.page.evaluate(style) == ["solid", "dotted"]
+    # the answer was asked for first, the words after it
+    assert [body.get("explain", False) for body in one.bodies("/v1/classify")] == [False, True]
+
+
+def test_several_lines_get_an_answer_each_and_very_many_become_a_file(visit: Visiting) -> None:
+    one = visit().open()
+    texts = list(one.place.sure.values())
+    one.classify("\n\n".join(texts) + "\n")
+    assert one.count(".answer h3", len(texts)).all_inner_texts() == list(one.place.sure)
+    one.page.locator(".answer").nth(1).get_by_text("Which words decided?").click()
+    one.see(".answer:has(.told) h3", one.place.labels[1])
+    one.classify("\n".join(texts * 10))
+    one.see("#file-name", f"{10 * len(texts)} pasted lines")
+    one.page.click("#file-start")
+    one.see("#file-numbers", f"{10 * len(texts)} of {10 * len(texts)} rows")
+
+
+def test_unsure_texts_stay_undecided_where_that_is_asked_for(visit: Visiting) -> None:
+    one = visit().open()
+    one.classify(one.place.unsure)
+    one.see(".answer h3")
+    one.page.select_option("#abstain", "0.99")  # asks again by itself
+    one.see(".answer h3", "Undecided")
+    one.see(".answer", "To be right 99\u00a0% of the time, it would have to name")
+    one.see(".sure", "If it had to choose: of 100 answers")
+    assert one.bodies("/v1/classify")[-1]["abstain"] == 0.99
+
+
+def test_adapters_are_switched_and_each_says_what_its_numbers_mean(visit: Visiting) -> None:
+    one = visit().open()
+    one.classify(one.place.unsure)
+    one.see(".answer .made", one.place.adapter)
+    one.page.select_option("#adapter", one.place.other)
+    one.see(".answer .made", one.place.other)
+    one.see(".sure", "This adapter is not calibrated")
+    one.page.select_option("#adapter", one.place.several)
+    one.see(".answer .made", one.place.several)
+    assert " and " in one.see(".answer h3").inner_text()
+    assert one.page.is_disabled("#abstain")
+    assert {body["adapter"] for body in one.bodies("/v1/classify")} == {one.place.adapter, one.place.other, one.place.several}
+
+
+def test_a_wrong_answer_is_corrected_by_a_click_or_a_key(visit: Visiting) -> None:
+    one = visit().open()
+    label, right, next_one = one.place.labels[1], one.place.labels[0], one.place.labels[2]
+    text = one.place.sure[label]
+    one.classify(text)
+    one.see(".answer h3", label)
+    one.refuse("/v1/feedback", 501, "This server keeps no corrections.", times=1)
+    one.press(right)
+    one.see(".state", "Not sent. This server cannot do that. This server keeps no corrections.")
+    one.press(right)
+    one.see(".state", f"Corrected to {right}. Kept as feedback.")
+    one.see(".answer h3", f"{label} → {right}")
+    one.page.keyboard.press("3")  # the box does not have the focus now
+    one.see(".answer h3", f"{label} → {next_one}")
+    sent = one.bodies("/v1/feedback")
+    assert [body["label"] for body in sent] == [right, right, next_one]
+    assert sent[0]["id"] == sent[1]["id"] != sent[2]["id"]  # the same choice twice is kept once
+    assert sent[0] | {"id": ""} == {
+        "id": "", "text": text, "adapter": one.place.adapter, "label": right, "predicted": label,
+        "probability": sent[0]["probability"],
+    }  # fmt: skip
+    one.page.focus("#headline-text")
+    one.page.keyboard.press("1")  # a digit in the box is text
+    assert len(one.bodies("/v1/feedback")) == 3
+    one.page.keyboard.press("Escape")
+    one.page.keyboard.press("2")
+    one.see(".state", f"Confirmed: {label}.")
+
+
+def test_several_labels_are_corrected_together(visit: Visiting) -> None:
+    one = visit().open()
+    one.page.select_option("#adapter", one.place.several)
+    one.classify(one.place.unsure)
+    one.see(".answer h3")
+    one.page.keyboard.press("Escape")
+    one.page.keyboard.press("1")
+    one.page.keyboard.press("Enter")
+    one.see(".state", "Corrected to")
+    (sent,) = one.bodies("/v1/feedback")
+    assert one.place.labels[0] in sent["labels"]
+    assert len(sent["labels"]) == 3
+
+
+def test_markup_in_a_text_stays_text_and_places_count_characters(visit: Visiting) -> None:
+    one = visit().open()
+    label = one.place.labels[1]
+    text = f'<img src=x onerror="window.hit=1"><b>\U0001f600</b> {one.place.sure[label]} <script>window.hit=1</script>'
+    one.classify(text)
+    one.see(".told", "For")
+    assert one.page.locator(".answer > .marked").inner_text() == text
+    marked = one.page.locator(".answer > .marked span[class^=for]").all_inner_texts()
+    assert set(marked) <= set(one.place.sure[label].split())  # not shifted by the emoji, which is two UTF-16 units
+    one.page.goto(f"{one.place.url}/#file")
+    one.choose_file("<b>x.csv", f'text,<i>other\r\n"{text.replace(chr(34), chr(34) * 2)}",1\r\n')
+    one.see("#file-name", "<b>x.csv: 1 row")
+    one.see("#file-examples", text)
+    one.page.click("#file-start")
+    one.see("#rows-body", text)
+    assert one.page.evaluate("window.hit") is None
+    assert one.page.locator("main img, main b, main i, main script").count() == 0
+    assert one.complaints == []
+
+
+def test_errors_are_sentences_and_trying_again_goes_on(visit: Visiting) -> None:
+    one = visit().open()
+    leads = {
+        403: "This key may not do that.", 413: "This is more than the server takes at once.",
+        422: "The server cannot use this request.", 500: "The server failed at this request.",
+        503: "The server is not ready: it is starting, stopping or has too much to do.",
+        504: "The answer took longer than the server allows.", 418: "The server answered with status 418.",
+    }  # fmt: skip
+    one.page.fill("#headline-text", one.place.unsure)
+    for status, lead in leads.items():
+        one.refuse("/v1/classify", status, f"It said {status}.", times=1)
+        one.page.press("#headline-text", "Enter")
+        one.see("#headline-status[data-kind=error]", f"{lead} It said {status}.")
+        one.hear(f"{lead} It said {status}.")
+    one.press("Try again")
+    one.see(".answer h3")
+
+
+def test_no_network_and_answers_of_a_proxy_are_told(visit: Visiting) -> None:
+    one = visit()
+    one.page.route("**/v1/adapters", lambda route: route.abort(), times=1)
+    one.open(ready=False)
+    one.see("#adapter-status", "The server cannot be reached.")
+    one.press("Try again")
+    one.see("#adapter-facts", one.place.labels[0])
+    one.page.route("**/v1/classify", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"), times=1)
+    one.classify(one.place.unsure)
+    one.see("#headline-status", "The server answered with status 502.")
+    one.page.route("**/v1/classify", lambda route: route.fulfill(status=200, body="<h1>Login</h1>"), times=1)
+    one.press("Try again")
+    one.see("#headline-status", "The server's answer could not be read.")
+
+
+def test_too_many_requests_wait_as_long_as_the_server_says(visit: Visiting) -> None:
+    one = visit().open()
+    one.refuse("/v1/classify", 429, "Come again.", times=1, **{"Retry-After": "1"})
+    one.classify(one.place.unsure)
+    one.see("#headline-status", "That was too many requests for now. Come again. Trying again in 1 second.")
+    one.see(".answer h3")
+    one.refuse("/v1/classify", 503, "The queue is full.", times=1, **{"Retry-After": "900"})  # nobody waits so long
+    one.classify(one.place.unsure)
+    one.see("#headline-status[data-kind=error]", "The queue is full.")
+
+
+def test_a_key_is_asked_for_kept_for_the_tab_and_used(visit: Visiting) -> None:
+    one = visit()
+
+    def guard(route: Any) -> None:
+        if route.request.headers.get("authorization") == "Bearer right":
+            route.continue_()
+        else:
+            route.fulfill(status=401, json={"error": {"code": "no_key", "message": "Send a valid key."}})
+
+    one.page.route("**/v1/**", guard)
+    one.open(ready=False)
+    one.see("#key-form", "This server wants a key.")
+    assert one.page.evaluate("document.activeElement.id") == "key"
+    one.page.fill("#key", "wrong")
+    one.page.keyboard.press("Enter")
+    one.see("#key-form", "This server wants a key. Send a valid key.")
+    one.page.fill("#key", "right")
+    one.page.keyboard.press("Enter")
+    one.see("#adapter-facts", one.place.labels[0])  # what waited for the key went on
+    one.gone("#key-form")
+    assert one.page.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [1, 0, ""]
+    one.page.reload()
+    one.see("#adapter-facts", one.place.labels[0])
+    one.page.evaluate("sessionStorage.clear()")
+    one.page.reload()
+    one.press("Go on without")
+    one.see("#adapter-status", "This server wants a key, and none was given.")
+
+
+def test_slow_answers_show_that_something_happens_and_can_be_cancelled(visit: Visiting) -> None:
+    one = visit().open()
+    held = one.hold("/v1/classify")
+    one.classify(one.place.unsure)
+    one.see("#headline-status[aria-busy]", "Asking the server…")
+    one.see("#headline-status", re.compile("Asking the server… [23]\u00a0s"))
+    one.press("Cancel")
+    one.see("#headline-status", "Cancelled.")
+    assert len(held) == 1
+    one.press("Try again")
+    one.until(lambda: len(held) == 2)
+    held[1].continue_()
+    one.see(".answer h3")
+
+
+def test_a_newer_request_supersedes_an_older_one(visit: Visiting) -> None:
+    one = visit().open()
+    held = one.hold("/v1/classify")
+    first, second = one.place.labels[:2]
+    one.classify(one.place.sure[first])
+    one.until(lambda: len(held) == 1)
+    one.classify(one.place.sure[second])
+    one.until(lambda: len(held) == 2)
+    held[1].continue_()
+    one.see(".answer h3", second)
+    one.until(lambda: held[0].request.failure)  # the older one was given up, not left to answer late
+    assert one.count(".answer", 1).locator("h3").inner_text() == second
+
+
+def test_nothing_jumps_when_answers_come_late(visit: Visiting) -> None:
+    one = visit("phone")
+    one.page.add_init_script(
+        "window.jumps = []; new PerformanceObserver(list => window.jumps.push(...list.getEntries().map("
+        "one => [one.value, one.sources.map(source => [source.node?.nodeName, source.node?.id, source.node?.className])])))"
+        ".observe({type: 'layout-shift', buffered: true})"
+    )
+    held = one.hold("/v1/classify")
+    one.open()
+    one.classify(one.place.sure[one.place.labels[1]])
+    for many in (1, 2):  # the answer, then its words
+        one.until(lambda many=many: len(held) == many)
+        one.page.wait_for_timeout(550)  # what moves within half a second of a key press does not count
+        held[-1].continue_()
+    one.see(".told", "For")
+    one.page.wait_for_timeout(50)
+    jumps = one.page.evaluate("window.jumps")
+    assert sum(size for size, _ in jumps) < 0.005, jumps  # of the screen; up to 0.1 is what is called good
+
+
+def test_the_page_is_built_for_keyboards_and_screen_readers(visit: Visiting) -> None:
+    one = visit(reduced_motion="reduce").open()
+    for landmark in ("banner", "navigation", "main", "contentinfo"):
+        assert one.page.get_by_role(landmark).count() == 1
+    nameless = "[...document.querySelectorAll('input, select, textarea, progress')].filter(one => "
+    nameless += "!one.labels?.length && !one.ariaLabel).map(one => one.id)"
+    assert one.page.evaluate(nameless) == []
+    one.page.keyboard.press("Tab")
+    seen = []
+    for _ in range(9):
+        outline = "(style => [style.outlineStyle, parseFloat(style.outlineWidth)])(getComputedStyle(document.activeElement))"
+        assert one.page.evaluate(outline) == ["solid", 2]
+        seen.append(one.page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+        one.page.keyboard.press("Tab")
+    assert seen == ["To the content", "Headline", "File", "Triage", "Live", "adapter", "abstain", "headline-text", "Classify"]
+    held = one.hold("/v1/classify")
+    one.page.focus("#headline-text")
+    one.page.keyboard.type(one.place.unsure)
+    one.page.keyboard.press("Enter")
+    one.see("#headline-status[aria-busy]")
+    assert one.page.evaluate("getComputedStyle(document.querySelector('#headline-status .said'), '::before').animationName") == "none"
+    one.until(lambda: held)
+    held[0].continue_()
+    one.see(".answer h3")
+    one.page.keyboard.press("Escape")  # to the answer
+    assert one.page.evaluate("document.activeElement.className") == "answer"
+    one.page.focus("nav a:nth-child(3)")
+    one.page.keyboard.press("Enter")
+    one.see("#triage-title")
+    assert one.page.evaluate("document.activeElement.id") == "triage-title"
+    assert one.page.title() == "Look at unsure answers · newslora"
