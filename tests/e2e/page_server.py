@@ -135,7 +135,11 @@ def make_app() -> Any:
         async def lines_out() -> AsyncIterator[bytes]:
             for at in range(0, len(lines), 64):
                 told = [
-                    {"id": line["id"], **made, **answer(line["text"], name, None if abstain is None else float(abstain))}
+                    {
+                        "id": line["id"],
+                        **made,
+                        **answer(line["text"], name, None if abstain is None else float(abstain)),
+                    }
                     for line in lines[at : at + 64]
                 ]
                 yield "".join(json.dumps(one) + "\n" for one in told).encode()

@@ -1,4 +1,4 @@
-"""The server's page in a real browser: a headline and its answer, corrections, keys, errors, slow answers, and who can read it."""
+"""The server's page in a real browser: a headline and its answer, corrections, and who can read it."""
 
 import re
 from collections.abc import Callable
@@ -55,7 +55,8 @@ FAINT = """(() => {
     const own = one => [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim());
     const faint = [];
     for (const one of document.querySelectorAll('body *')) {
-        if (!own(one) || !one.checkVisibility({opacityProperty: true}) || one.matches(':disabled, .hidden, option, noscript')) continue;
+        if (!own(one) || one.matches(':disabled, .hidden, option, noscript')) continue;
+        if (!one.checkVisibility({opacityProperty: true})) continue;
         let ground = one;
         while (ground && getComputedStyle(ground).backgroundColor === 'rgba(0, 0, 0, 0)') ground = ground.parentElement;
         const style = getComputedStyle(one);
@@ -93,7 +94,10 @@ def test_a_headline_gets_section_sureness_probabilities_and_words(visit: Visitin
     assert set(marked) <= set(text.split())
     one.see(".told", f"For {label}: “")
     assert one.page.locator(".answer > .marked").inner_text() == text
-    assert re.match(rf"speaks for {label}: \+\d", one.page.locator(".answer > .marked span[class^=for]").first.get_attribute("title"))
+    assert re.match(
+        rf"speaks for {label}: \+\d",
+        one.page.locator(".answer > .marked span[class^=for]").first.get_attribute("title"),
+    )
     one.see(".answer .made", re.compile(rf"Answered by {one.place.adapter}, version [0-9a-f]{{12}}"))
     one.hear(re.compile(rf"^{label}\. Of 100 answers"))  # a screen reader is told
     # marks tell the sides apart without colour
@@ -138,7 +142,11 @@ def test_adapters_are_switched_and_each_says_what_its_numbers_mean(visit: Visiti
     one.see(".answer .made", one.place.several)
     assert " and " in one.see(".answer h3").inner_text()
     assert one.page.is_disabled("#abstain")
-    assert {body["adapter"] for body in one.bodies("/v1/classify")} == {one.place.adapter, one.place.other, one.place.several}
+    assert {body["adapter"] for body in one.bodies("/v1/classify")} == {
+        one.place.adapter,
+        one.place.other,
+        one.place.several,
+    }
 
 
 def test_a_wrong_answer_is_corrected_by_a_click_or_a_key(visit: Visiting) -> None:
@@ -336,17 +344,34 @@ def test_the_page_is_built_for_keyboards_and_screen_readers(visit: Visiting) -> 
     one.page.keyboard.press("Tab")
     seen = []
     for _ in range(9):
-        outline = "(style => [style.outlineStyle, parseFloat(style.outlineWidth)])(getComputedStyle(document.activeElement))"
+        outline = (
+            "(style => [style.outlineStyle, parseFloat(style.outlineWidth)])(getComputedStyle(document.activeElement))"
+        )
         assert one.page.evaluate(outline) == ["solid", 2]
         seen.append(one.page.evaluate("document.activeElement.id || document.activeElement.textContent"))
         one.page.keyboard.press("Tab")
-    assert seen == ["To the content", "Headline", "File", "Triage", "Live", "adapter", "abstain", "headline-text", "Classify"]
+    assert seen == [
+        "To the content",
+        "Headline",
+        "File",
+        "Triage",
+        "Live",
+        "adapter",
+        "abstain",
+        "headline-text",
+        "Classify",
+    ]
     held = one.hold("/v1/classify")
     one.page.focus("#headline-text")
     one.page.keyboard.type(one.place.unsure)
     one.page.keyboard.press("Enter")
     one.see("#headline-status[aria-busy]")
-    assert one.page.evaluate("getComputedStyle(document.querySelector('#headline-status .said'), '::before').animationName") == "none"
+    assert (
+        one.page.evaluate(
+            "getComputedStyle(document.querySelector('#headline-status .said'), '::before').animationName"
+        )
+        == "none"
+    )
     one.until(lambda: held)
     held[0].continue_()
     one.see(".answer h3")
