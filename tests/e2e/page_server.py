@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,20 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "desk": {"version": "0123456789ab", "multi_label": False, "calibrated": False, "default": False},
     "topics": {"version": "feedc0ffee00", "multi_label": True, "calibrated": False, "default": False},
 }
+
+
+@dataclass(frozen=True)
+class Place:
+    """A server that is up, and what its adapters make of some texts."""
+
+    url: str
+    labels: list[str]
+    sure: dict[str, str]  # label -> a text of two words or more that the first adapter is sure to belong to it
+    unsure: str  # undecided at `level`
+    level: str = "0.99"  # of those the page offers
+    adapter: str = "news"  # calibrated, the default
+    other: str = "desk"  # of the same labels, not calibrated
+    several: str | None = "topics"  # gives any number of labels, two to `unsure`; None: there is no such adapter
 
 
 def probabilities(text: str, several: bool) -> dict[str, float]:
@@ -64,7 +79,7 @@ def _score(word: str, label: str) -> float:
 STATUS: dict[str, Any] = {
     "server": {"ready": True, "feedback": True, "keep_uncertain": 200, "explain_texts": 4, "max_texts": 256},
     "load": {"requests_per_second": 3.4, "texts_per_second": 41.2, "p50_ms": 22.4, "p99_ms": 81.0, "requests_active": 1},
-    "queue": {"rows": 12.0, "tokens": 700.0, "max_rows": 1024.0, "max_tokens": 65536.0},
+    "queue": {"rows": 12.0, "tokens": 700.0, "rows_bound": 1024.0, "tokens_bound": 65536.0},
     "adapters": {
         "news": {
             "version": "abc123def456", "corrections": 3,
@@ -179,7 +194,7 @@ def serving(app: Any) -> Iterator[str]:
     """The address of an ASGI application, served by a thread on a free port of this machine."""
     import uvicorn
 
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off", ws="none"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -1,4 +1,4 @@
-"""Fixtures of the page's browser tests: a browser, a server to visit, and a visit that notes what the page asks and complains of.
+"""Fixtures of the page's browser tests: a browser, a server, and visits that note what the page asks and complains of.
 
 Test files take them by `pytest_plugins = ["page_visit"]`. To run them against another server, change `place`.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from page_server import make_app, serving
+from page_server import Place, make_app, serving
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
@@ -18,19 +18,6 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 QUIET += ["--disable-component-update", "--disable-sync"]
 SIZES = {"phone": {"width": 390, "height": 844}, "desktop": {"width": 1280, "height": 900}}
 PATIENCE = 10_000  # milliseconds until something that should be seen is missed: the machine may be busy
-
-
-@dataclass(frozen=True)
-class Place:
-    """A server that is up, and what its adapters make of some texts."""
-
-    url: str
-    labels: list[str]
-    sure: dict[str, str]  # label -> a text of two words or more that the first adapter is sure to belong to it
-    unsure: str  # undecided at the level 0.99
-    adapter: str = "news"  # calibrated, the default
-    other: str = "desk"  # of the same labels, not calibrated
-    several: str = "topics"  # gives any number of labels, two to `unsure`
 
 
 @pytest.fixture(scope="session")

@@ -174,7 +174,8 @@ INSTANT = """label => {
         .map(line => `{"id":${JSON.parse(line).id},${answer.slice(1)}\\n`).join('')) : fetched(path, asked) }"""
 # the longest time in which nothing else could run: no key press, no scrolling
 WATCH = """() => { window.longest = 0; let last = performance.now();
-    setInterval(() => { const now = performance.now(); window.longest = Math.max(window.longest, now - last); last = now }, 10) }"""
+    setInterval(() => {
+        const now = performance.now(); window.longest = Math.max(window.longest, now - last); last = now }, 10) }"""
 
 
 def test_a_hundred_thousand_rows_do_not_freeze_the_tab(visit: Visiting) -> None:
@@ -197,22 +198,28 @@ def test_it_goes_on_where_it_stopped(visit: Visiting) -> None:
     text = one.place.sure[one.place.labels[1]]
     one.choose_file("rows.csv", "text\n" + f"{text}\n" * 1200)
     path = "**/v1/classify/stream?*"
-    one.page.route(
-        path, lambda route: route.fulfill(status=413, json={"error": {"code": "x", "message": "Too large."}}), times=1
-    )
+    one.refuse("/v1/classify/stream?*", 413, "Too large.", times=1)
     one.press("Classify all rows")  # the first block is cut smaller
     one.see("#file-numbers", "1,200 of 1,200 rows")
-    sizes = [one_.post_data.count("\n") for one_ in one.requests if "/stream" in one_.url]
+    sizes = [asked.post_data.count("\n") for asked in one.requests if "/stream" in asked.url]
     assert sizes[0] == 512
     assert set(sizes[1:]) <= {128, 1200 % 128}
 
-    whole = '{"id": 0, "adapter": "news", "version": "abc", "label": "World", "labels": ["World"], "probability": 0.5, "error": null}\n'
+    answer = {
+        "adapter": "news",
+        "version": "abc",
+        "label": "World",
+        "labels": ["World"],
+        "probability": 0.5,
+        "error": None,
+    }
+    whole = json.dumps({"id": 0} | answer) + "\n"
     one.page.route(path, lambda route: route.fulfill(body=whole), times=1)  # breaks off after one answer
     one.press("Classify all rows")
     one.see("#file-status", "broke off in the middle of its answer. Trying again in 1 second.")
     one.see("#file-numbers", "1,200 of 1,200 rows")
     one.see("#file-made", "was replaced meanwhile")  # two versions answered
-    again = [json.loads(one_.post_data.splitlines()[0])["id"] for one_ in one.requests if "/stream" in one_.url]
+    again = [json.loads(asked.post_data.splitlines()[0])["id"] for asked in one.requests if "/stream" in asked.url]
     assert again[-3:] == [1, 513, 1025]
 
     held: list[Any] = []

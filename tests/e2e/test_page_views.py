@@ -114,14 +114,8 @@ def test_label_mix_and_drift_are_told_in_words(visit: Visiting) -> None:
     steady = {"psi": 0.01, "js": 0.05, "limit": 0.2, "shifted": False}
     shifted = {"psi": 0.55, "js": 0.3, "limit": 0.2, "shifted": True}
     hour = {"texts": 400, "labels": {"World": 100, "Sports": 300}, "mean_confidence": 0.91, "share_abstained": 0.02}
-    drift = {
-        "baseline": "validation rows",
-        "baseline_answers": 640,
-        "window_answers": 400,
-        "labels": shifted,
-        "confidence": steady,
-    }
-    drift["baseline_labels"] = {"World": 320, "Sports": 320}
+    drift = {"baseline": "validation rows", "baseline_answers": 640, "window_answers": 400}
+    drift |= {"labels": shifted, "confidence": steady, "baseline_labels": {"World": 320, "Sports": 320}}
     told = {"version": "abc", "corrections": 3, "last_hour": hour, "since_start": hour, "drift": drift}
     status = one.page.request.get(f"{one.place.url}/v1/status").json()
     status["load"] |= {"requests_per_second": 0.25, "texts_per_second": 1234.5, "p50_ms": None, "p99_ms": 12_000.0}
@@ -132,7 +126,7 @@ def test_label_mix_and_drift_are_told_in_words(visit: Visiting) -> None:
     status["adapters"]["<b>"] = json.loads(json.dumps(calm))
     one.page.route("**/v1/status", lambda route: route.fulfill(json=status))
     one.open("live")
-    assert one.count("#live-figures dd", 5).all_inner_texts()[:4] == ["0.3", "1,235", "–", "12\u00a0s"]
+    assert one.count("#live-figures dd", 5).all_inner_texts()[:4] == ["0.3", "1,235", "\N{EN DASH}", "12\u00a0s"]
     news, calm_one, few_one, new, markup = one.count("#live-adapters section", 5).all_inner_texts()
     assert (
         "400 answers in the last hour, sure to 91.0\u00a0% on average, 2.0\u00a0% left undecided, 3 corrections."

@@ -51,16 +51,16 @@ export class Live {
 
   #draw(status) {
     const { load, queue } = status;
-    const bound = queue.max_rows ?? queue.rows_bound ?? 0;
+    const bound = queue.rows_bound;
     const figures = [
       ["requests a second", rate(load.requests_per_second)], ["texts a second", rate(load.texts_per_second)],
       ["half within", time(load.p50_ms)], ["99 of 100 within", time(load.p99_ms)],
-      ["texts waiting", bound ? `${count(queue.rows)} of ${count(bound)}` : count(queue.rows ?? 0)],
+      ["texts waiting", `${count(queue.rows)} of ${count(bound)}`],
     ];
     find("live-figures").replaceChildren(...figures.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
-    const full = bound > 0 && queue.rows / bound >= FULL;
+    const full = queue.rows / bound >= FULL;
     find("live-load").textContent = full ? "The queue is nearly full: soon requests are turned away." : "";
-    find("live-adapters").replaceChildren(...Object.entries(status.adapters).map(([name, one]) => adapterOf(name, one)));
+    find("live-adapters").replaceChildren(...Object.entries(status.adapters).filter(([, one]) => one.last_hour).map(([name, one]) => adapterOf(name, one)));
   }
 }
 

@@ -21,14 +21,23 @@ class Adapters {
   /** Ask which there are; the choice stays where it can. */
   async refresh(signal, waiting) {
     const { adapters } = await ask("GET", "/v1/adapters", { signal, waiting });
-    const { server } = await ask("GET", "/v1/status", { signal, waiting });
-    Object.assign(this, { feedback: server.feedback, explains: server.explain_texts > 0, keeps: server.keep_uncertain > 0 });
+    await this.#features(signal);
     const before = this.choice.value || adapters.find((one) => one.default)?.name;
     this.known = adapters;
     this.choice.replaceChildren(...adapters.map((one) => make("option", { value: one.name }, one.name)));
     if (adapters.some((one) => one.name === before)) this.choice.value = before;
     this.choice.disabled = adapters.length === 0;
     this.#describe();
+  }
+
+  /** What the server does not do need not be offered; where it does not say, all is. */
+  async #features(signal) {
+    try {
+      const { server } = await ask("GET", "/v1/status", { signal, background: true });
+      Object.assign(this, { feedback: server.feedback, explains: server.explain_texts > 0, keeps: server.keep_uncertain > 0 });
+    } catch (error) {
+      if (signal?.aborted) throw error;
+    }
   }
 
   load() {
@@ -58,7 +67,8 @@ class Adapters {
 
   #describe() {
     const one = this.known.find((each) => each.name === this.choice.value);
-    const facts = one ? [`${one.backbone}, version ${one.version}`, listed(one.labels.slice(0, 8)) + (one.labels.length > 8 ? " \u2026" : "")] : [];
+    const backbone = one?.backbone.startsWith("/") ? one.backbone.split("/").at(-1) : one?.backbone; // of a path, its end
+    const facts = one ? [`${backbone}, version ${one.version}`, listed(one.labels.slice(0, 8)) + (one.labels.length > 8 ? " \u2026" : "")] : [];
     find("adapter-facts").textContent = facts.join(": ");
     this.level.disabled = one?.multi_label === true;
     this.level.title = one?.multi_label ? "An adapter of several labels a text does not abstain." : "";
