@@ -68,8 +68,10 @@ class Adapters {
   #describe() {
     const one = this.known.find((each) => each.name === this.choice.value);
     const backbone = one?.backbone.startsWith("/") ? one.backbone.split("/").at(-1) : one?.backbone; // of a path, its end
-    const facts = one ? [`${backbone}, version ${one.version}`, listed(one.labels.slice(0, 8)) + (one.labels.length > 8 ? " \u2026" : "")] : [];
-    find("adapter-facts").textContent = facts.join(": ");
+    const labels = one && listed(one.labels.length > 8 ? [...one.labels.slice(0, 8), `${one.labels.length - 8} more`] : one.labels);
+    const facts = one ? [`${backbone}, version ${one.version}: ${labels}`] : [];
+    if (one?.warning) facts.push(one.warning);
+    find("adapter-facts").textContent = facts.join(". ");
     this.level.disabled = one?.multi_label === true;
     this.level.title = one?.multi_label ? "An adapter of several labels a text does not abstain." : "";
   }
