@@ -238,7 +238,7 @@ def test_markup_in_a_text_stays_text_and_places_count_characters(visit: Visiting
 
 
 def test_nothing_jumps_when_answers_come_late(visit: Visiting) -> None:
-    one = visit("phone")
+    one = visit(viewport={"width": 390, "height": 1800})  # narrow, and all of it is seen
     one.page.add_init_script(
         "window.jumps = []; new PerformanceObserver(list => window.jumps.push(...list.getEntries().map("
         "one => [one.value, one.sources.map(source => [source.node?.nodeName, source.node?.id, source.node?.className])])))"
@@ -254,7 +254,7 @@ def test_nothing_jumps_when_answers_come_late(visit: Visiting) -> None:
     one.see(".told", "For")
     one.page.wait_for_timeout(50)
     jumps = one.page.evaluate("window.jumps")
-    assert sum(size for size, _ in jumps) < 0.005, jumps  # of the screen; up to 0.1 is what is called good
+    assert sum(size for size, _ in jumps) < 0.001, jumps  # of the screen: a button that moves with the words before it is less
 
 
 def test_the_page_is_built_for_keyboards_and_screen_readers(visit: Visiting) -> None:
