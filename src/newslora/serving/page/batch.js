@@ -51,18 +51,17 @@ export class Batch {
 
   async #block(signal, waiting, tell) {
     const records = [];
-    const gaps = [];
     let characters = 0;
     let end = this.done;
     while (end < this.total && records.length < this.blockRows && (records.length === 0 || characters < BLOCK_CHARACTERS)) {
       const text = textOf(this.table, this.table.rows[end]);
-      if (text === "") gaps.push(end);
-      else records.push({ id: end, text });
+      if (text !== "") records.push({ id: end, text }); // rows without text are not sent
       characters += text.length;
       end += 1;
     }
     const fill = (to) => { while (this.done < to) this.#put(this.done, { error: { message: "This row has no text." } }); };
     if (records.length) {
+      fill(records[0].id);
       let since = performance.now();
       let at = 0;
       for await (const answer of stream(this.#path(), records, { signal, waiting })) {
