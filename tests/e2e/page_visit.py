@@ -30,7 +30,7 @@ def place() -> Iterator[Place]:
         yield Place(url, list(sure), sure, "Bank buys football club")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # two at once in a process, as with another file's own, cannot be
 def chromium() -> Iterator[Any]:
     from playwright.sync_api import expect, sync_playwright
 

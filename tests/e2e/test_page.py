@@ -254,7 +254,8 @@ def test_nothing_jumps_when_answers_come_late(visit: Visiting) -> None:
     one.see(".told", "For")
     one.page.wait_for_timeout(50)
     jumps = one.page.evaluate("window.jumps")
-    assert sum(size for size, _ in jumps) < 0.001, jumps  # of the screen: a button that moves with the words before it is less
+    # shares of the screen; a button that moves with the words before it is less
+    assert sum(size for size, _ in jumps) < 0.001, jumps
 
 
 def test_the_page_is_built_for_keyboards_and_screen_readers(visit: Visiting) -> None:
