@@ -48,7 +48,6 @@ def test_a_trained_run_is_put_to_work_from_the_page(visit: Visiting) -> None:
     one.see(".answer .made", one.place.other)
     one.page.select_option("#abstain", one.place.level)  # more than this run's twenty validation rows can tell
     one.see("#headline-status[data-kind=error]", "The server cannot use this request.")
-    one.complaints.clear()  # the browser notes the refusal
 
     one.page.select_option("#adapter", one.place.adapter)
     one.page.select_option("#abstain", "")
@@ -68,4 +67,4 @@ def test_a_trained_run_is_put_to_work_from_the_page(visit: Visiting) -> None:
     one.see("#triage-list > li")
     one.page.click("nav a[href='#live']")
     one.see("#live-adapters section:first-child", re.compile("answers in the last hour.* 1 correction"))
-    assert one.complaints == []
+    assert [words for words in one.complaints if "422" not in words] == []  # the browser notes the refusal above
