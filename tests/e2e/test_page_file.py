@@ -1,0 +1,242 @@
+"""The page's file view in a real browser: what it reads, how it goes through many rows, and what it gives back."""
+
+import csv
+import io
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest_plugins = ["page_visit"]
+Visiting = Callable[..., Any]
+
+READ = """async cases => {
+    const { CsvReader } = await import('/page/csv.js');
+    return cases.map(([text, separator, cuts]) => {
+        const reader = new CsvReader(separator), rows = [];
+        let from = 0;
+        for (const cut of [...cuts, text.length]) { rows.push(...reader.push(text.slice(from, cut))); from = cut; }
+        try { return [...rows, ...reader.end()] } catch (error) { return error.message } }) }"""
+WRITE = """async tables => {
+    const { csvLine } = await import('/page/csv.js');
+    return tables.map(rows => rows.map(csvLine).join('')) }"""
+DROP = """([name, head, row, rows]) => {
+    const parts = [head, ...Array.from({length: rows}, (_, place) => row.replace('#', place))];
+    const data = new DataTransfer(); data.items.add(new File(parts, name));
+    const drop = new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true});
+    setTimeout(() => document.getElementById('drop').dispatchEvent(drop)) }"""
+
+
+def parsed(text: str, separator: str = ",") -> list[list[str]]:
+    return [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
+
+
+def test_csv_is_read_and_written_as_python_does(visit: Visiting) -> None:
+    page = visit().open(ready=False).page
+    draw = random.Random(1)
+    cases: list[tuple[str, str, list[int]]] = []  # text, separator, where the pieces end in UTF-16 units
+    for number in range(600):
+        text = "".join(draw.choices('ab",;\n\r \U0001f600', k=draw.randrange(24)))
+        if number % 2:  # a file as programs write it; else letters as they fall
+            rows = [["".join(draw.choices('ab",\n ', k=draw.randrange(6))) for _ in range(3)] for _ in range(3)]
+            held = io.StringIO(newline="")
+            csv.writer(held).writerows(rows)
+            text = held.getvalue()
+        units = len(text.encode("utf-16-le")) // 2
+        cases.append((text, draw.choice(",;"), sorted(draw.randrange(units + 1) for _ in range(3))))
+    whole, broken = [], 0
+    for case, found in zip(cases, page.evaluate(READ, cases), strict=True):
+        text, separator, _ = case
+        if parsed(f"{text}\nend", separator)[-1] != ["end"]:  # inside a quote that never closes: Python lets that pass
+            assert "opens a quote" in found, case
+            broken += 1
+        else:
+            assert found == parsed(text, separator), case
+            whole.append(found)
+    assert broken > 50
+    assert sum(any("\n" in cell for row in rows for cell in row) for rows in whole) > 50
+    assert [parsed(text) for text in page.evaluate(WRITE, whole)] == whole
+
+
+def test_a_csv_file_is_classified_and_comes_back_with_answers(visit: Visiting) -> None:
+    one = visit().open("file")
+    labels = one.place.labels
+    rows = [[str(n), one.place.sure[labels[n % 2]], f'said "twice",\nrow {n}'] for n in range(1, 120)]
+    rows[4][1] = rows[4][2] = ""  # nothing to classify
+    held = io.StringIO(newline="")
+    csv.writer(held).writerows([["Class Index", "Title", "Description"], *rows])
+    one.choose_file("news.csv", "\N{ZERO WIDTH NO-BREAK SPACE}" + held.getvalue())
+    one.see("#file-name", "news.csv: 119 rows")
+    boxes = one.page.locator("#file-column-list")
+    assert [boxes.get_by_label(name).is_checked() for name in ("Class Index", "Title", "Description")] == [
+        False,
+        True,
+        True,
+    ]
+    one.see("#file-examples", f'{rows[0][1]} said "twice", row 1')
+    boxes.get_by_label("Description").uncheck()
+    assert one.page.locator("#file-examples li").first.inner_text() == rows[0][1]
+    boxes.get_by_label("Title").uncheck()
+    one.see("#file-examples", "Choose at least one column.")
+    assert one.page.is_disabled("#file-start")
+    boxes.get_by_label("Title").check()
+    one.press("Classify all rows")
+    one.see("#file-numbers", "119 of 119 rows, 1 not classified")
+    one.see("#file-made", f"Answered by {one.place.adapter}, version")
+    one.see(f"#file-mix li:has-text('{labels[1]}')", "59 · 50.0\u00a0%")
+    one.count("#rows-body tr", 50)
+    one.see("#rows-position", "1 to 50 of 119")
+    one.press("Next")
+    one.press("Next")
+    one.see("#rows-position", "101 to 119 of 119")
+    one.page.select_option("#rows-filter", "error")
+    assert one.count("#rows-body tr", 1).inner_text().split("\t")[-1].strip() == "This row has no text."
+    one.page.select_option("#rows-filter", f"={labels[0]}")
+    one.see("#rows-position", "1 to 50 of 59")
+
+    one.page.get_by_label("Correct row 2", exact=True).click()  # the first one listed
+    one.page.keyboard.press("2")
+    one.see("#rows-body tr:first-child", f"{labels[0]} → {labels[1]}")
+    (sent,) = one.bodies("/v1/feedback")
+    assert (sent["text"], sent["predicted"], sent["label"]) == (rows[1][1], labels[0], labels[1])
+
+    with one.page.expect_download() as download:
+        one.press("Save as CSV")
+    assert download.value.suggested_filename == "news-classified.csv"
+    saved = list(csv.DictReader(io.StringIO(download.value.path().read_text("utf-8-sig"), newline="")))
+    assert [[row["Class Index"], row["Title"], row["Description"]] for row in saved] == rows
+    assert {row["predicted"] for row in saved} == {labels[0], labels[1], ""}
+    assert saved[4]["error"] == "This row has no text."
+    assert [row["corrected"] for row in saved[:3]] == ["", labels[1], ""]
+    assert all(0.9 < float(row["probability"]) <= 1 for row in saved if not row["error"])
+
+
+def test_json_lines_and_plain_lines_and_headless_csv_are_read(visit: Visiting) -> None:
+    one = visit().open("file")
+    one.choose_file("a.jsonl", '{"id": 7, "headline": "First"}\n\n{"headline": "Second", "more": [1]}\n')
+    one.see("#file-name", "a.jsonl: 2 rows")
+    one.see("#file-examples", "Second")
+    one.choose_file("a.json", json.dumps(["First", "Second", "Third"]))
+    one.see("#file-name", "a.json: 3 rows")
+    one.choose_file("a.txt", "First\r\n\r\nSecond, with a comma\r\n")
+    one.see("#file-examples", "Second, with a comma")
+    one.choose_file("a.csv", '"3";"Title, one";"Text one"\n"4";"Title two";"Text two"\n')
+    one.see("#file-name", "a.csv: 2 rows")
+    one.see("#file-examples", "Title, one Text one")  # all but the column of the shortest cells
+    one.see("#file-remarks", "Its cells are separated by semicolons.")
+    one.page.get_by_label("The first row names the columns").check()
+    one.see("#file-name", "a.csv: 1 row")
+    one.see("#file-column-list", "Title, one")
+    one.choose_file("a.csv", "text,label\nOnly one\nA,b,c\n")
+    one.see("#file-remarks", "2 rows have more or fewer cells than the first; check the quotes there.")
+    one.choose_file("u.csv", "text\nZürich\n".encode("utf-16"))
+    one.see("#file-examples", "Zürich")
+
+
+@pytest.mark.parametrize("colours", ["dark"])
+def test_files_that_cannot_be_read_get_a_kind_sentence(visit: Visiting, colours: str) -> None:
+    one = visit("phone", colours).open("file")
+    cases = {
+        "empty.csv": (b" \r\n", "is empty: there is no row to classify"),
+        "header.csv": (b"text,label\r\n", "holds column names but no row to classify"),
+        "quote.csv": (b'text\r\nfine\r\n"never closed\r\nmore', 'Row 3 opens a quote (") that is never closed'),
+        "latin.csv": ("text\r\nZürich".encode("latin-1"), "is not UTF-8 text. Save it again with that encoding"),
+        "sheet.xlsx": (b"PK\x03\x04....", "is a spreadsheet or a zip archive. Save it as CSV"),
+        "rows.parquet": (b"PAR1....", "is Parquet or packed. Give it to newslora predict"),
+        "nul.txt": (b"text\0more", "holds bytes that are no text"),
+        "bad.jsonl": (b'{"text": "a"}\n{"text": \n', "Line 2 is not JSON."),
+        "list.json": (b'["a", ', "begins as a JSON list but is not one to its end"),
+        "numbers.jsonl": (b'{"text": "a"}\n7\n', "Record 2 is neither a text nor an object of named fields"),
+    }
+    for name, (content, sentence) in cases.items():
+        one.choose_file(name, content)
+        one.see("#file-status[data-kind=error]", sentence)
+        one.gone("#file-plan")
+    one.choose_file("good.csv", "text\nFine\n")  # and then goes on
+    one.see("#file-plan", "good.csv: 1 row")
+    assert one.complaints == []
+
+
+def test_a_dropped_file_is_taken(visit: Visiting) -> None:
+    one = visit().open("file")
+    one.page.evaluate(DROP, ["drop.csv", "text\nDropped\n", "", 0])
+    one.see("#file-examples", "Dropped")
+
+
+# a stream of answers as fast as can be, so that the page is what is measured
+INSTANT = """label => {
+    const answer = JSON.stringify({adapter: 'news', version: 'abc', label, labels: [label], probability: 0.9, error: null});
+    const fetched = window.fetch;
+    window.fetch = async (path, asked) => path.startsWith('/v1/classify/stream') ? new Response(asked.body.trim().split('\\n')
+        .map(line => `{"id":${JSON.parse(line).id},${answer.slice(1)}\\n`).join('')) : fetched(path, asked) }"""
+# the longest time in which nothing else could run: no key press, no scrolling
+WATCH = """() => { window.longest = 0; let last = performance.now();
+    setInterval(() => {
+        const now = performance.now(); window.longest = Math.max(window.longest, now - last); last = now }, 10) }"""
+
+
+def test_a_hundred_thousand_rows_do_not_freeze_the_tab(visit: Visiting) -> None:
+    one = visit().open("file")
+    text = one.place.sure[one.place.labels[1]]
+    one.page.evaluate(INSTANT, one.place.labels[1])
+    one.page.evaluate(DROP, ["many.csv", "title,more,number\n", f'"{text}, again","{"word, " * 34}",#\n', 100_000])
+    one.page.evaluate(WATCH)  # from here on: making the file took long
+    one.see("#file-name", "100,000 rows")
+    one.press("Classify all rows")
+    one.see("#file-numbers", "100,000 of 100,000 rows")
+    assert one.page.locator("#rows-body tr").count() == 50
+    one.page.select_option("#rows-order", "unsure")
+    one.see("#rows-position", "1 to 50 of 100,000")
+    assert one.page.evaluate("window.longest") < 1000  # ms; below 100 where the machine is not busy with something else
+
+
+def test_it_goes_on_where_it_stopped(visit: Visiting) -> None:
+    one = visit().open("file")
+    text = one.place.sure[one.place.labels[1]]
+    one.choose_file("rows.csv", "text\n" + f"{text}\n" * 1200)
+    path = "**/v1/classify/stream?*"
+    one.refuse("/v1/classify/stream?*", 413, "Too large.", times=1)
+    one.press("Classify all rows")  # the first block is cut smaller
+    one.see("#file-numbers", "1,200 of 1,200 rows")
+    sizes = [asked.post_data.count("\n") for asked in one.requests if "/stream" in asked.url]
+    assert sizes[0] == 512
+    assert set(sizes[1:]) <= {128, 1200 % 128}
+
+    answer = {
+        "adapter": "news",
+        "version": "abc",
+        "label": "World",
+        "labels": ["World"],
+        "probability": 0.5,
+        "error": None,
+    }
+    whole = json.dumps({"id": 0} | answer) + "\n"
+    one.page.route(path, lambda route: route.fulfill(body=whole), times=1)  # breaks off after one answer
+    one.press("Classify all rows")
+    one.see("#file-status", "broke off in the middle of its answer. Trying again in 1 second.")
+    one.see("#file-numbers", "1,200 of 1,200 rows")
+    one.see("#file-made", "was replaced meanwhile")  # two versions answered
+    again = [json.loads(asked.post_data.splitlines()[0])["id"] for asked in one.requests if "/stream" in asked.url]
+    assert again[-3:] == [1, 513, 1025]
+
+    held: list[Any] = []
+    one.page.route(path, lambda route: held.append(route))
+    one.press("Classify all rows")
+    one.until(lambda: held)
+    one.press("Cancel")
+    one.see("#file-status", "Cancelled.")
+    one.page.unroute(path)
+    one.refuse("/v1/classify/stream?*", 503, "The queue is full.", times=1, **{"Retry-After": "1"})
+    one.press("Go on")
+    one.see("#file-status", "The queue is full. Trying again in 1 second.")
+    one.see("#file-numbers", "1,200 of 1,200 rows")
+
+    ended = '{"id": null, "error": {"code": "draining", "message": "The server is ending."}}\n'
+    one.page.route(path, lambda route: route.fulfill(body=ended), times=1)
+    one.press("Classify all rows")
+    one.see("#file-status[data-kind=error]", "The server is ending.")
+    one.press("Go on")
+    one.see("#file-numbers", "1,200 of 1,200 rows")

@@ -1,0 +1,143 @@
+"""The page's triage and live views in a real browser."""
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest_plugins = ["page_visit"]
+Visiting = Callable[..., Any]
+
+ITEMS = [
+    {"text": f"Item {n}", "probability": share, "probabilities": {"World": share, "Sports": 1 - share}}
+    for n, share in enumerate((0.51, 0.6, 0.8))
+]
+
+
+def uncertain(route: Any) -> None:
+    more = {"adapter": "news", "version": "abc", "label": "World", "time": 0.0}
+    items = [{"id": str(place)} | more | item for place, item in enumerate(ITEMS)]
+    route.fulfill(json={"items": items})
+
+
+def test_unsure_answers_are_gone_through_by_keyboard(visit: Visiting) -> None:
+    one = visit()
+    one.page.route("**/v1/uncertain?*", uncertain)
+    one.open("triage")
+    texts = one.count("#triage-list .marked", 3)
+    assert texts.all_inner_texts() == ["Item 0", "Item 1", "Item 2"]  # least sure first
+    one.see("#triage-status", "3 answers of news, least sure first.")
+    one.see("#triage-legend", "j next")
+    current = one.page.locator("#triage-list [aria-current] .marked")
+    moves = []
+    for key in ("j", "j", "k", "j", "j", "j", "k"):
+        one.page.keyboard.press(key)
+        moves.append(current.inner_text()[-1])
+    assert moves == ["0", "1", "0", "1", "2", "2", "1"]  # the first j goes to the first; neither end is left
+    assert one.page.evaluate("document.activeElement.getAttribute('aria-current')") == "true"
+    one.page.keyboard.press("2")  # Sports: corrects, and goes on to the next
+    one.see("#triage-list > li:nth-child(2)", "Corrected to Sports.")
+    one.see("#triage-list > li:nth-child(3)[aria-current]")
+    one.page.keyboard.press("1")  # World: confirms
+    one.see("#triage-list > li:nth-child(3)", "Confirmed: World.")
+    one.see("#triage-status", "1 answer left.")
+    sent = [(body["text"], body["label"], body["predicted"]) for body in one.bodies("/v1/feedback")]
+    assert sent == [("Item 1", "Sports", "World"), ("Item 2", "World", "World")]
+    one.refuse("/v1/feedback", 403, "The key 'desk' has the scopes classify; this takes feedback.")
+    one.page.locator("#triage-list li").first.get_by_role("button", name="Sports").click()
+    one.see("#triage-list > li:nth-child(1)", "Not sent. This key may not do that.")
+    one.page.unroute("**/v1/uncertain?*")
+    one.page.route("**/v1/uncertain?*", lambda route: route.fulfill(json={"items": []}))
+    one.page.keyboard.press("r")
+    one.see("#triage-status", "No answer waits here")
+    one.gone("#triage-legend")
+
+
+def test_the_server_itself_has_unsure_answers(visit: Visiting) -> None:
+    one = visit().open()
+    one.classify(one.place.unsure)
+    one.see(".answer h3")
+    one.page.click("nav a[href='#triage']")
+    one.see(f"#triage-list li:has-text('{one.place.unsure}')")
+
+
+def test_a_server_that_keeps_nothing_says_so(visit: Visiting) -> None:
+    one = visit()
+    answer = one.page.request.get(f"{one.place.url}/v1/status").json()
+    answer["server"] |= {"feedback": False, "keep_uncertain": 0, "explain_texts": 0}
+    one.page.route("**/v1/status", lambda route: route.fulfill(json=answer))
+    one.page.route("**/v1/uncertain?*", lambda route: route.fulfill(json={"items": []}))
+    one.open("triage")
+    one.see("#triage-status", "This server keeps no texts to look at: its setting keep_uncertain is 0.")
+    one.page.click("nav a[href='#headline']")
+    one.classify(one.place.sure[one.place.labels[0]])
+    one.see(".answer", "This server takes no corrections.")
+    one.count(".answer button", 0)
+    assert len(one.bodies("/v1/classify")) == 1  # no words were asked for
+
+
+def test_live_numbers_come_while_somebody_looks(visit: Visiting) -> None:
+    one = visit()
+    one.page.clock.install()
+    one.open("live")
+    one.see("#live-status", "As of")
+    assert one.page.locator("#live-figures dt").all_inner_texts() == [
+        "requests a second", "texts a second", "half within", "99 of 100 within", "texts waiting",
+    ]  # fmt: skip
+    asked = lambda: sum(each.url.endswith("/v1/status") for each in one.requests)  # noqa: E731
+    begun = asked()
+    one.page.clock.run_for(3100)
+    one.until(lambda: asked() == begun + 1)
+    hide = "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}); "
+    hide += "document.dispatchEvent(new Event('visibilitychange')) }"
+    one.page.evaluate(hide, True)
+    one.page.clock.run_for(60_000)
+    assert asked() == begun + 1  # nobody looks
+    one.page.evaluate(hide, False)
+    one.until(lambda: asked() == begun + 2)
+    one.page.click("nav a[href='#headline']")
+    one.page.clock.run_for(60_000)
+    assert asked() == begun + 2
+    one.refuse("/v1/status", 503, "It is ending.")
+    one.page.click("nav a[href='#live']")
+    one.see("#live-status[data-kind=error]", "It is ending. What stands below is older. Asking again in 6\u00a0s.")
+    one.page.unroute("**/v1/status")
+    one.page.clock.run_for(6100)
+    one.see("#live-status", "As of")
+
+
+def test_label_mix_and_drift_are_told_in_words(visit: Visiting) -> None:
+    one = visit("phone", "dark")
+    steady = {"psi": 0.01, "js": 0.05, "limit": 0.2, "shifted": False}
+    shifted = {"psi": 0.55, "js": 0.3, "limit": 0.2, "shifted": True}
+    hour = {"texts": 400, "labels": {"World": 100, "Sports": 300}, "mean_confidence": 0.91, "share_abstained": 0.02}
+    drift = {"baseline": "validation rows", "baseline_answers": 640, "window_answers": 400}
+    drift |= {"labels": shifted, "confidence": steady, "baseline_labels": {"World": 320, "Sports": 320}}
+    told = {"version": "abc", "corrections": 3, "last_hour": hour, "since_start": hour, "drift": drift}
+    status = one.page.request.get(f"{one.place.url}/v1/status").json()
+    status["load"] |= {"requests_per_second": 0.25, "texts_per_second": 1234.5, "p50_ms": None, "p99_ms": 12_000.0}
+    calm, few = copy.deepcopy(told), copy.deepcopy(told)
+    calm["drift"]["labels"] = steady
+    few["drift"] |= {"labels": None, "confidence": None}
+    status["adapters"] = {"news": told, "calm": calm, "few": few, "new": told | {"drift": drift | {"baseline": None}}}
+    status["adapters"]["<b>"] = json.loads(json.dumps(calm))
+    one.page.route("**/v1/status", lambda route: route.fulfill(json=status))
+    one.open("live")
+    assert one.count("#live-figures dd", 5).all_inner_texts()[:4] == ["0.3", "1,235", "\N{EN DASH}", "12\u00a0s"]
+    news, calm_one, few_one, new, markup = one.count("#live-adapters section", 5).all_inner_texts()
+    assert (
+        "400 answers in the last hour, sure to 91.0\u00a0% on average, 2.0\u00a0% left undecided, 3 corrections."
+        in news
+    )
+    assert "Shifted: its label mix differs from the adapter's validation rows (index 0.55 for labels" in news
+    assert "Like the adapter's validation rows: no shift in label mix or sureness" in calm_one
+    assert "Too few answers to compare with the adapter's validation rows yet." in few_one
+    assert "There is nothing to compare with yet" in new
+    assert markup.startswith("<b>")
+    row = one.page.locator("#live-adapters section >> nth=0").get_by_role("row", name="Sports")
+    assert row.locator(".n").all_inner_texts() == ["75.0\u00a0%", "50.0\u00a0%"]
+    place = "one => [one.querySelector('.bar span').style.width, one.querySelector('.bar i').style.left]"
+    assert row.evaluate(place) == ["75%", "50%"]
