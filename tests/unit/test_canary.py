@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, MPNetConfig
 
 from newslora.config import ServeSettings
 from newslora.errors import BackboneError, CanaryError, NewsloraError, RunError
@@ -95,10 +95,26 @@ def fresh_head(tensors: dict[str, torch.Tensor]) -> None:
     tensors[f"{HEAD}.bias"].zero_()
 
 
+def test_untrained_adapters_of_families_that_share_nothing_are_refused_too(
+    service: Service, make_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    config = MPNetConfig(
+        vocab_size=60, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=66, pad_token_id=0,
+    )  # fmt: skip
+    AutoModel.from_config(config).save_pretrained(tmp_path / "base")
+    folder = make_adapter(tmp_path / "mpnet", tmp_path / "base")
+    assert "could not be checked" in (service.load("mpnet", folder).warning or "")
+    service.remove("mpnet")
+    retouch(folder, zero_b)
+    refused(service, folder, CanaryError, "adds nothing")
+
+
 @pytest.mark.parametrize("with_canary", [True, False])
 @pytest.mark.parametrize(
     ("change", "match"),
-    [(zero_b, "every B of its LoRA is zero"), (fresh_head, "fresh head: every bias of 'classifier' is zero")],
+    [(zero_b, "every A or B of its LoRA is zero"), (fresh_head, "fresh head: every bias of it is zero")],
 )
 def test_an_untrained_adapter_is_refused_even_without_a_canary(
     change: Any, match: str, with_canary: bool, service: Service, adapter: Path
@@ -110,9 +126,9 @@ def test_an_untrained_adapter_is_refused_even_without_a_canary(
 
 
 def test_an_adapter_whose_lora_changes_nothing_is_refused(service: Service, adapter: Path) -> None:
-    """B is not zero, but A is: no answer is the adapter's."""
+    """Nothing is zero, and yet no answer is the adapter's."""
     (adapter / CANARY).unlink()
-    retouch(adapter, lambda tensors: [t.zero_() for name, t in tensors.items() if "lora_A" in name] and None)
+    retouch(adapter, lambda tensors: [t.mul_(1e-12) for name, t in tensors.items() if "lora_A" in name] and None)
     refused(service, adapter, CanaryError, "answers as its backbone does without its LoRA")
 
 

@@ -76,6 +76,7 @@ class Service:
         self._explaining: OrderedDict[tuple[str, str], Classifier] = OrderedDict()
         self._registry = threading.Lock()  # guards the above and below; never held while anything is computed
         self._loading = threading.Lock()  # one adapter is opened at a time
+        self._leaving: list[threading.Thread] = []  # each drains a lane that no adapter uses any more
         self._started = self._draining = False
 
     def load(self, name: str, folder: Path) -> Served:
@@ -153,13 +154,20 @@ class Service:
         """
         check_texts(texts)
         until = time.monotonic() + self.limits.deadline_seconds if deadline is None else deadline
-        with self._registry:
-            held = self._find(name)
-        if not texts:
-            return []
-        classifier = held.classifier
-        sets = None if abstain is None else await asyncio.to_thread(classifier.answer_sets, abstain)
-        probabilities = classifier.probabilities(await self._logits(held, tuple(texts), until))
+        while True:
+            with self._registry:
+                held = self._find(name)
+            if not texts:
+                return []
+            classifier = held.classifier
+            sets = None if abstain is None else await asyncio.to_thread(classifier.answer_sets, abstain)
+            try:
+                logits = await self._logits(held, tuple(texts), until)
+                break
+            except DrainingError:  # replaced or removed since it was found: then the name tells of what is there now
+                if self._draining:
+                    raise
+        probabilities = classifier.probabilities(logits)
         members = None if sets is None else await asyncio.to_thread(sets, probabilities)
         return [
             Answered(held.served, classifier.answer(row, None if members is None else members[place]))
@@ -211,6 +219,8 @@ class Service:
         until = None if within is None else time.monotonic() + within
         for lane in lanes:
             lane.drain(None if until is None else max(0.0, until - time.monotonic()))
+        for thread in self._leaving:
+            thread.join(None if until is None else max(0.0, until - time.monotonic()))
 
     def queue(self) -> QueueState:
         """What waits in all lanes together, and their bounds."""
@@ -268,7 +278,9 @@ class Service:
             used = any(held.lane is before.lane for held in self._held.values())
         if not used:
             self._opener.forget(before.lane)
-            threading.Thread(target=before.lane.drain, name="newslora-let-go", daemon=True).start()
+            thread = threading.Thread(target=before.lane.drain, name="newslora-let-go", daemon=True)
+            self._leaving = [*(one for one in self._leaving if one.is_alive()), thread]
+            thread.start()
 
 
 def _finisher(

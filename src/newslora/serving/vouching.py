@@ -5,6 +5,7 @@ import numpy as np
 from newslora import files
 from newslora.errors import CanaryError, RunError
 from newslora.metrics import Logits
+from newslora.model.adapter import WEIGHTS
 from newslora.model.shared import AdapterEngine
 from newslora.predict.canary import CANARY, canary_texts, check_canary, load_canary
 from newslora.predict.classifier import Classifier
@@ -32,8 +33,10 @@ def vouch(classifier: Classifier) -> str | None:
     logits = classifier.logits(classifier.rows(texts))
     if not np.isfinite(logits).all():
         raise CanaryError(f"{what} answers with numbers that are not finite. Restore its folder, or train it again.")
+    if (folder / WEIGHTS).is_file():  # not an export
+        _check_trained(classifier)
     if isinstance(classifier.engine, AdapterEngine):
-        _check_trained(classifier, classifier.engine, logits[:COMPARED], texts[:COMPARED])
+        _check_not_bare(classifier, classifier.engine, logits[:COMPARED], texts[:COMPARED])
     if canary is None:
         return (
             f"It has no {CANARY}, because an older newslora trained it or it is an export: that it answers as it did then "
@@ -47,6 +50,8 @@ def vouch(classifier: Classifier) -> str | None:
 def _check_label_map(classifier: Classifier) -> None:
     """config.json, which other tools read, names the labels of the card."""
     path = classifier.folder / "config.json"
+    if not path.exists() and not (classifier.folder / WEIGHTS).exists():
+        return  # an export that needs none
     try:
         named = files.read_json(path)["id2label"]
         ordered = tuple(named[str(number)] for number in range(len(named)))
@@ -61,24 +66,32 @@ def _check_label_map(classifier: Classifier) -> None:
         )
 
 
-def _check_trained(classifier: Classifier, engine: AdapterEngine, logits: Logits, texts: tuple[str, ...]) -> None:
+def _check_trained(classifier: Classifier) -> None:
+    """Its file holds what training leaves: LoRA that adds something, and a head whose biases have moved from zero."""
+    from safetensors.torch import load_file
+
     what = f"The adapter {classifier.folder}"
-    weights, encoder = engine.weights, engine.encoder
-    if not any(part[2].any() for update in weights.updates.values() for part in update.parts):
+    tensors = load_file(classifier.folder / WEIGHTS)
+    pairs = [(tensors[name.replace("lora_B", "lora_A")], b) for name, b in tensors.items() if "lora_B" in name]
+    if not any(a.any() and b.any() for a, b in pairs):
         raise CanaryError(
-            f"{what} adds nothing: every B of its LoRA is zero, as before training. Train it, or restore it."
+            f"{what} adds nothing: every A or B of its LoRA is zero, as before training. Restore or train it."
         )
-    *_, output = weights.head
-    _, bias = weights.head[output]
-    if bias is not None and not bias.any():
+    biases = [tensor for name, tensor in tensors.items() if ".classifier." in name and name.endswith(".bias")]
+    if biases and not any(bias.any() for bias in biases):
         raise CanaryError(
-            f"{what} has a fresh head: every bias of '{output}' is zero, as before training. Train it, or restore it."
+            f"{what} has a fresh head: every bias of it is zero, as before training. Restore or train it."
         )
-    stock = encoder.stock_head
-    if all(weight.equal(stock[f"{name}.weight"]) for name, (weight, _) in weights.head.items()):
-        raise CanaryError(f"{what} has its backbone's own head, as before training. Train it, or restore it.")
+
+
+def _check_not_bare(classifier: Classifier, engine: AdapterEngine, logits: Logits, texts: tuple[str, ...]) -> None:
+    """It has a head of its own, and LoRA moves its answers."""
+    what = f"The adapter {classifier.folder}"
+    stock = engine.encoder.stock_head
+    if all(weight.equal(stock[f"{name}.weight"]) for name, (weight, _) in engine.weights.head.items()):
+        raise CanaryError(f"{what} has its backbone's own head, as before training. Restore or train it.")
     bare = Classifier(
         engine.without_lora(), classifier.tokenizer, classifier.card, classifier.precision, classifier.folder
     )
     if np.abs(bare.logits(bare.rows(texts)) - logits).max() <= NOTHING:
-        raise CanaryError(f"{what} answers as its backbone does without its LoRA. Train it, or restore it.")
+        raise CanaryError(f"{what} answers as its backbone does without its LoRA. Restore or train it.")
