@@ -7,6 +7,10 @@ of its own, so its peak memory is its own. Run it on an idle machine, or for its
 
     python benchmarks/scaling.py minilm --axis "training rows" --untimed -o benchmarks/results/DATE-memory-rows-minilm.json
 
+A figure of axes measured on their own days, each from the last file that has it:
+
+    python benchmarks/scaling.py --drawn-from RESULT [RESULT...] --figure docs/figures/scaling
+
 "memory" is the process's peak over what it held after its imports, pages of mapped files included, which the system may
 take back; "anonymous" is the peak of what it cannot (RssAnon), imports included.
 """
@@ -32,6 +36,8 @@ AXES = {
     "training rows": (10_000, 100_000, 1_000_000, 10_000_000),
 }
 TOKENS_ON_THE_CLOCK = 40_000
+
+Axes = dict[str, list[dict[str, Any]]]  # name -> its points
 
 
 def write_rows(path: Path, count: int, length: int | None) -> float:
@@ -77,10 +83,15 @@ def measure_point(backbone: str, variant: str, axis: str, value: int, folder: Pa
     }
 
 
-def draw(result: dict[str, Any], theme: Theme) -> Drawing:
+def draw_into(figure: Path, axes: Axes) -> None:
+    """The figure as PNG and SVG, light and dark."""
+    write_figure(figure.parent, figure.name, lambda theme: draw(axes, theme))
+
+
+def draw(axes: Axes, theme: Theme) -> Drawing:
     """Rows a second against length, batch and rank; anonymous memory against rows."""
     figure = new_figure(7.2, 5.0, theme)
-    for place, (axis, points) in enumerate(result["axes"].items(), 1):
+    for place, (axis, points) in enumerate(axes.items(), 1):
         panel = figure.add_subplot(2, 2, place, facecolor=theme.paper)
         values = [point["value"] for point in points]
         memory = axis == "training rows"
@@ -105,14 +116,24 @@ def draw(result: dict[str, Any], theme: Theme) -> Drawing:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("backbone", nargs="?", default="minilm")
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, help="file of the result")
     parser.add_argument("--figure", type=Path, help="path of the figure without its suffix; of all axes")
+    parser.add_argument("--drawn-from", type=Path, nargs="+", help="results to draw; nothing is measured")
     parser.add_argument("--axis", choices=AXES, help="one axis only")
     parser.add_argument("--untimed", action="store_true", help="memory only: the machine is not idle")
     chosen = parser.parse_args()
+    if chosen.drawn_from:
+        if chosen.figure is None:
+            parser.error("--drawn-from needs --figure")
+        kept = [files.read_json(path)["axes"] for path in chosen.drawn_from]
+        axes: Axes = {axis: next(one[axis] for one in reversed(kept) if axis in one) for axis in AXES}
+        draw_into(chosen.figure, axes)
+        return
+    if chosen.output is None:
+        parser.error("-o is missing: the file of the result")
     device = pick_device("cpu")
     precision = resolve_precision("auto", device)
-    axes: dict[str, list[dict[str, Any]]] = {}
+    axes = {}
     with scratch() as folder:
         for axis in [chosen.axis] if chosen.axis else AXES:
             for value in AXES[axis]:
@@ -130,7 +151,7 @@ def main() -> None:
     }
     files.write_json(chosen.output, result)
     if chosen.figure:
-        write_figure(chosen.figure.parent, chosen.figure.name, lambda theme: draw(result, theme))
+        draw_into(chosen.figure, axes)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Exports of a trained run: the same answers by every way of loading them, and a gate that lets nothing else through."""
 
+import asyncio
 import importlib.util
 import json
 import shutil
@@ -15,10 +16,12 @@ import pytest
 import newslora
 from newslora import files
 from newslora.cli.app import main
-from newslora.errors import ExportError, MissingExtraError, RunError, SettingsError
+from newslora.config import ServeSettings
+from newslora.errors import CanaryError, ExportError, MissingExtraError, RunError, SettingsError
 from newslora.exporting import export as exporting
 from newslora.exporting.odd_texts import odd_texts
 from newslora.predict.classifier import Classifier
+from newslora.serving.service import Service
 
 TEXTS = ["minister signs peace treaty at border", "striker scores twice as club wins cup final", "", "treaty " * 80]
 
@@ -368,3 +371,26 @@ def test_real_weights_pass_the_gate(tmp_path: Path) -> None:
     held, odd = found.record["gate"]["checks"].values()
     assert (held["rows"], held["passed"], odd["passed"]) == (24, True, True)
     assert found.record["backbone"]["name"] == "minilm"
+
+
+@pytest.mark.parametrize("kind", ["merged", "onnx", "onnx-int8"])
+def test_an_export_is_served_after_its_canary(kind: str, made: Made, tmp_path: Path) -> None:
+    service = Service(ServeSettings())
+    service.start()
+    try:
+        served = service.load("news", made.folders[kind])
+        assert served.warning is None  # its answers were compared with those stored when the run was trained
+        (answered,) = asyncio.run(service.answer("news", [TEXTS[1]]))
+        assert answered.prediction.label == Classifier.load(made.run)(TEXTS[1]).label
+        wrong = shutil.copytree(made.folders[kind], tmp_path / kind)
+        canary = files.read_json(wrong / "canary.json")
+        canary["logits"] = [[value + 3 for value in row[::-1]] for row in canary["logits"]]
+        files.write_json(wrong / "canary.json", canary)
+        export = files.read_json(wrong / "export.json")
+        export["files"]["canary.json"] = files.sha256_file(wrong / "canary.json")
+        files.write_json(wrong / "export.json", export)
+        with pytest.raises(CanaryError, match="does not answer as it did when it was trained"):
+            service.load("news", wrong)
+        assert service.get("news").version == served.version
+    finally:
+        service.drain(0)

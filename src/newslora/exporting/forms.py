@@ -15,6 +15,7 @@ from newslora.model.adapter import CARD, AdapterCard, load_adapter, load_tokeniz
 from newslora.model.classifier import quiet_transformers
 from newslora.model.exported import WEIGHTS
 from newslora.predict.calibration import CALIBRATION, LOGITS
+from newslora.predict.canary import CANARY
 from newslora.predict.thresholds import THRESHOLDS
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def merge(adapter: Path, card: AdapterCard) -> "PreTrainedModel":
 
 
 def write_common(adapter: Path, card: AdapterCard, kind: str, folder: Path) -> None:
-    """What every export holds besides weights: card, tokenizer, calibration, thresholds."""
-    for name in (CALIBRATION, LOGITS, THRESHOLDS):
+    """What every export holds besides weights: card, tokenizer, calibration, thresholds, the run's canary."""
+    for name in (CALIBRATION, LOGITS, THRESHOLDS, CANARY):
         if (adapter / name).is_file():
             shutil.copyfile(adapter / name, folder / name)
     if kind != "peft":

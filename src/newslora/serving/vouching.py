@@ -38,10 +38,7 @@ def vouch(classifier: Classifier) -> str | None:
     if isinstance(classifier.engine, AdapterEngine):
         _check_not_bare(classifier, classifier.engine, logits[:COMPARED], texts[:COMPARED])
     if canary is None:
-        return (
-            f"It has no {CANARY}, because an older newslora trained it or it is an export: that it answers as it did then "
-            "could not be checked."
-        )
+        return f"It has no {CANARY}, because an older newslora trained it: that it answers as it did then could not be checked."
     exact = classifier.precision.name == "fp32" and "int8" not in classifier.engine.name
     check_canary(canary, classifier.labels, logits, exact, what)
     return None
