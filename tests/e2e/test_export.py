@@ -16,12 +16,12 @@ import pytest
 import newslora
 from newslora import files
 from newslora.cli.app import main
-from newslora.config import ServeSettings
 from newslora.errors import CanaryError, ExportError, MissingExtraError, RunError, SettingsError
 from newslora.exporting import export as exporting
 from newslora.exporting.odd_texts import odd_texts
 from newslora.predict.classifier import Classifier
 from newslora.serving.service import Service
+from newslora.serving.settings import ServeSettings
 
 TEXTS = ["minister signs peace treaty at border", "striker scores twice as club wins cup final", "", "treaty " * 80]
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from page_server import Place, serving
 
-from newslora import config
+from newslora.serving.app import create_app
+from newslora.serving.context import Context
+from newslora.serving.logs import make_log
+from newslora.serving.service import Service
+from newslora.serving.settings import ServeSettings
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-application, contexts, logs, services = (
-    pytest.importorskip(f"newslora.serving.{name}", reason="the server is not part of this checkout")
-    for name in ("app", "context", "logs", "service")
-)
 pytest_plugins = ["page_visit"]
 Visiting = Callable[..., Any]
 
@@ -25,13 +25,13 @@ Visiting = Callable[..., Any]
 def place(tmp_path_factory: pytest.TempPathFactory, planted: Path) -> Iterator[Place]:
     """The real server over one small run under two names; see conftest.py for what it has learnt."""
     address = f"sqlite:///{tmp_path_factory.mktemp('feedback') / 'corrections.db'}"
-    settings = config.ServeSettings(feedback=address, deadline_seconds=60)
-    context = contexts.Context(services.Service(settings), settings, logs.make_log(io.StringIO()))
+    settings = ServeSettings(feedback=address, deadline_seconds=60)
+    context = Context(Service(settings), settings, make_log(io.StringIO()))
     for name in ("news", "desk"):
         context.load(name, planted)
     context.ready = True
     sure = {"World": "treaty meets over border in peace", "Sports": "signs twice final games record"}
-    with serving(application.create_app(context)) as url:
+    with serving(create_app(context)) as url:
         yield Place(url, ["World", "Sports"], sure, "border", several=None)
 
 

@@ -9,11 +9,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from newslora.config import parse_assignment, serve_settings
+from newslora.config import parse_assignment
 from newslora.errors import InterruptedRun
 from newslora.predict.classifier import Prediction
 from newslora.serving.server import end_process, serve
 from newslora.serving.service import Answered, QueueState, Served
+from newslora.serving.settings import serve_settings
 
 SERVED = Served("news", "abc123def456", ("World", "Sports"), False, "none", False, time.time())
 WORLD = Prediction("World", 0.9, {"World": 0.9, "Sports": 0.1}, labels=("World",))

@@ -4,9 +4,9 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from newslora.config import ServeSettings
 from newslora.errors import DeadlineError
 from newslora.serving.service import Answered, Service
+from newslora.serving.settings import ServeSettings
 
 
 class Told(Service):

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, MPNetConfig
 
-from newslora.config import ServeSettings
 from newslora.errors import BackboneError, CanaryError, NewsloraError, RunError
 from newslora.files import sha256_file
 from newslora.model.adapter import CARD, WEIGHTS
 from newslora.predict.canary import CANARY, FP32_TOLERANCE, canary_texts, check_canary, load_canary
 from newslora.predict.classifier import Classifier
 from newslora.serving.service import Service
+from newslora.serving.settings import ServeSettings
 
 HEAD = "base_model.model.classifier"
 

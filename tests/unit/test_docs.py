@@ -5,7 +5,8 @@ from pathlib import Path
 
 import newslora
 from newslora import errors
-from newslora.config import Recipe, ServeSettings, _toml_value, setting_fields, to_toml
+from newslora.config import Recipe, _toml_value, setting_fields, to_toml
+from newslora.serving.settings import ServeSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(newslora.__file__).parent

@@ -12,7 +12,6 @@ import pytest
 import torch
 from transformers import AutoModel, DebertaV2Config
 
-from newslora.config import ServeSettings
 from newslora.errors import (
     DeadlineError,
     DrainingError,
@@ -24,6 +23,7 @@ from newslora.errors import (
 )
 from newslora.predict.classifier import Classifier
 from newslora.serving.service import Service
+from newslora.serving.settings import ServeSettings
 
 TEXTS = ["striker scores twice as club wins cup final", "treaty", "army and rebels sign peace accord in capital"]
 LONG = "minister meets president over border treaty " * 40

@@ -13,13 +13,13 @@ import httpx
 import pytest
 from standin import Told
 
-from newslora.config import ServeSettings
 from newslora.errors import OverloadedError, StorageError
 from newslora.predict.classifier import Classifier
 from newslora.serving.app import create_app
 from newslora.serving.context import Context
 from newslora.serving.keys import add_key
 from newslora.serving.logs import make_log
+from newslora.serving.settings import ServeSettings
 
 TEXTS = ["meets over border treaty signs", "twice final games record peace", "in at as and treaty"]
 BASE = "http://127.0.0.1"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from newslora.config import ServeSettings
 from newslora.errors import SettingsError
 from newslora.serving.service import Service
+from newslora.serving.settings import ServeSettings
 from newslora.serving.watch import Watch
 
 

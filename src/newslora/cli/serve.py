@@ -48,8 +48,9 @@ def serve(
     settings
         Any other setting of the server as key=value (docs/serving.md lists them); may be repeated.
     """
-    from newslora.config import parse_assignment, serve_settings
+    from newslora.config import parse_assignment
     from newslora.errors import InterruptedRun, MissingExtraError, SettingsError
+    from newslora.serving.settings import serve_settings
 
     values: dict[str, Any] = dict(parse_assignment(text) for text in settings or [])
     flags = {

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newslora import files
-from newslora.config import ServeSettings
 from newslora.errors import NewsloraError
 from newslora.predict.calibration import CALIBRATION, load_calibration
 from newslora.runfolder import RunFolder
@@ -19,6 +18,7 @@ from newslora.serving.metrics import Metrics
 from newslora.serving.observed import Observed
 from newslora.serving.problems import Problem
 from newslora.serving.rates import Rates
+from newslora.serving.settings import ServeSettings
 from newslora.serving.uncertain import UncertainItems
 
 if TYPE_CHECKING:

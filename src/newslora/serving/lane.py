@@ -8,10 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from newslora.config import ServeSettings
 from newslora.errors import DeadlineError, DrainingError, NewsloraError, WorkerError
 from newslora.metrics import Logits
 from newslora.serving.jobs import Job, Piece, Waiting
+from newslora.serving.settings import ServeSettings
 
 Compute = Callable[[Sequence[Piece]], list[Logits]]  # windows -> (C,) logits of each
 TOGETHER = 64  # requests tokenised in one call

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from newslora.config import ServeSettings
 from newslora.serving.drift import Baseline, Drift
+from newslora.serving.settings import ServeSettings
 
 MINUTE, HOUR = 60.0, 3600.0  # seconds
 REQUESTS_KEPT = 20_000  # of the last minute; more than that are a sample of the newest

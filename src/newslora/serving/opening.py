@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from newslora import files
-from newslora.config import ServeSettings
 from newslora.errors import RunError
 from newslora.model.adapter import CARD, WEIGHTS, AdapterCard, read_card, same_backbone
 from newslora.model.packed.mixed import MixedEncoder
@@ -19,6 +18,7 @@ from newslora.runfolder import RunFolder
 from newslora.runtime import pick_device, resolve_precision
 from newslora.serving.computing import Alone, Together
 from newslora.serving.lane import Lane, Passes
+from newslora.serving.settings import ServeSettings
 from newslora.serving.vouching import vouch
 
 VERSION_DIGITS = 12

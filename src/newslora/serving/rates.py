@@ -2,8 +2,8 @@
 
 import time
 
-from newslora.config import ServeSettings
 from newslora.serving.problems import Problem
+from newslora.serving.settings import ServeSettings
 
 MINUTE = 60  # seconds
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn import Config, Server
 
-from newslora.config import ServeSettings
 from newslora.errors import InterruptedRun, SettingsError
 from newslora.serving.app import create_app
 from newslora.serving.context import Context
 from newslora.serving.logs import forward_server_logs
 from newslora.serving.protocol import protocol_class
+from newslora.serving.settings import ServeSettings
 from newslora.serving.watch import Watch
 
 if TYPE_CHECKING:

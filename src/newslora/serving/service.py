@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from newslora.config import ServeSettings
 from newslora.errors import DeadlineError, DrainingError, NewsloraError, RunError, UnknownAdapterError, near
 from newslora.metrics import Logits
 from newslora.predict.classifier import Classifier, Prediction, check_texts
 from newslora.serving.jobs import Job
 from newslora.serving.lane import Lane
 from newslora.serving.opening import Opener
+from newslora.serving.settings import ServeSettings
 
 KEPT_FOR_EXPLAINING = 2  # classifiers with an encoder of their own
 

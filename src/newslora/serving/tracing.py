@@ -6,8 +6,8 @@ Where they go is decided by the standard variables (OTEL_EXPORTER_OTLP_ENDPOINT,
 import os
 from typing import TYPE_CHECKING, Any
 
-from newslora.config import ServeSettings
 from newslora.errors import MissingExtraError
+from newslora.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -1,0 +1,128 @@
+"""The server's settings: the one owner of their defaults.
+
+docs/serving.md derives from the descriptions below.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from newslora.config import NO_PASSWORD, Section, Words, holds_password, sentence
+from newslora.errors import SettingsError, near
+
+
+class ServeSettings(Section):
+    """How `newslora serve` computes, listens, what it allows a client, and what it keeps. No part of a recipe: nothing of it
+    changes an answer beyond rounding."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "fp32",
+        description="What adapters are computed in; fp32: a text's answer does not depend on its neighbours in a batch.",
+    )
+    batch_tokens: int | None = Field(
+        None, ge=8, description="Tokens a forward pass; unset: as in prediction, by device (tokens)."
+    )
+    queue_rows: int = Field(2048, ge=1, description="Texts that may wait, an encoder; more are refused (texts).")
+    queue_tokens: int = Field(200_000, ge=8, description="Tokens that may wait, an encoder; more are refused (tokens).")
+    deadline_seconds: float = Field(10, gt=0, description="Time an answer may take, unless the request says (seconds).")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Address to listen on; others than this machine's want keys."
+    )
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on (0: any free one).")
+    open: bool = Field(False, description="Listen to other machines without keys: whoever reaches the port may do all.")
+    keys: Path | None = Field(None, description="File of API keys (`newslora keys add`); unset: none are asked for.")
+    adapters_root: Path | None = Field(
+        None, description="Folder under which PUT /v1/adapters may load; unset: adapters cannot be changed over HTTP."
+    )
+    watch: Path | None = Field(
+        None, description="Folder whose sub-folders are served as they come, change and go; unset: none."
+    )
+    feedback: str | None = Field(
+        None, min_length=1, description="Database address where corrections are kept; unset: none are taken."
+    )
+    new_labels: bool = Field(False, description="Take corrections whose label the adapter does not know.")
+    allowed_hosts: Words | None = Field(
+        None,
+        description="Host names that requests may name, '*.example.org' or '*' too; unset: this machine's own names where it "
+        "listens to itself only, any elsewhere.",
+    )
+    cors_origins: Words = Field(
+        (), description="Origins whose pages may call the API from a browser, such as https://desk.example.org."
+    )
+    max_texts: int = Field(256, ge=1, description="Texts of a request (texts).")
+    max_characters: int = Field(
+        100_000, ge=1, description="Characters of a text; more are refused, not cut (characters)."
+    )
+    body_bytes: int = Field(4_000_000, ge=1024, description="Body of a request; of a stream, one line (bytes).")
+    stream_rows: int = Field(64, ge=1, description="Lines of a stream that are answered together (lines).")
+    explain_texts: int = Field(4, ge=0, description="Texts of a request that may be explained (0: none).")
+    longest_timeout: float = Field(60, gt=0, description="The longest `timeout` a request may ask for (seconds).")
+    rate_requests: int = Field(
+        6_000, ge=0, description="Requests a minute of one key; without keys any number (0: any)."
+    )
+    rate_rows: int = Field(60_000, ge=0, description="Texts a minute of one key; without keys any number (0: any).")
+    connections: int = Field(1_000, ge=1, description="Requests at once; more are told to come again (requests).")
+    header_seconds: float = Field(10, gt=0, description="Time a client has to send a request's head (seconds).")
+    read_seconds: float = Field(
+        10, gt=0, description="Time a client has to send a body; in a stream, the next piece of it (seconds)."
+    )
+    write_seconds: float = Field(10, gt=0, description="Time a client has to take a piece of the answer (seconds).")
+    idle_seconds: int = Field(15, ge=1, description="Time an unused connection is kept open (seconds).")
+    notice_seconds: float = Field(
+        1, ge=0, description="Time between SIGTERM, from which /ready says no, and refusing connections (seconds)."
+    )
+    grace_seconds: int = Field(30, ge=1, description="Time accepted requests have to finish after SIGTERM (seconds).")
+    keep_uncertain: int = Field(
+        200, ge=0, le=10_000, description="Least sure texts kept in memory, an adapter, for the triage view (0: none)."
+    )
+    drift_baseline: int = Field(
+        500,
+        ge=100,
+        le=100_000,
+        description="First answers compared with, where an adapter has no validation rows (answers).",
+    )
+    drift_window: int = Field(1_000, ge=100, le=100_000, description="Newest answers that are compared (answers).")
+    trace: bool | None = Field(
+        None, description="OpenTelemetry spans; unset: where the standard variable OTEL_EXPORTER_OTLP_ENDPOINT is set."
+    )
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> "ServeSettings":
+        if 0 < self.rate_rows < max(self.max_texts, self.stream_rows):
+            raise ValueError(
+                f"rate_rows is {self.rate_rows}, less than one request may hold (max_texts {self.max_texts}, stream_rows "
+                f"{self.stream_rows}): raise it, or lower those"
+            )
+        return self
+
+    @field_validator("feedback")
+    @classmethod
+    def _no_password(cls, value: str | None) -> str | None:
+        if value is not None and holds_password(value):
+            raise PydanticCustomError("password", NO_PASSWORD)
+        return value
+
+
+def serve_settings(values: Mapping[str, Any]) -> ServeSettings:
+    """Values by name -> ServeSettings; validation errors become sentences.
+
+    Raises:
+        SettingsError: an unknown name, or a value outside its range.
+    """
+    for key in values:
+        if key not in ServeSettings.model_fields:
+            raise SettingsError(f"The server has no setting '{key}'.{near(key, ServeSettings.model_fields)}")
+    try:
+        settings = ServeSettings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(sentence(item) for item in error.errors())) from None
+    most = max(settings.max_texts, settings.stream_rows)
+    if settings.queue_rows < most:
+        raise SettingsError(
+            f"queue_rows is {settings.queue_rows}, less than one request may hold (max_texts {settings.max_texts}, stream_rows "
+            f"{settings.stream_rows}): raise it, or lower those."
+        )
+    return settings
