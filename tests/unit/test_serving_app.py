@@ -464,7 +464,9 @@ def test_ready_says_no_before_loading_and_while_draining(planted: Path) -> None:
     server = Server(planted)
     server.context.ready = False
     declared(server.get("/ready"), 503, "loading")
+    declared(server.post("/v1/classify", {"text": "a", "adapter": "later"}), 503, "loading")
     server.context.ready = True
+    declared(server.post("/v1/classify", {"text": "a", "adapter": "later"}), 404, "unknown_adapter")
     assert server.get("/ready").status_code == 200
     server.context.draining = True
     declared(server.get("/ready"), 503, "draining")

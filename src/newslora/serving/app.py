@@ -162,7 +162,7 @@ async def ready(request: Request) -> Response:
     if context.draining:
         raise Problem(503, "draining", "The server is ending.", 1.0)
     if not context.ready:
-        raise Problem(503, "loading", "Adapters are being loaded.", 1.0)
+        raise loading()
     return json_response({"status": "ready"})
 
 
@@ -178,6 +178,11 @@ async def metrics(request: Request) -> Response:
     """Everything counted, for Prometheus."""
     body, kind = await asyncio.to_thread(context_of(request).metrics.text)
     return Response(body, media_type=kind)
+
+
+def loading() -> Problem:
+    """What is said until all adapters are there."""
+    return Problem(503, "loading", "Adapters are being loaded. Ask again in a moment.", 1.0)
 
 
 def create_app(context: Context, on_start: Callable[[], None] = lambda: None) -> FastAPI:
@@ -210,6 +215,8 @@ def create_app(context: Context, on_start: Callable[[], None] = lambda: None) ->
 
     async def refuse(request: Request, error: Exception) -> Response:
         problem = validation_problem(error.errors()) if isinstance(error, RequestValidationError) else problem_of(error)
+        if problem.code == "unknown_adapter" and not context.ready:
+            problem = loading()  # it may be there in a moment
         if problem.status_code == 500:
             raise error
         context.metrics.rejected(problem.code)
