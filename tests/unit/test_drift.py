@@ -1,5 +1,6 @@
 """Drift: a planted shift is seen, an unshifted stream raises no alarm."""
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -79,6 +80,12 @@ def test_first_answers_serve_where_there_are_no_validation_rows_and_memory_is_bo
     state = drift.state()
     assert (state["baseline_answers"], state["window_answers"]) == (150, 200)
     assert not state["labels"]["shifted"]
+
+
+def test_numbers_of_small_windows_become_json() -> None:
+    state = drift_of(0, FEWEST, rows=120)
+    assert state["labels"]["limit"] > THRESHOLD, "the limit is chance's, not the custom one"
+    assert json.loads(json.dumps(state)) == state
 
 
 def test_too_few_answers_say_nothing_and_texts_without_a_label_are_a_share_of_their_own() -> None:

@@ -52,7 +52,7 @@ def compare(baseline: Counts, recent: Counts) -> Shift:
     p, q = one / one.sum(), other / other.sum()
     psi = float(rel_entr(p, q).sum() + rel_entr(q, p).sum())
     noise = (1 / max(1.0, baseline.sum()) + 1 / max(1.0, recent.sum())) * _reached_by_chance(max(1, len(p) - 1))
-    limit = max(THRESHOLD, noise)
+    limit = max(THRESHOLD, float(noise))  # NumPy's numbers would not become JSON
     return Shift(psi, float(jensenshannon(p, q, base=2)), limit, psi > limit)
 
 

@@ -1,0 +1,193 @@
+"""Load by locust on a server's /v1/classify, in a process of its own: gevent, which locust brings, changes Python's sockets.
+
+Child of serve_load.py. Standard input: one JSON object of the fields of `Work`; standard output: one JSON object. Locust's
+users wait for their answers, which is a closed model; so arrivals are made here, a greenlet each, and locust does the rest:
+its HTTP client, its request event, its statistics.
+"""
+
+import dataclasses
+import gc
+import itertools
+import json
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent  # type: ignore[import-untyped]
+import locust.stats
+from gevent.pool import Group  # type: ignore[import-untyped]
+from locust.contrib.fasthttp import FastHttpSession
+from locust.env import Environment
+from locust.event import EventHook
+from locust.stats import RequestStats
+
+PATH = "/v1/classify"
+HEADERS = {"Content-Type": "application/json"}
+NO_ERROR = b'"error":null'  # stands once for each text that was answered
+LEAD = 0.2  # seconds between set-up and the first arrival
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What to do.
+
+    With a rate the model is open: Poisson arrivals for `warmup` and then `seconds`, whatever became of earlier ones. With
+    None it is closed: `in_flight` at once, each body sent once.
+    """
+
+    url: str
+    texts: list[str]
+    texts_a_request: int
+    rate: float | None  # requests a second
+    seconds: float
+    warmup: float  # seconds of arrivals that are not counted
+    in_flight: int  # open: more are not sent and count as errors; closed: as many always
+    timeout: float  # seconds to wait for an answer
+    seed: int
+
+
+class Refused(Exception):
+    """A kind of error; its repr is what locust keeps it by."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class Generator:
+    """Sends, and counts from the moment each request was due."""
+
+    def __init__(self, work: Work) -> None:
+        self.work, self.bodies = work, bodies(work.texts, work.texts_a_request)
+        locust.stats.bucket_response_time = lambda ms: round(ms, 1)  # type: ignore[assignment, return-value]  # 0.1 ms
+        self.environment = Environment()
+        self.environment.stats = RequestStats(use_response_times_cache=False)
+        self.environment.create_local_runner()  # it is what listens to the request event
+        self.late = RequestStats(use_response_times_cache=False)
+        heard = EventHook()  # type: ignore[no-untyped-call]  # of the client, whose times begin when it sends
+        heard.add_listener(self._heard)  # type: ignore[no-untyped-call]
+        self.session = FastHttpSession(
+            work.url, heard, None, concurrency=work.in_flight, network_timeout=work.timeout,
+            connection_timeout=work.timeout, max_retries=0,
+        )  # fmt: skip
+        self.begin = 0.0  # requests due before it are the warm-up
+        self.warmup_errors = 0
+        self.last = 0.0  # when the last counted answer came
+        self.in_flight = self.most_in_flight = 0
+
+    def send(self, due: float, body: bytes) -> None:
+        """One request; its time counts from `due`, of `time.perf_counter`."""
+        if due >= self.begin:
+            self.late.log_request("", "late", max(0.0, (time.perf_counter() - due) * 1000), 0)  # type: ignore[arg-type]
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            self.session.request("POST", PATH, data=body, headers=HEADERS, context={"due": due})  # type: ignore[arg-type]
+        finally:
+            self.in_flight -= 1
+
+    def open(self, rate: float) -> None:
+        """Poisson arrivals."""
+        work, group, draw = self.work, Group(), random.Random(self.work.seed)
+        start = due = time.perf_counter() + LEAD
+        self.begin = start + work.warmup
+        for body in itertools.cycle(self.bodies):
+            due += draw.expovariate(rate)
+            if due >= self.begin + work.seconds:
+                break
+            gevent.sleep(max(0.0, due - time.perf_counter()))  # 0 lets the others go on where this is late
+            if len(group) < work.in_flight:
+                group.spawn(self.send, due, body)
+            else:  # never sent: no answer within the longest wait
+                self._count(due, work.timeout * 1000, 0, Refused("not sent: too many in flight"))
+        group.join(timeout=work.timeout * 2)
+        if len(group):
+            raise SystemExit(f"{len(group)} requests neither ended nor ran out of time.")
+
+    def closed(self) -> None:
+        """So many at once, until each body was sent."""
+        left = iter(self.bodies)
+
+        def client() -> None:
+            for body in left:
+                self.send(time.perf_counter(), body)
+
+        self.begin = time.perf_counter()
+        gevent.joinall([gevent.spawn(client) for _ in range(self.work.in_flight)], raise_error=True)
+
+    def _heard(self, context: Any, response: Any, exception: Any, response_length: int, **_: Any) -> None:
+        now, wanted = time.perf_counter(), self.work.texts_a_request
+        if exception is not None or response.status_code != 200:
+            exception = Refused(kind(response, exception))
+        elif response.content.count(NO_ERROR) != wanted:
+            exception = Refused(f"not {wanted} answers")
+        self._count(context["due"], (now - context["due"]) * 1000, response_length, exception)
+
+    def _count(self, due: float, milliseconds: float, length: int, error: Exception | None) -> None:
+        if due < self.begin:
+            self.warmup_errors += error is not None
+            return
+        self.last = time.perf_counter()
+        self.environment.events.request.fire(  # type: ignore[no-untyped-call]
+            request_type="POST", name=PATH, response_time=milliseconds, response_length=length, exception=error
+        )
+
+    def result(self, used: float) -> dict[str, Any]:
+        """What locust counted; `used`: seconds of processor time so far that were not load."""
+        total, late = self.environment.stats.total, self.late.total
+        return {
+            "requests": total.num_requests,
+            "errors": total.num_failures,
+            "errors_by_kind": {str(one.error): one.occurrences for one in self.environment.stats.errors.values()},
+            "warmup_errors": self.warmup_errors,
+            "ms": times(total),
+            "sent_late_ms": times(late),
+            "most_in_flight": self.most_in_flight,
+            "seconds": self.last - self.begin,
+            "generator_cpu_seconds": processor_seconds() - used,
+        }
+
+
+def bodies(texts: list[str], together: int) -> list[bytes]:
+    """Request bodies, made before the load so as not to cost time during it; a rest of texts is left out."""
+    groups = (texts[place : place + together] for place in range(0, len(texts) - together + 1, together))
+    return [json.dumps({"text": some[0]} if together == 1 else {"texts": some}).encode() for some in groups]
+
+
+def kind(response: Any, exception: Any) -> str:
+    """'503 overloaded', or what failed below HTTP; no texts."""
+    status = getattr(response, "status_code", 0)
+    if not status:
+        return type(getattr(response, "error", None) or exception).__name__
+    try:
+        return f"{status} {json.loads(response.content)['error']['code']}"
+    except (ValueError, KeyError, TypeError):
+        return str(status)
+
+
+def times(entry: Any) -> dict[str, float]:
+    """Locust's percentiles in ms, errors included; the histogram has steps of 0.1 ms."""
+    found = {f"p{share * 100:g}": entry.get_response_time_percentile(share) for share in (0.5, 0.9, 0.99, 0.999)}
+    return found | {"mean": entry.avg_response_time, "max": round(entry.max_response_time, 1)}
+
+
+def processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def main() -> None:
+    work = Work(**json.loads(sys.stdin.readline()))
+    generator = Generator(work)
+    run: Callable[[], None] = generator.closed if work.rate is None else lambda: generator.open(work.rate or 0.0)
+    gc.collect()
+    gc.freeze()  # what is here stays: later collections need not look at it
+    used = processor_seconds()
+    run()
+    print(json.dumps(generator.result(used)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
