@@ -53,6 +53,9 @@ for line in sys.stdin:
 """
 
 
+SOON = 40  # seconds; nearly all of it is imports on a slow, busy machine, and waiting for a silent hub takes longer
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command came to, and what it asked of the hub."""
@@ -71,7 +74,7 @@ class Outcome:
         assert self.shown.count("newslora: ") == 1
         for word in words:
             assert word in complaint
-        assert self.seconds < 15
+        assert self.seconds < SOON
 
 
 @dataclass
@@ -281,7 +284,7 @@ def test_the_cache_serves_at_once_when_the_hub_is_gone(down: Session) -> None:
     assert outcome.code == 0, outcome.shown
     assert "40 train, 8 validation" in outcome.shown
     assert "Retrying" not in outcome.shown
-    assert outcome.seconds < 15
+    assert outcome.seconds < SOON
 
 
 def test_dry_run_of_seed_asks_nobody(online: Session) -> None:

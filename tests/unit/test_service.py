@@ -168,15 +168,15 @@ def test_a_request_between_two_versions_with_a_lane_each_is_answered_by_the_new(
     make_service: Callable[..., Service], folders: dict[str, Path]
 ) -> None:
     """Found, then replaced before it could be handed over: the old lane takes nothing any more."""
-    service = make_service("mpnet")
-    old, find = service._held["mpnet"], service._find
-    service.load("mpnet", folders["news"])
+    service = make_service("deberta")
+    old, find = service._held["deberta"], service._find
+    service.load("deberta", folders["news"])
     old.lane._threads[1].join(10)
     stale = [old]
     service._find = lambda name: stale.pop() if stale else find(name)  # type: ignore[method-assign]
-    (answered,) = asyncio.run(service.answer("mpnet", TEXTS[:1]))
+    (answered,) = asyncio.run(service.answer("deberta", TEXTS[:1]))
     assert stale == []
-    assert answered.served == service.get("mpnet")
+    assert answered.served == service.get("deberta")
 
 
 def test_what_piles_up_is_computed_together_and_a_lone_request_at_once(make_service: Callable[..., Service]) -> None:
