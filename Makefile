@@ -24,8 +24,9 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	# one thread a worker: with two each, OpenMP threads would spin for one another; the long files of tests/e2e first
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	# one thread a worker: with two each, OpenMP threads would spin for one another; a third worker while others wait for
+	# processes they kill; the long files of tests/e2e first
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 bench: $(READY)
 	$(BIN)/newslora bench minilm --task training

@@ -69,6 +69,13 @@ class FeedbackStore:
         if self._engine.url.get_backend_name() == "sqlite" and path is not None:
             with files.disk_errors(Path(path)):
                 Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._make_tables()
+        except BaseException:
+            self.close()
+            raise
+
+    def _make_tables(self) -> None:
         corrections, schema = tables()
         with database_errors(self.address):
             corrections.metadata.create_all(self._engine, checkfirst=True)
