@@ -23,10 +23,11 @@ quickstart: $(READY)
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	# one thread a worker: with two each, OpenMP threads would spin for one another; a third worker while others wait for
-	# processes they kill; the long files of tests/e2e first
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	# types beside tests, which wait now and then for processes they kill: hence a third worker, too. One thread a worker:
+	# with two each, OpenMP threads would spin for one another. The long files of tests/e2e first.
+	$(BIN)/mypy & types=$$!; \
+	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder; tests=$$?; \
+	  wait $$types && exit $$tests
 
 bench: $(READY)
 	$(BIN)/newslora bench minilm --task training

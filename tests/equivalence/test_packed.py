@@ -1,7 +1,6 @@
 """The packed engine against the padded stock forward: every logit, every gradient, and dropout's distribution."""
 
 import importlib.util
-import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -263,7 +262,7 @@ DROPOUTS = {
 
 @pytest.mark.parametrize(
     ("family", "dropped"),
-    [*itertools.product(["roberta", "distilbert"], DROPOUTS), ("mpnet", "all")],
+    [*(("roberta", dropped) for dropped in DROPOUTS), ("distilbert", "all"), ("mpnet", "all")],
 )
 def test_dropout_has_the_stock_distribution(family: str, dropped: str, folders: dict[str, str]) -> None:
     """Logits of one batch over many draws: the same mean and spread as the stock modules', within 5 standard errors.
