@@ -23,7 +23,7 @@ quickstart: $(READY)
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	# types beside tests, which wait now and then for processes they kill: hence a third worker, too. One thread a worker:
+	# types beside tests, which wait now and then for processes they kill: hence three workers. One thread a worker:
 	# with two each, OpenMP threads would spin for one another. The long files of tests/e2e first.
 	$(BIN)/mypy & types=$$!; \
 	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder; tests=$$?; \

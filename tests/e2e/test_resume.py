@@ -17,6 +17,7 @@ from newslora.errors import RunError
 from newslora.files import sha256_file
 from newslora.runfolder import RunFolder
 
+KILLS = int(os.environ.get("NEWSLORA_KILLS", "12"))  # docs/results.md: 25
 STEPS = 24  # 32 rows, batch 4, 3 epochs
 # forkserver: torch is imported once, and each child starts from a clean, single-threaded state
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -115,10 +116,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
 def test_killed_at_any_step_or_inside_a_save_it_ends_with_the_same_bytes(
     unbroken: Path, changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    """25 kills: 12 after random steps, 13 at random flushes, most of which lie inside a checkpoint's save."""
+    """Half the kills after random steps, half at random flushes, most of which lie inside a checkpoint's save."""
     rng = random.Random(20261124)
-    deaths: list[dict[str, int]] = [{"kill_step": rng.randrange(STEPS)} for _ in range(12)]
-    deaths += [{"kill_flush": rng.randrange(2, 45)} for _ in range(13)]
+    deaths: list[dict[str, int]] = [{"kill_step": rng.randrange(STEPS)} for _ in range(KILLS // 2)]
+    deaths += [{"kill_flush": rng.randrange(2, 45)} for _ in range(KILLS - KILLS // 2)]
     rng.shuffle(deaths)
     runs = killed = 0
     while deaths:
@@ -140,7 +141,7 @@ def test_killed_at_any_step_or_inside_a_save_it_ends_with_the_same_bytes(
         assert sit(run, None) == 0
         assert adapter(run) == adapter(unbroken)
         shutil.rmtree(run)
-    assert killed >= 20
+    assert killed >= 0.8 * KILLS
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "no commit"])
