@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from newslora.cli.app import main
+from newslora.explanation.attributions import explain
+from newslora.predict.classifier import Classifier
 
 
 def test_texts_are_explained_on_screen(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,6 +32,27 @@ def test_lines_go_to_a_file_and_what_was_cut_is_told(
     assert {record["label"] for record in records} == {"Sports"}
     assert "the rest was cut" in records[1]["remarks"][0]
     assert str(output) in capsys.readouterr().err.replace("\n", "")
+
+
+def test_predict_tells_the_words_that_explain_does(
+    planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text("text\npeace treaty signs\n \nthe games\n")
+    assert main(["predict", str(planted), str(source), "-o", str(output), "--explain", "2"]) == 0
+    treaty, empty, games = (json.loads(line) for line in output.read_text(encoding="utf-8").splitlines())
+    assert (empty["words"], empty["error"]) == (None, "empty text")
+    for row in (treaty, games):
+        one = explain(Classifier.load(planted, engine="padded"), row["text"], row["predicted"])
+        assert [word["word"] for word in row["words"]] == [word.text for word in one.top(2)]
+        assert [word["score"] for word in row["words"]] == pytest.approx([word.score for word in one.top(2)], abs=1e-5)
+    assert treaty["words"][0]["word"] == "treaty"
+    capsys.readouterr()
+    assert main(["predict", str(planted), str(source), "--explain", "1"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["words"] for line in lines] == [treaty["words"][:1], None, games["words"][:1]]
+    assert main(["predict", str(planted), str(source), "--explain", "0"]) == 2
+    assert "explain is 0. Allowed: 1 or more" in " ".join(capsys.readouterr().err.split())
 
 
 def test_explanations_are_checked_and_the_verdict_said(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:

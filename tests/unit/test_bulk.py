@@ -29,7 +29,7 @@ from newslora.data.readers import RawRow
 from newslora.data.sources import open_table, parse_source
 from newslora.errors import DataError, InterruptedRun, RunError, SettingsError, StorageError
 from newslora.predict import bulk, chunks, partial, writers
-from newslora.predict.answers import Answers
+from newslora.predict.answers import Answers, Words
 from newslora.predict.bulk import Counted, predict_lines, predict_source, print_source
 from newslora.predict.classifier import Prediction
 from newslora.predict.partial import Partial
@@ -157,6 +157,42 @@ def test_counts_tell_what_was_left_undecided(tmp_path: Path) -> None:
     lines = found(tmp_path / "out.jsonl")
     assert counted.abstained == sum(line["abstained"] is True for line in lines) > 0
     assert counted.rows == counted.predicted + counted.abstained + counted.failed == 20
+
+
+def letters(text: str, label: str, many: int) -> list[tuple[str, float]]:
+    """A stand-in for an explanation: the text's words, the label's initial first."""
+    return [(word, float(-place)) for place, word in enumerate([label[0], *text.split()])][:many]
+
+
+@pytest.mark.parametrize("suffix", OUTPUTS)
+def test_words_that_decided_are_told_of_each_row(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "EXPLAINED_CHUNK", 2)
+    output = tmp_path / f"out{suffix}"
+    classifier = Fake()
+    answers = Answers(Fake.labels, abstain=0.9, words=Words(2, letters))
+    with pytest.raises(InterruptedRun):  # stopped after a chunk, whose size is that of explained rows
+        run(given_file(tmp_path, "in.csv"), output, classifier=classifier, answers=answers, stop=lambda: 2)
+    assert len(classifier.answered) == 2
+    counted = run(tmp_path / "in.csv", output, answers=answers)
+    assert counted.abstained > 0
+    rows = found(output)
+    for row, given_row in zip(rows, ROWS, strict=True):
+        told = json.loads(row["words"]) if suffix == ".csv" and row["words"] else row["words"]
+        if row["error"]:
+            assert told is None
+            continue
+        initial, word = told
+        assert word == {"word": given_row["text"].split()[0], "score": -1.0}
+        assert initial["word"] in "WS"  # of the likeliest label where the row was left undecided
+        assert row["predicted"] is None or initial["word"] == row["predicted"][0]
+
+
+def test_how_many_words_belongs_to_the_plan(tmp_path: Path) -> None:
+    source, output = given_file(tmp_path, "in.csv"), tmp_path / "out.csv"
+    with pytest.raises(InterruptedRun):
+        run(source, output, answers=Answers(Fake.labels, words=Words(2, letters)), stop=lambda: 2)
+    with pytest.raises(RunError):
+        run(source, output, answers=Answers(Fake.labels, words=Words(3, letters)))
 
 
 class Killed(BaseException):
@@ -508,7 +544,12 @@ def test_any_file_counts_every_row_and_goes_on_anywhere(
 def test_a_chunk_ends_at_a_number_of_characters_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "CHUNK_CHARACTERS", 100)
     rows = [RawRow(number, {"text": "x" * length}) for number, length in enumerate([60, 60, 1, 1, 1, 1, 500, 1], 1)]
-    assert [[row.number for row in some] for some in chunks._cut(rows)] == [[1, 2], [3, 4, 5], [6, 7], [8]]
+    assert [[row.number for row in some] for some in chunks._cut(rows, chunks.CHUNK)] == [
+        [1, 2],
+        [3, 4, 5],
+        [6, 7],
+        [8],
+    ]
 
 
 def test_parquet_row_groups_are_large_though_chunks_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

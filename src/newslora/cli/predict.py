@@ -19,6 +19,7 @@ def predict(
     top_k: int | None = None,
     probabilities: Annotated[bool, Parameter(negative="")] = False,
     abstain: float | None = None,
+    explain: int | None = None,
     fresh: Annotated[bool, Parameter(negative="")] = False,
     precision: str = "fp32",
     device: str | None = None,
@@ -26,8 +27,8 @@ def predict(
     """Classify rows: every input row comes out once, in order, with label, probability, or the error that kept it out.
 
     Finished rows are kept in OUTPUT.partial until the output is whole: stopped, killed or out of disk, the same command goes
-    on behind them and ends with the same bytes. With --top-k, --probabilities or --abstain, and where a row may carry
-    several labels, what goes to standard output is JSON lines. A CSV file then holds the labels of a row with
+    on behind them and ends with the same bytes. With --top-k, --probabilities, --abstain or --explain, and where a row may
+    carry several labels, what goes to standard output is JSON lines. A CSV file then holds the labels of a row with
     data.label_separator between.
 
     Parameters
@@ -47,6 +48,10 @@ def predict(
     abstain
         Decide a row only where its answer set is a single label; the set holds the right label for this share of rows
         like the validation rows, as 0.99. The others are marked abstained, with their sets. Needs the extra 'abstain'.
+    explain
+        Also tell the words that weigh most in a row's answer, as many as this, each with its score: nats of log-odds, above
+        zero for the label, below against it. Takes as long as dozens of answers a row; not for ONNX exports. Needs the
+        extra 'explain'.
     fresh
         Begin again, whatever an earlier sitting left in OUTPUT.partial.
     precision
@@ -58,14 +63,16 @@ def predict(
     from newslora.cli.screen import RowsProgress
     from newslora.config import load_recipe
     from newslora.errors import SettingsError
-    from newslora.predict.answers import Answers
+    from newslora.explanation.attributions import heaviest_words
+    from newslora.predict.answers import Answers, Words
     from newslora.predict.bulk import predict_lines, predict_source, print_source
     from newslora.predict.classifier import Classifier
     from newslora.training.signals import stop_on_signal
 
     data = load_recipe("seed", data_changes(settings)).data
     classifier = Classifier.load(run, device, precision)
-    answers = Answers(classifier.labels, top_k, probabilities, abstain, classifier.multi_label)
+    words = None if explain is None else Words(explain, heaviest_words(classifier))
+    answers = Answers(classifier.labels, top_k, probabilities, abstain, classifier.multi_label, words)
     if abstain is not None:
         classifier.answer_sets(abstain)  # a level that cannot be had is told before a row is read
     console = remarks()

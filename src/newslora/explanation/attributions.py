@@ -128,6 +128,20 @@ def explain(
     return found[0] if isinstance(texts, str) else found
 
 
+def heaviest_words(classifier: Classifier) -> Callable[[str, str, int], list[tuple[str, float]]]:
+    """(text, label, how many) -> the words that weigh most for or against the label, heaviest first, with their scores.
+
+    Raises:
+        As `explain`, at once: what cannot be explained is told before a row is read.
+    """
+    explain(classifier, [])
+
+    def heaviest(text: str, label: str, many: int) -> list[tuple[str, float]]:
+        return [(word.text, word.score) for word in explain(classifier, text, label).top(many)]
+
+    return heaviest
+
+
 def _explain_one(classifier: Classifier, text: str, label: str | None) -> Explanation:
     import torch
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -13,7 +13,7 @@ from newslora.data.readers import CELL_LIMIT, RawRow, Table
 from newslora.data.sources import open_table, parse_source, split_for
 from newslora.errors import InterruptedRun, SettingsError, near
 from newslora.predict.answers import Answers
-from newslora.predict.chunks import CHUNK, CHUNK_CHARACTERS, Chunk, ahead, chunks, finish
+from newslora.predict.chunks import CHUNK_CHARACTERS, Chunk, ahead, chunk_rows, chunks, finish
 from newslora.predict.classifier import Classifier
 from newslora.predict.partial import Partial, State
 from newslora.predict.writers import OUTPUTS, Format, Writer, file_format, json_writer, tab_writer
@@ -85,8 +85,10 @@ def predict_lines(classifier: Classifier, stream: BinaryIO, output: IO[str], ans
     Lines are answered as they come: those that are there together in one go, the last without waiting for the next. Where
     `answers` asks for more, each line is a JSON object, as in a .jsonl file.
     """
-    made = (one for rows in _arriving(stream) for one in chunks(classifier, rows, ("text",), Meter()))
-    return _print(classifier, made, ("text",), output, answers)
+    told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
+    most = chunk_rows(told)
+    made = (one for rows in _arriving(stream) for one in chunks(classifier, rows, ("text",), Meter(), most))
+    return _print(classifier, made, ("text",), output, told)
 
 
 def print_source(
@@ -94,8 +96,9 @@ def print_source(
 ) -> Counted:
     """Like `predict_source`, printed as `predict_lines` prints; it cannot be gone on with."""
     table, text_columns = open_texts(source, settings)
-    made = ahead(chunks(classifier, table.rows, text_columns, table.meter))
-    return _print(classifier, made, text_columns, output, answers)
+    told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
+    made = ahead(chunks(classifier, table.rows, text_columns, table.meter, chunk_rows(told)))
+    return _print(classifier, made, text_columns, output, told)
 
 
 def open_texts(source: str, settings: DataSettings) -> tuple[Table, tuple[str, ...]]:
@@ -137,8 +140,8 @@ def _plan(
         "columns": table.columns,
         "text columns": text_columns,
         "output": kind,
-        "rows a chunk": (CHUNK, CHUNK_CHARACTERS),
-        **asdict(answers),
+        "rows a chunk": (chunk_rows(answers), CHUNK_CHARACTERS),
+        **answers.record(),
         **classifier.identity(),
     }
 
@@ -157,7 +160,7 @@ def _fill(
     if not partial.state.size:
         partial.add(form.head, partial.state)
     rows = table.rows_behind(partial.state.rows, partial.state.end)
-    for chunk in ahead(chunks(classifier, rows, text_columns, table.meter)):
+    for chunk in ahead(chunks(classifier, rows, text_columns, table.meter, chunk_rows(answers))):
         finished = finish(classifier, chunk, answers)
         partial.add(form.encode(finished), _counted(partial.state, chunk, finished, answers))
         progress(partial.state.rows, chunk.share)
@@ -188,15 +191,14 @@ def _print(
     made: Iterable[Chunk],
     text_columns: tuple[str, ...],
     output: IO[str],
-    answers: Answers | None,
+    answers: Answers,
 ) -> Counted:
-    told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
-    write: Writer = tab_writer(output, text_columns) if told.plain else json_writer(output)
+    write: Writer = tab_writer(output, text_columns) if answers.plain else json_writer(output)
     state = State()
     for chunk in made:
-        finished = finish(classifier, chunk, told)
+        finished = finish(classifier, chunk, answers)
         write(finished)
-        state = _counted(state, chunk, finished, told)
+        state = _counted(state, chunk, finished, answers)
     return Counted(state.rows, state.rows - state.abstained - state.failed, state.abstained, state.failed)
 
 

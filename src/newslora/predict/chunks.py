@@ -18,6 +18,7 @@ from newslora.predict.answers import Answers
 from newslora.predict.classifier import Classifier
 
 CHUNK = 1024  # rows in memory at once; enough for batches of like length
+EXPLAINED_CHUNK = 32  # where each is explained, which takes as long as dozens of answers: what is lost when stopped
 CHUNK_CHARACTERS = 2_000_000  # but no more than this and one row
 AHEAD = 2  # chunks waiting for the forward pass
 
@@ -30,28 +31,34 @@ class Chunk:
 
     rows: list[RawRow]
     problems: list[str | None]  # why a row cannot be classified, if it cannot
-    tokens: Rows  # of the others, in order
+    texts: list[str]  # of the others, in order
+    tokens: Rows  # of those
     share: float | None  # of the source read up to here
 
 
+def chunk_rows(answers: Answers) -> int:
+    """Rows a chunk."""
+    return CHUNK if answers.words is None else EXPLAINED_CHUNK
+
+
 def chunks(
-    classifier: Classifier, rows: Iterable[RawRow], text_columns: Sequence[str], meter: Meter
+    classifier: Classifier, rows: Iterable[RawRow], text_columns: Sequence[str], meter: Meter, most: int = CHUNK
 ) -> Iterator[Chunk]:
-    """All rows in order, tokenised."""
-    for some in _cut(rows):
+    """All rows in order, tokenised, at most so many at a time."""
+    for some in _cut(rows, most):
         checked = [_checked(row, text_columns) for row in some]
-        tokens = classifier.rows([text for text, problem in checked if problem is None])
-        yield Chunk(some, [problem for _, problem in checked], tokens, meter.share)
+        texts = [text for text, problem in checked if problem is None]
+        yield Chunk(some, [problem for _, problem in checked], texts, classifier.rows(texts), meter.share)
 
 
 def finish(classifier: Classifier, chunk: Chunk, answers: Answers) -> list[dict[str, Any]]:
     """The chunk's rows with their answers, or with the error that kept them out."""
     added = answers.columns()
-    found = iter(classifier.predictions(chunk.tokens, answers.abstain))
+    found = zip(classifier.predictions(chunk.tokens, answers.abstain), chunk.texts, strict=True)
     finished = []
     for row, problem in zip(chunk.rows, chunk.problems, strict=True):
         fields = {name: value for name, value in row.fields.items() if name not in added}
-        told = answers.of(next(found)) if problem is None else answers.of_failed(problem)
+        told = answers.of(*next(found)) if problem is None else answers.of_failed(problem)
         finished.append(fields | told)
     return finished
 
@@ -69,13 +76,13 @@ def ahead(items: Iterator[_T], depth: int = AHEAD) -> Iterator[_T]:
             thread.shutdown(wait=True, cancel_futures=True)
 
 
-def _cut(rows: Iterable[RawRow]) -> Iterator[list[RawRow]]:
+def _cut(rows: Iterable[RawRow], most: int) -> Iterator[list[RawRow]]:
     some: list[RawRow] = []
     characters = 0
     for row in rows:
         some.append(row)
         characters += sum(len(value) if isinstance(value, str) else len(str(value)) for value in row.fields.values())
-        if len(some) == CHUNK or characters >= CHUNK_CHARACTERS:
+        if len(some) == most or characters >= CHUNK_CHARACTERS:
             yield some
             some, characters = [], 0
     if some:

@@ -95,7 +95,8 @@ def _parquet(names: list[str], added: Mapping[str, type]) -> Format:
     """Arrow's stream format, whose messages can be appended, then Parquet, which cannot."""
     import pyarrow as pa
 
-    kinds = {float: pa.float64(), bool: pa.bool_(), list: pa.list_(pa.string())}
+    words = pa.list_(pa.struct([("word", pa.string()), ("score", pa.float64())]))
+    kinds = {float: pa.float64(), bool: pa.bool_(), list: pa.list_(pa.string()), dict: words}
     schema = pa.schema([(name, kinds.get(added.get(name, str), pa.string())) for name in names])
 
     def encode(rows: list[dict[str, Any]]) -> bytes:
