@@ -99,6 +99,7 @@ def test_live_numbers_come_while_somebody_looks(visit: Visiting) -> None:
     one.page.evaluate(hide, False)
     one.until(lambda: asked() == begun + 2)
     one.page.click("nav a[href='#headline']")
+    one.gone("#view-live")  # the view leaves after the click has returned
     one.page.clock.run_for(60_000)
     assert asked() == begun + 2
     one.refuse("/v1/status", 503, "It is ending.")
