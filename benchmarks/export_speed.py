@@ -14,6 +14,7 @@ and its overflow-free product on CPUs without VNNI), to see what the eighth bit 
 """
 
 import argparse
+import copy
 import tempfile
 import time
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def engines(folder: Path, rows: Rows, layers: int) -> dict[str, Any]:
     from newslora.config import LoraSettings
     from newslora.model.backbones import resolve_backbone
     from newslora.model.classifier import random_classifier
-    from newslora.model.engine import make_engine
+    from newslora.model.engine import make_byte_engine, make_engine
     from newslora.model.onnx_engine import OnnxEngine
 
     torch.manual_seed(0)
@@ -71,10 +72,12 @@ def engines(folder: Path, rows: Rows, layers: int) -> dict[str, Any]:
     quantise(full, folder / "dynamic.onnx", "dynamic")
     quantise(full, folder / "static.onnx", "static", rows)
     eight_bits(full, folder / "eight.onnx")
-    fp32 = resolve_precision("fp32", pick_device("cpu"))
+    fp32, fastest = (resolve_precision(name, pick_device("cpu")) for name in ("fp32", "auto"))
     found: dict[str, Any] = {
         "torch-padded": make_engine(merged, "padded", fp32),
         "torch-packed": make_engine(merged, "packed", fp32),
+        f"torch-packed-{fastest.name}": make_engine(merged, "packed", fastest),
+        "int8": make_byte_engine(copy.deepcopy(merged), fastest),
         "onnx": OnnxEngine(full, merged.config, "onnx"),
     }
     for name, file, alone, exact in (

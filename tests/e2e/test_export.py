@@ -19,11 +19,16 @@ from newslora.cli.app import main
 from newslora.errors import CanaryError, ExportError, MissingExtraError, RunError, SettingsError
 from newslora.exporting import export as exporting
 from newslora.exporting.odd_texts import odd_texts
+from newslora.model.packed import eight_bits
 from newslora.predict.classifier import Classifier
 from newslora.serving.service import Service
 from newslora.serving.settings import ServeSettings
 
 TEXTS = ["minister signs peace treaty at border", "striker scores twice as club wins cup final", "", "treaty " * 80]
+
+
+KINDS = ["merged", "peft", "onnx", "onnx-int8", "int8"]
+INT8 = ["onnx-int8", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +51,10 @@ def made(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     found, records = {}, {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEWSLORA_CACHE", str(folder / "cache"))
-        for kind in ("merged", "peft", "onnx", "onnx-int8"):
+        for kind in KINDS:
             if kind == "onnx-int8":
                 patch.setattr(exporting, "write_onnx", traced(found["onnx"]))
-            one = newslora.export(planted, kind, folder / kind, data=str(rows) if kind == "onnx-int8" else None)
+            one = newslora.export(planted, kind, folder / kind, data=str(rows) if kind in INT8 else None)
             found[kind], records[kind] = one.path, one.record
     return Made(planted, found, records, rows)
 
@@ -64,21 +69,18 @@ def traced(onnx: Path) -> Any:
     return write
 
 
-KINDS = ["merged", "peft", "onnx", "onnx-int8"]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_gives_the_runs_answers_and_says_what_it_is(kind: str, made: Made) -> None:
     run, export = Classifier.load(made.run), Classifier.load(made.folders[kind])
     texts = TEXTS * 3 + odd_texts(run.card)
-    tolerance = 0.2 if kind == "onnx-int8" else 1e-5  # seven bits a weight; as the gate asks
+    tolerance = 0.2 if kind in INT8 else 1e-5  # seven or eight bits a weight; as the gate asks
     apart = np.abs(run.predict_proba(texts) - export.predict_proba(texts)).max()
     assert apart <= tolerance, apart
     assert [one.label for one in export(TEXTS)] == [one.label for one in run(TEXTS)]
     assert export.labels == run.labels
     assert (export.temperature, export.card.export) == (run.temperature, kind)
     assert export(TEXTS[0], abstain=0.9).answer_set == run(TEXTS[0], abstain=0.9).answer_set
-    assert export.engine.name == {"merged": "packed", "peft": "packed"}.get(kind, kind)
+    assert export.engine.name == {"merged": "packed", "peft": "packed", "int8": "packed-int8"}.get(kind, kind)
 
 
 def test_identities_tell_exports_apart_and_do_not_change(made: Made) -> None:
@@ -101,11 +103,12 @@ def test_the_manifest_holds_the_gates_numbers_and_every_file(kind: str, made: Ma
     assert str(made.rows.parent) not in json.dumps(record["gate"])  # an export travels
     assert record["gate"]["held"]["rows"] == held["rows"]
     assert record["gate"]["passed"] is held["passed"] is odd["passed"] is True
-    assert held["rows"] == (200 if kind == "onnx-int8" else 40)
+    assert held["rows"] == (200 if kind in INT8 else 40)
     assert odd["rows"] > 20
     if kind == "onnx-int8":
         assert record["int8"]["method"] == "dynamic"
         assert record["int8"]["weights"] >= 2 * 6 + 2  # six products a layer; words and positions
+    if kind in INT8:
         assert "200 rows cannot tell more" in held["remark"]
     else:
         assert held["other_labels"] == odd["other_labels"] == 0
@@ -137,8 +140,9 @@ def in_another_process(script: str, *arguments: str) -> Any:
     return json.loads(out.stdout.split("ANSWERS")[1])
 
 
-def test_plain_transformers_loads_a_merged_export_labels_and_length_included(made: Made) -> None:
-    label2id, told = in_another_process(PLAIN, str(made.folders["merged"]), json.dumps(TEXTS))
+@pytest.mark.parametrize("kind", ["merged", "int8"])
+def test_plain_transformers_loads_a_merged_export_labels_and_length_included(kind: str, made: Made) -> None:
+    label2id, told = in_another_process(PLAIN, str(made.folders[kind]), json.dumps(TEXTS))
     run = Classifier.load(made.run, engine="padded")
     assert label2id == {name: place for place, name in enumerate(run.labels)}
     logits = run.logits(run.rows(TEXTS)).astype(np.float64)
@@ -169,17 +173,39 @@ def test_predict_takes_an_export_in_the_runs_place(made: Made, tmp_path: Path) -
 
 
 def test_a_merged_export_can_be_explained_and_an_onnx_one_says_what_can(made: Made) -> None:
-    explained = newslora.explain(Classifier.load(made.folders["merged"]), TEXTS[0])
-    assert explained.top(1)[0].text == "treaty"
+    for kind in ("merged", "int8"):
+        explained = newslora.explain(Classifier.load(made.folders[kind]), TEXTS[0])
+        assert explained.top(1)[0].text == "treaty"
     with pytest.raises(SettingsError, match=r"no gradients to explain them by\. Explain the run"):
         newslora.explain(Classifier.load(made.folders["onnx"]), TEXTS[0])
     assert main(["explain", str(made.folders["onnx"]), TEXTS[0]]) == 2
 
 
-@pytest.mark.parametrize("asked", [{"device": "cuda"}, {"precision": "bf16"}, {"engine": "packed"}])
-def test_what_an_onnx_export_cannot_do_is_refused(asked: dict[str, str], made: Made) -> None:
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [
+        ("onnx", {"device": "cuda"}), ("onnx", {"precision": "bf16"}), ("onnx", {"engine": "packed"}),
+        ("int8", {"device": "cuda"}), ("int8", {"precision": "bf16"}),
+    ],
+)  # fmt: skip
+def test_what_an_export_cannot_do_is_refused(kind: str, asked: dict[str, str], made: Made) -> None:
     with pytest.raises(SettingsError, match=next(iter(asked.values()))):
-        Classifier.load(made.folders["onnx"], **asked)
+        Classifier.load(made.folders[kind], **asked)
+
+
+def test_int8_on_the_packed_engine_is_refused_with_its_numbers_too(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token_bytes = eight_bits.token_bytes
+
+    def damaged(x: Any) -> Any:
+        numbers, scales = token_bytes(x)
+        return numbers, scales * (1 + 2 * (scales > scales.median()))  # the larger half of the tokens, three times
+
+    monkeypatch.setattr(eight_bits, "token_bytes", damaged)
+    with pytest.raises(ExportError, match=r"get the same labels.*points lost.*Try --to onnx-int8"):
+        newslora.export(made.run, "int8", tmp_path / "int8", data=str(made.rows))
+    assert list(tmp_path.glob("*int8*")) == []
 
 
 @pytest.mark.parametrize(
@@ -373,7 +399,7 @@ def test_real_weights_pass_the_gate(tmp_path: Path) -> None:
     assert found.record["backbone"]["name"] == "minilm"
 
 
-@pytest.mark.parametrize("kind", ["merged", "onnx", "onnx-int8"])
+@pytest.mark.parametrize("kind", ["merged", "onnx", "onnx-int8", "int8"])
 def test_an_export_is_served_after_its_canary(kind: str, made: Made, tmp_path: Path) -> None:
     service = Service(ServeSettings())
     service.start()

@@ -29,8 +29,9 @@ def export(
     run
         A finished run folder.
     to
-        'merged': LoRA in the weights, for plain transformers. 'onnx': for ONNX Runtime, fp32. 'onnx-int8': the same with
-        weights of seven bits, a quarter of the layers' size. 'peft': the adapter by itself.
+        'merged': LoRA in the weights, for plain transformers. 'int8': the same files, which newslora multiplies in eight bits
+        on the CPU. 'onnx': for ONNX Runtime, fp32. 'onnx-int8': the same with weights of seven bits, a quarter of the layers'
+        size. 'peft': the adapter by itself.
     output
         The folder to make; by default RUN/exports/KIND.
     data
@@ -38,8 +39,8 @@ def export(
     rows
         Judge by at most as many of them, drawn at random by share of each label.
     int8
-        How activations get their ranges: 'dynamic', measured as each row runs by itself, or 'static', from training rows
-        beforehand, so that rows can share batches.
+        How activations of onnx-int8 get their ranges: 'dynamic', measured as each row runs by itself, or 'static', from
+        training rows beforehand, so that rows can share batches.
     settings
         Settings of the section data for reading --data, as key=value.
     """

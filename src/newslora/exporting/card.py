@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from newslora import files
+from newslora.model.exported import MERGED
 from newslora.report.card import FILE
 
 USES = {
@@ -51,7 +52,7 @@ def write_export_card(adapter: Path, folder: Path, record: dict[str, Any]) -> No
     card = path.read_text(encoding="utf-8") if path.is_file() else f"# {folder.name}\n"
     parts = [f"## This export\n\n{_gate(record)}"]
     if record["to"] != "peft":
-        use = USES["merged" if record["to"] == "merged" else "onnx"]
+        use = USES["merged" if record["to"] in MERGED else "onnx"]
         card = re.sub(r"## How to use it\n.*?(?=\n## |\Z)", "", card, flags=re.DOTALL)
         card = _HEADER.sub(
             lambda found: found[0].replace("library_name: peft", f"library_name: {_library(record)}"), card
@@ -64,7 +65,7 @@ def write_export_card(adapter: Path, folder: Path, record: dict[str, Any]) -> No
 
 
 def _library(record: dict[str, Any]) -> str:
-    return "transformers" if record["to"] == "merged" else "onnx"
+    return "transformers" if record["to"] in MERGED else "onnx"
 
 
 def _gate(record: dict[str, Any]) -> str:

@@ -22,13 +22,14 @@ from newslora.metrics.basic import Logits
 from newslora.model.adapter import AdapterCard, load_tokenizer, read_card
 from newslora.model.backbones import resolve_backbone
 from newslora.model.engine import PaddedEngine
-from newslora.model.exported import FORMAT, MANIFEST, WEIGHTS
+from newslora.model.exported import FORMAT, MANIFEST, MERGED, WEIGHTS
 from newslora.predict.classifier import Classifier
 from newslora.report.card import FILE as README
 from newslora.runfolder import RunFolder
 from newslora.runtime import environment_record, package_version
 
 KINDS = tuple(WEIGHTS)
+INT8 = ("int8", "onnx-int8")  # judged by their labels; others by every logit
 ODD = "odd texts"  # the name of their comparison in export.json
 FULL = ".fp32.onnx"  # what int8 is made of, while it is
 
@@ -57,11 +58,12 @@ def export(
 
     Args:
         run: the run folder.
-        to: 'merged' (LoRA in the weights, for plain transformers), 'onnx', 'onnx-int8', or 'peft' (the adapter by itself).
+        to: 'merged' (LoRA in the weights, for plain transformers), 'int8' (the same files, run by newslora in eight bits),
+            'onnx', 'onnx-int8', or 'peft' (the adapter by itself).
         output: the folder to make; None: RUN/exports/KIND.
         data: labelled rows to judge it by, as data.source; None: the run's own test rows, else its validation rows.
         rows: judge by at most as many of them, drawn at random by share of each label; None: all.
-        int8: how activations get their ranges, 'dynamic' or 'static' (newslora.exporting.quantise).
+        int8: of 'onnx-int8', how activations get their ranges, 'dynamic' or 'static' (newslora.exporting.quantise).
         changes: settings of the section data for reading `data`.
         note: told what is being done.
         progress: told the rows of each finished batch, of the run's answers and of the export's.
@@ -81,7 +83,7 @@ def export(
     target = Path(output) if output is not None else source.path / "exports" / to
     _require_free(target)
     held = held_rows(source, data, changes, rows)
-    if to == "onnx-int8":
+    if to in INT8:
         require_rows(len(held.articles), held.name)
     with _staging(target) as folder:
         note(f"Writing {to} of {source.path}")
@@ -148,7 +150,7 @@ def _write(adapter: Path, card: AdapterCard, to: str, folder: Path) -> dict[str,
     if to == "peft":
         return {}
     merged = merge(adapter, card)
-    if to == "merged":
+    if to in MERGED:
         write_merged(merged, folder)
         return {}
     path = write_onnx(merged, folder)
@@ -203,7 +205,7 @@ class _Gate:
     def __call__(self, folder: Path) -> dict[str, dict[str, Any]]:
         """Name of the rows -> comparison of the staged export with the run."""
         got, odd = self._answers(_open(folder, self.to))
-        if self.to != "onnx-int8":
+        if self.to not in INT8:
             held = compare_exact(self.run, self.wanted, got)
             return {self.held.name: held, ODD: compare_exact(self.run, self.odd, odd)}
         truth = self.held.truth(len(self.run.labels))
@@ -219,7 +221,7 @@ def _open(folder: Path, to: str) -> Classifier:
     """The staged export, read back as its users will."""
     card = read_card(folder, gated=False)
     if to != "peft":
-        return Classifier.of_card(folder, card, "cpu", engine="padded")
+        return Classifier.of_card(folder, card, "cpu", engine="auto" if to == "int8" else "padded")
     from newslora.predict.thresholds import load_thresholds
     from newslora.runtime import Precision
 
@@ -250,6 +252,8 @@ def _opset(path: Path) -> int:
 
 
 def _way_out(to: str, int8: str) -> str:
+    if to == "int8":
+        return "Try --to onnx-int8, or export --to merged, which gives the run's answers to rounding."
     if to != "onnx-int8":
         return "Report it with the versions `newslora --version` and pip tell; the run itself is as good as it was."
     other = next(method for method in METHODS if method != int8)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from newslora.data.batches import Batch, Chosen, Rows
-from newslora.errors import SettingsError
+from newslora.errors import BackboneError, SettingsError
 from newslora.model.packed.dropout import DeviceBits, DropoutBits
+from newslora.model.packed.eight_bits import ByteProjection
 from newslora.model.packed.encoder import PackedEncoder, has_layers
 from newslora.model.packed.interface import INTERFACE_FAMILIES, InterfaceEncoder
 from newslora.model.packed.segments import SegmentedBatch
@@ -28,7 +29,7 @@ AnyBatch = Batch | SegmentedBatch
 class Engine(Protocol):
     """A classifier that takes rows in the form it computes fastest."""
 
-    name: str  # "padded" or "packed"; of an ONNX export "onnx" or "onnx-int8"
+    name: str  # "padded", "packed" or "packed-int8"; of an ONNX export "onnx" or "onnx-int8"
     model: Any  # PeftModel; of an export the stock model, or what its `config` is
     device: "torch.device"
 
@@ -143,6 +144,28 @@ def make_engine(
     if release:
         encoder.release_stock_weights()
     return PackedEngine(model, encoder)
+
+
+def make_byte_engine(model: "PreTrainedModel", precision: Precision) -> Engine:
+    """A packed engine that multiplies by its layers in eight bits; it has no gradients.
+
+    Args:
+        model: a stock classifier on the CPU, LoRA merged; what the engine copied of it is given back.
+        precision: of everything between the products.
+
+    Raises:
+        BackboneError: an encoder whose layers have no packed form.
+    """
+    if not has_layers(model.config, model.device):
+        raise BackboneError(
+            f"The encoder family '{model.config.model_type}' has no packed layers to multiply in eight bits. "
+            "Export --to onnx-int8."
+        )
+    encoder = PackedEncoder(model, precision.dtype, trains=False, projection=ByteProjection)
+    encoder.release_stock_weights()
+    engine = PackedEngine(model, encoder)
+    engine.name = "packed-int8"
+    return engine
 
 
 def of_rows(logits: "torch.Tensor", batch: AnyBatch) -> "torch.Tensor":

@@ -21,11 +21,13 @@ FORMAT = 1
 MANIFEST = "export.json"
 WEIGHTS = {
     "merged": "model.safetensors",
+    "int8": "model.safetensors",
     "onnx": "model.onnx",
     "onnx-int8": "model.onnx",
     "peft": "adapter_model.safetensors",
 }  # kind of export -> file that holds its weights
 ONNX = ("onnx", "onnx-int8")
+MERGED = ("merged", "int8")  # the stock classifier's own files
 
 
 def check_export(folder: Path, kind: str, version: str, gated: bool = True) -> None:

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from newslora.errors import SettingsError
 from newslora.model.adapter import AdapterCard, load_adapter, load_tokenizer
-from newslora.model.engine import Engine, make_engine
-from newslora.model.exported import ONNX, WEIGHTS, load_config, load_merged, manifest
+from newslora.model.engine import Engine, make_byte_engine, make_engine
+from newslora.model.exported import MERGED, ONNX, WEIGHTS, load_config, load_merged, manifest
 from newslora.runtime import Precision, pick_device, resolve_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+DEFAULT = "fp32"  # the precision `Classifier.load` asks for by itself
 
 
 def open_engine(
@@ -25,15 +27,18 @@ def open_engine(
 
     Raises:
         RunError, BackboneError, MissingExtraError, NetworkError: it cannot be opened.
-        SettingsError: a device, precision or engine that this machine or an ONNX export has not.
+        SettingsError: a device, precision or engine that this machine or the export has not.
     """
     if card.export in ONNX:
         made, own = _open_onnx(folder, card, card.export, device, precision, engine)
         return made, load_tokenizer(folder), own
+    if card.export == "int8" and engine != "padded":
+        made, own = _open_int8(folder, card, device, precision)
+        return made, load_tokenizer(folder), own
     target = pick_device(device)
     resolved = resolve_precision(precision, target)
     model: Any
-    if card.export == "merged":
+    if card.export in MERGED:
         model, tokenizer = load_merged(folder, card.labels), load_tokenizer(folder)
     else:
         model, tokenizer, _ = load_adapter(folder, card)
@@ -46,16 +51,29 @@ def _open_onnx(
     from newslora.model.onnx_engine import OnnxEngine
 
     own = Precision("fp32" if kind == "onnx" else "int8", "the export's own")
-    asked = (
+    _refuse_others(
+        f"{folder} is an ONNX export: it runs on the CPU, on padded rows, in what it was made for ({own.name})",
         ("device", device or "cpu", ("cpu",)),
-        ("precision", precision, ("auto", "fp32", own.name)),  # fp32 is what `Classifier.load` asks for by itself
+        ("precision", precision, ("auto", DEFAULT, own.name)),
         ("engine", engine, ("auto", "padded")),
     )
-    for name, value, allowed in asked:
-        if value not in allowed:
-            raise SettingsError(
-                f"The {name} is '{value}', but {folder} is an ONNX export: it runs on the CPU, on padded rows, in what it "
-                f"was made for ({own.name}). Leave the {name} out, or load the run itself."
-            )
     alone = manifest(folder).get("int8", {}).get("method") == "dynamic"
     return OnnxEngine(folder / WEIGHTS[kind], load_config(folder, card.labels), kind, alone), own
+
+
+def _open_int8(folder: Path, card: AdapterCard, device: str | None, precision: str) -> tuple[Engine, Precision]:
+    _refuse_others(
+        f"{folder} is an int8 export: it runs on the CPU, in eight bits",
+        ("device", device or "cpu", ("cpu",)),
+        ("precision", precision, ("auto", DEFAULT, "int8")),
+    )
+    between = resolve_precision("auto", pick_device("cpu"))
+    made = make_byte_engine(load_merged(folder, card.labels), between)
+    return made, Precision("int8", f"the export's own; {between.name} between the products")
+
+
+def _refuse_others(what: str, *asked: tuple[str, str, tuple[str, ...]]) -> None:
+    """`asked`: name of a setting, its value, what is allowed."""
+    for name, value, allowed in asked:
+        if value not in allowed:
+            raise SettingsError(f"The {name} is '{value}', but {what}. Leave the {name} out, or load the run itself.")

@@ -48,11 +48,11 @@ class Projection:
         import torch
 
         bases = [getattr(linear, "base_layer", linear) for linear in linears]
-        weight = torch.cat([base.weight.detach() for base in bases]).to(dtype)
+        weight = torch.cat([base.weight.detach() for base in bases])
         biases = [base.bias if base.bias is not None else weight.new_zeros(len(base.weight)) for base in bases]
         self._bias = torch.cat([bias.detach().to(dtype) for bias in biases])
-        self._multiply = multiplier(weight)
-        self._multiply_back = multiplier(weight.t()) if trains else None
+        self._multiply = self.multiplier(weight, dtype)
+        self._multiply_back = self.multiplier(weight.t(), dtype) if trains else None
         self.pairs: list[LowRank] = []
         start = 0
         for linear, base in zip(linears, bases, strict=True):
@@ -63,6 +63,10 @@ class Projection:
                 a, b = places[id(linear.lora_A[name].weight)], places[id(linear.lora_B[name].weight)]
                 rate = float(getattr(linear.lora_dropout[name], "p", 0.0))
                 self.pairs.append(LowRank(columns, a, b, float(linear.scaling[name]), rate))
+
+    def multiplier(self, weight: "torch.Tensor", dtype: "torch.dtype") -> Any:
+        """As the function of that name, of a weight in fp32."""
+        return multiplier(weight.to(dtype))
 
     def forward(
         self, x: "torch.Tensor", weights: "Sequence[torch.Tensor]", bits: DropoutBits | None

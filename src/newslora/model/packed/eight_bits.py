@@ -1,0 +1,86 @@
+"""Frozen products in eight bits: what an `int8` export multiplies with.
+
+y = x W^T + b, where W has one scale for each output and x one for each token, found as it comes:
+
+    y[n, o] = s_x[n] * s_w[o] * sum_i q_x[n, i] * q_w[o, i] + b[o],   q = round(value / s),   s = greatest |value| / 127
+
+(symmetric quantisation by row and column, as in LLM.int8(), Dettmers et al. 2022, arXiv:2208.07339, section 2.1.) A token's
+numbers depend on no other token, so rows can share a batch. The sums are of whole numbers in 32 bits and exact.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from newslora.model.packed.projection import Projection
+
+if TYPE_CHECKING:
+    import torch
+
+MOST = 127  # the greatest byte; -128 is left out, so that both signs reach as far
+SMALLEST = 1e-12  # of a scale's greatest value: a row of zeros stays one
+
+
+class ByteProjection(Projection):
+    """A product with weights in bytes. It has no LoRA beside it: merge it first."""
+
+    def multiplier(self, weight: "torch.Tensor", dtype: "torch.dtype") -> Any:
+        return byte_multiplier(weight, dtype)
+
+
+def byte_multiplier(weight: "torch.Tensor", dtype: "torch.dtype", exact: bool | None = None) -> Any:
+    """(N, in) and bias (out,), both of `dtype` -> (N, out), for a fixed weight.
+
+    Args:
+        weight: (out, in), fp32.
+        dtype: of what is multiplied and of the result.
+        exact: True multiplies the same whole numbers in fp32, on any device; False asks oneDNN; None: oneDNN where the chip
+            has VNNI, without which it adds products of bytes in 16 bits and overflows.
+    """
+    import torch
+
+    scale = weight.abs().amax(dim=1).float().clamp_min_(SMALLEST).div_(MOST)
+    whole = (weight / scale[:, None]).round_()
+    if exact if exact is not None else not multiplies_bytes(weight.device):
+
+        def plain(x: "torch.Tensor", bias: "torch.Tensor") -> "torch.Tensor":
+            numbers, scales = token_bytes(x)
+            return torch.addcmul(bias, ((numbers.float() - 128) @ whole.t() * scale).to(dtype), scales.to(dtype))
+
+        return plain
+    ordered = torch.ops.onednn.qlinear_prepack(whole.to(torch.int8), None)
+    zeros = torch.zeros(len(weight), dtype=torch.int64)
+    multiply = torch.ops.onednn.qlinear_pointwise  # torch.compile's own way to multiply bytes on a CPU
+
+    def fast(x: "torch.Tensor", bias: "torch.Tensor") -> "torch.Tensor":
+        numbers, scales = token_bytes(x)
+        y = multiply(numbers, 1.0, 128, ordered, scale, zeros, None, 1.0, 0, dtype, "none", [], "")
+        return torch.addcmul(bias, y, scales.to(dtype))
+
+    return fast
+
+
+def token_bytes(x: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
+    """(N, in) -> (N, in) uint8, 128 standing for zero, and (N, 1) fp32 scale of each token."""
+    import torch
+
+    scales = _greatest(x).float().clamp_min_(SMALLEST).div_(MOST)
+    # all are positive, so that dropping what follows the point rounds to the nearest; torch makes bytes of floating-point
+    # numbers one by one, but those of 16 bits many at a time
+    return x.to(torch.float32, copy=True).mul_(scales.reciprocal()).add_(128.5).to(torch.int16).to(torch.uint8), scales
+
+
+def _greatest(x: "torch.Tensor") -> "torch.Tensor":
+    """(N, in) -> (N, 1) greatest absolute value of each token."""
+    import torch
+
+    if x.dtype != torch.bfloat16:
+        return x.abs().amax(dim=1, keepdim=True)
+    # without their sign, floating-point numbers are ordered as their bits are, and whole numbers compare faster
+    return x.view(torch.int16).bitwise_and(0x7FFF).amax(dim=1, keepdim=True).view(torch.bfloat16)
+
+
+def multiplies_bytes(device: "torch.device") -> bool:
+    """Whether oneDNN multiplies bytes on this device exactly and fast."""
+    import torch
+
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and device.type == "cpu" and bool(torch.cpu._is_vnni_supported())
