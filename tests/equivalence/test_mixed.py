@@ -14,7 +14,7 @@ from newslora.data.batches import Rows
 from newslora.data.tokens import TokenTable
 from newslora.errors import BackboneError, RunError
 from newslora.model.adapter import read_card, same_backbone
-from newslora.model.packed.mixed import MixedEncoder, head_modules
+from newslora.model.packed.mixed import MixedEncoder, head_modules, in_one_piece
 from newslora.model.shared import AdapterEngine, adapted_modules, load_encoder, load_weights, shares
 from newslora.predict.classifier import Classifier
 from newslora.runtime import Precision
@@ -155,3 +155,14 @@ def test_what_does_not_fit_is_refused(adapters: dict[str, list[Path]], tmp_path:
     assert not shares(TINY["bert"], Precision("fp16", "test"), CPU)
     with pytest.raises(BackboneError, match="outside linear modules"):
         head_modules(ModernBertForSequenceClassification(TINY["modernbert"]))
+
+
+def test_one_piece_of_memory_holds_the_same_tensors() -> None:
+    tensors = [torch.randn(3, 5), torch.randn(4, 2).bfloat16(), torch.randn(7), torch.randn(2, 2, 2).bfloat16()]
+    placed = in_one_piece(tensors)
+    assert all(torch.equal(*pair) for pair in zip(placed, tensors, strict=True))
+    assert [one.dtype for one in placed] == [one.dtype for one in tensors]
+    assert len({one.untyped_storage().data_ptr() for one in placed}) == 2  # a block a type
+    placed[0].add_(1)  # a block is memory of this process alone, as any tensor
+    assert not torch.equal(placed[0], tensors[0])
+    assert torch.equal(placed[2], tensors[2])

@@ -10,6 +10,7 @@ Letters: W rows (windows) of a batch, T packed tokens, r rank, C labels.
 
 import contextlib
 import functools
+import mmap
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -149,25 +150,30 @@ class MixedEncoder(PackedEncoder):
             head: name of a parameter of the head -> its value.
             scale: of B A x.
         """
-        updates = {}
+        import torch
+
+        found: list[torch.Tensor] = []  # contiguous, in the order they are taken up again below
+        shapes: dict[int, list[tuple[slice, slice]]] = {}
         for projection in self.projections:
-            held, columns, lows = [], 0, 0
-            parts = []
+            low_rank, columns, lows = [], 0, 0
             for module, width in projection.modules:
                 pair = pairs.get(self.names[module])
                 if pair is not None:
-                    a, b = pair
-                    b = (b.to(self.device) * scale).to(self.dtype).t().contiguous()
-                    held.append(a.to(self.device, self.dtype))
-                    parts.append((slice(columns, columns + width), slice(lows, lows + len(a)), b))
-                    lows += len(a)
+                    low_rank.append((pair, slice(columns, columns + width), slice(lows, lows + len(pair[0]))))
+                    lows += len(pair[0])
                 columns += width
-            if parts:
-                import torch
-
-                updates[projection.number] = Update(torch.cat(held).t(), tuple(parts))
-        on_device = {name: tensor.float().to(self.device) for name, tensor in head.items()}
-        linears = {name: (on_device[f"{name}.weight"], on_device.get(f"{name}.bias")) for name in self.head}
+            if low_rank:
+                found.append(torch.cat([a.to(self.device, self.dtype) for (a, _), _, _ in low_rank]))
+                found += [(b.to(self.device) * scale).to(self.dtype).t().contiguous() for (_, b), _, _ in low_rank]
+                shapes[projection.number] = [(outs, ins) for _, outs, ins in low_rank]
+        on_device = {name: tensor.float().to(self.device).contiguous() for name, tensor in head.items()}
+        held = iter(in_one_piece([*found, *on_device.values()]))
+        updates = {}
+        for number, parts in shapes.items():
+            a = next(held).t()
+            updates[number] = Update(a, tuple((outs, ins, next(held)) for outs, ins in parts))
+        values = dict(zip(on_device, held, strict=True))
+        linears = {name: (values[f"{name}.weight"], values.get(f"{name}.bias")) for name in self.head}
         return AdapterWeights(updates, linears, len(linears[next(reversed(linears))][0]))
 
     def logits_of(self, batch: SegmentedBatch, adapters: Sequence[AdapterWeights]) -> "list[torch.Tensor]":
@@ -219,6 +225,29 @@ class MixedEncoder(PackedEncoder):
             places = torch.tensor(rows, device=x.device)
             out[places, : len(weight)] = linear(x[places], weight, bias)
         return out
+
+
+def in_one_piece(tensors: "list[torch.Tensor]") -> "list[torch.Tensor]":
+    """The same contiguous tensors, those of a type side by side in one block of memory.
+
+    A thousand adapters of some fifty small tensors each, made among others that go again, would hold half as much again as
+    their numbers: the allocator keeps the gaps. So on a CPU a block is mapped by itself, outside its heap.
+    """
+    import torch
+
+    blocks, starts = {}, {}
+    for kind in {tensor.dtype for tensor in tensors}:
+        block = torch.cat([one.reshape(-1) for one in tensors if one.dtype == kind])
+        if block.device.type == "cpu":
+            pages = mmap.mmap(-1, block.nbytes, access=mmap.ACCESS_COPY)  # private to this process
+            block = torch.frombuffer(pages, dtype=kind).copy_(block)
+        blocks[kind], starts[kind] = block, 0
+    placed = []
+    for one in tensors:
+        start = starts[one.dtype]
+        starts[one.dtype] = start + one.numel()
+        placed.append(blocks[one.dtype][start : start + one.numel()].view(one.shape))
+    return placed
 
 
 def head_modules(model: "PreTrainedModel") -> dict[str, Any]:
