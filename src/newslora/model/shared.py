@@ -11,7 +11,7 @@ from newslora.data.batches import Chosen, Rows
 from newslora.errors import RunError
 from newslora.model.adapter import WEIGHTS, AdapterCard
 from newslora.model.backbones import Backbone
-from newslora.model.classifier import lora_config, pretrained_classifier
+from newslora.model.classifier import pretrained_classifier
 from newslora.model.engine import AnyBatch, of_rows
 from newslora.model.families import family_of
 from newslora.model.packed.encoder import has_layers
@@ -104,8 +104,7 @@ def load_weights(encoder: MixedEncoder, folder: Path, card: AdapterCard) -> Adap
 
 def adapted_modules(encoder: MixedEncoder, lora: LoraSettings) -> list[str]:
     """Names of the stock modules that such an adapter changes, as PEFT would find them."""
-    config = lora_config(family_of(encoder.model.config.model_type), lora, None)
-    targets = tuple(config.target_modules or ())
+    targets = family_of(encoder.model.config.model_type).targets(lora.targets)
     held = {encoder.names[module] for projection in encoder.projections for module, _ in projection.modules}
     return sorted(name for name in held if any(f".{name}".endswith(f".{target}") for target in targets))
 
