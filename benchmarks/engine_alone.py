@@ -17,7 +17,6 @@ from newslora import files
 from newslora.config import DataSettings
 from newslora.data.articles import usable_text
 from newslora.model.adapter import CARD, read_card
-from newslora.model.exported import ONNX
 from newslora.predict.bulk import open_texts
 from newslora.runfolder import RunFolder
 from newslora.runtime import Precision, environment_record, package_version, pick_device, resolve_precision
@@ -90,9 +89,10 @@ def run_facts(run: Path) -> dict[str, Any]:
 
 def environment(export: str | None, precision: str) -> dict[str, Any]:
     """`environment_record` of what this run or export computes in here, with what else takes part, and the cores."""
-    device = pick_device("cpu" if export in ONNX else None)
-    own = Precision("int8" if export == "onnx-int8" else "fp32", "the export's own")
-    record = environment_record(device, own if export in ONNX else resolve_precision(precision, device))
+    own = {"onnx": "fp32", "onnx-int8": "int8", "int8": "int8"}.get(export or "")
+    device = pick_device("cpu" if own else None)
+    computed = Precision(own, "the export's own") if own else resolve_precision(precision, device)
+    record = environment_record(device, computed)
     record["packages"] |= {name: package_version(name) for name in ("onnxruntime", "uvicorn", "fastapi", "locust")}
     return record | {"cores": len(os.sched_getaffinity(0))}
 
