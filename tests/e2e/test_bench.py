@@ -52,7 +52,7 @@ def test_bench_writes_one_json_with_both_sides(
     assert str(out) in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("variant", ["trainer-fp32", "newslora-fp32"])
+@pytest.mark.parametrize("variant", ["trainer-fp32", "newslora-fp32", "newslora-int8"])
 def test_both_sides_predict_the_same_rows(variant: str, tiny_bert: Path, tmp_path: Path) -> None:
     import numpy as np
     from safetensors.numpy import save_file

@@ -23,6 +23,8 @@ from newslora.data.sources import parse_source, split_for
 from newslora.data.tokens import TokenTable, tokenize
 from newslora.errors import NetworkError, RunError, SettingsError, near
 from newslora.model.backbones import ARCHITECTURES, BUNDLED, resolve_backbone
+from newslora.model.packed.eight_bits import multiplies_bytes
+from newslora.model.packed.encoder import has_layers
 from newslora.runtime import cache_folder, environment_record, pick_device, resolve_precision
 
 FORMAT = 1
@@ -67,7 +69,10 @@ def run_bench(settings: BenchSettings, progress: Callable[[str], None] = lambda 
         )
     device = pick_device("cpu")
     precision = resolve_precision("auto", device)
-    variants = [v for v in VARIANTS[settings.task] if precision.name == "bf16" or not v.endswith("bf16")]
+    able = {"fp32", precision.name}
+    if multiplies_bytes(device) and has_layers(config, device):
+        able.add("int8")
+    variants = [variant for variant in VARIANTS[settings.task] if variant.rpartition("-")[2] in able]
     with tempfile.TemporaryDirectory() as folder:
         rows_file = Path(folder) / "rows.safetensors"
         described = _write_rows(settings, config, rows_file)
@@ -91,7 +96,7 @@ def run_bench(settings: BenchSettings, progress: Callable[[str], None] = lambda 
     return {
         "format": FORMAT,
         "what": f"{settings.task} of {settings.backbone}, random weights, LoRA as in the seed recipe",
-        "settings": asdict(settings),
+        "settings": asdict(settings) | {"tokenizer": described["tokenizer"]},  # a name, not a place
         "rows": described,
         "environment": environment_record(device, precision),
         "load_before_each": [round(load, 2) for load in loads],
@@ -179,7 +184,7 @@ def _summary(runs: Sequence[dict[str, Any]], config: Any, settings: BenchSetting
             "median": statistics.median(rates), "lowest": min(rates), "highest": max(rates), "rounds": rates,
         },
         "tokens_per_second": tokens,
-        "share_of_matmul_peak": tokens * flops / peaks[precision],
+        "share_of_matmul_peak": tokens * flops / peaks[precision] if precision in peaks else None,
         "memory_peak": statistics.median(run["memory_peak"] for run in runs),
         "memory_before": statistics.median(run["memory_before"] or 0 for run in runs),
         "seconds": [run["seconds"] for run in runs],

@@ -16,7 +16,7 @@ from newslora.bench.memory import AnonymousPeak
 
 VARIANTS = {
     "training": ("trainer-fp32", "trainer-bf16", "newslora-fp32", "newslora-bf16"),
-    "prediction": ("trainer-fp32", "trainer-bf16", "newslora-fp32", "newslora-bf16"),
+    "prediction": ("trainer-fp32", "trainer-bf16", "newslora-fp32", "newslora-bf16", "newslora-int8"),
 }
 LABELS = 4
 
@@ -143,13 +143,16 @@ def _train_ours(job: Job, model: Any, rows: Any, recipe: Any, precision: str) ->
 def _predict_ours(job: Job, model: Any, rows: Any, recipe: Any, precision: str) -> dict[str, Any]:
     from newslora.data.batches import Rows
     from newslora.data.tokens import TokenTable
-    from newslora.model.engine import make_engine
+    from newslora.model.engine import make_byte_engine, make_engine
     from newslora.model.inference import predict_logits
     from newslora.predict.classifier import BATCH_TOKENS
-    from newslora.runtime import Precision
+    from newslora.runtime import Precision, pick_device, resolve_precision
 
     plan = _plan(job, rows, recipe)
-    engine = make_engine(model, job.engine, Precision(precision, "benchmark"), release=True)
+    if precision == "int8":  # as an int8 export answers
+        engine = make_byte_engine(model.merge_and_unload(), resolve_precision("auto", pick_device("cpu")))
+    else:
+        engine = make_engine(model, job.engine, Precision(precision, "benchmark"), release=True)
 
     def score(batches: list[Any]) -> None:
         chosen = [row for batch in batches for row in batch]

@@ -162,7 +162,7 @@ def bench_table(result: dict[str, Any]) -> "Table":
         table.add_row(
             name,
             f"{rate['median']:.1f} ({rate['lowest']:.1f} to {rate['highest']:.1f})",
-            f"{one['share_of_matmul_peak']:.0%}",
+            "" if one["share_of_matmul_peak"] is None else f"{one['share_of_matmul_peak']:.0%}",
             f"{(one['memory_peak'] - one['memory_before']) / 2**20:,.0f}",
             *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
         )
