@@ -169,8 +169,10 @@ class Classifier:
         """What tells an export from its run and from its other exports."""
         if self.export_sha256 is None:
             return {}
-        runtime = {"onnxruntime": package_version("onnxruntime")} if self.card.export in ONNX else {}
-        return {"export": self.card.export, "export weights": self.export_sha256} | runtime
+        how = {"onnxruntime": package_version("onnxruntime")} if self.card.export in ONNX else {}
+        if self.engine.name == "packed-int8":
+            how["products"] = self.precision.reason  # which differ by chip, in their last bits
+        return {"export": self.card.export, "export weights": self.export_sha256} | how
 
     @property
     def temperature(self) -> float:
