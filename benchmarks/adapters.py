@@ -31,7 +31,7 @@ from newslora.model.engine import Engine, make_engine
 from newslora.model.packed.mixed import AdapterWeights, MixedEncoder
 from newslora.model.shared import adapted_modules
 from newslora.predict.classifier import BATCH_TOKENS
-from newslora.runtime import environment_record, pick_device, resolve_precision
+from newslora.runtime import environment_record, keep_freed_memory, pick_device, resolve_precision
 
 LABELS = list("abcd")
 
@@ -132,6 +132,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
+    keep_freed_memory()  # as newslora's commands do
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("backbone", nargs="?", default="minilm")
     parser.add_argument("-o", "--output", type=Path)

@@ -19,7 +19,14 @@ from newslora.data.articles import usable_text
 from newslora.model.adapter import CARD, read_card
 from newslora.predict.bulk import open_texts
 from newslora.runfolder import RunFolder
-from newslora.runtime import Precision, environment_record, package_version, pick_device, resolve_precision
+from newslora.runtime import (
+    Precision,
+    environment_record,
+    keep_freed_memory,
+    package_version,
+    pick_device,
+    resolve_precision,
+)
 
 
 class EngineAlone:
@@ -99,6 +106,7 @@ def environment(export: str | None, precision: str) -> dict[str, Any]:
 
 def main() -> None:
     run, precision, texts = sys.argv[1:4]
+    keep_freed_memory()  # as newslora's commands do
     from newslora.predict.classifier import Classifier
 
     classifier = Classifier.load(run, None, precision)

@@ -29,7 +29,7 @@ from newslora.data.tokens import TokenTable
 from newslora.exporting.forms import write_onnx
 from newslora.exporting.quantise import quantise
 from newslora.model.inference import predict_logits
-from newslora.runtime import environment_record, package_version, pick_device, resolve_precision
+from newslora.runtime import environment_record, keep_freed_memory, package_version, pick_device, resolve_precision
 
 LABELS = ("World", "Sports", "Business", "Sci/Tech")
 
@@ -114,6 +114,7 @@ def measure(
 
 
 def main() -> None:
+    keep_freed_memory()  # as newslora's commands do
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=None)

@@ -25,6 +25,7 @@ from typing import Any
 from engine_alone import environment, read_texts, run_facts
 
 from newslora import Classifier, files
+from newslora.runtime import keep_freed_memory
 
 BATCH = 16
 Way = Callable[[list[str]], list[str]]  # texts -> labels
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--infinity", metavar="PYTHON", help="of an environment that has infinity-emb")
     given = parser.parse_args()
+    keep_freed_memory()  # as newslora's commands do; it serves every way in this process
     texts, data = read_texts(given.data, given.rows)
     exports = given.run / "exports"
     ways = {

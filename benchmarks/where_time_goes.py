@@ -29,7 +29,7 @@ from newslora.model.engine import make_engine
 from newslora.model.packed.dropout import DropoutBits, masked
 from newslora.model.packed.grouped import Groups
 from newslora.model.packed.projection import multiplier
-from newslora.runtime import environment_record, pick_device, resolve_precision
+from newslora.runtime import environment_record, keep_freed_memory, pick_device, resolve_precision
 from newslora.training.step import Stepper
 
 # what the profiler calls an operator -> what a reader calls it
@@ -152,6 +152,7 @@ def parts(config: Any, batch_size: int) -> dict[str, dict[str, dict[str, float]]
 
 
 def main() -> None:
+    keep_freed_memory()  # as newslora's commands do
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("backbone", nargs="?", default="minilm")
     parser.add_argument("-o", "--output", type=Path)

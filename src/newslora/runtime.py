@@ -1,6 +1,7 @@
 """The machine: device, precision, seed and the record of where a run happened. Nothing here runs at import."""
 
 import contextlib
+import ctypes
 import os
 import platform
 import subprocess
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGES = ("newslora", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "scikit-learn", "scipy")
+KEPT = 1 << 30  # bytes
+MALLOPT = ((-3, 32 << 20), (-1, KEPT))  # M_MMAP_THRESHOLD at the most it takes, M_TRIM_THRESHOLD; <malloc.h>
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -39,6 +42,22 @@ class Precision:
 
         with torch.autocast(device.type, dtype=self.dtype, enabled=self.name != "fp32"):
             yield
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc's allocator keep what is freed, up to `KEPT`, for a process that is newslora's own, as its commands are.
+
+    A forward pass takes and frees tens of MiB hundreds of times. glibc may give each back to the system, and the next one's
+    pages are then new ones, to be cleared and mapped one by one: which of the two happens differs from process to process, and
+    can double the time of a pass (docs/performance.md). mallopt(3) has the two thresholds.
+
+    Returns:
+        Whether it was done: not without glibc, and not where the environment decides about malloc itself.
+    """
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    return mallopt is not None and all(mallopt(which, value) == 1 for which, value in MALLOPT)
 
 
 def pick_device(name: str | None = None) -> "torch.device":

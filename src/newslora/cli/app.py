@@ -9,6 +9,7 @@ from cyclopts import App
 from newslora import __version__
 from newslora.cli import audit, bench, compare, evaluate, explain, export, keys, predict, serve, train
 from newslora.errors import NewsloraError
+from newslora.runtime import keep_freed_memory
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     # no telemetry and no advice from libraries in the middle of our output
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    keep_freed_memory()
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except NewsloraError as error:

@@ -1,0 +1,50 @@
+"""What the process is told about its memory."""
+
+import subprocess
+import sys
+
+import pytest
+
+from newslora.runtime import keep_freed_memory
+
+GLIBC = """
+import ctypes, os, resource, sys
+import torch
+from newslora.runtime import keep_freed_memory
+torch.set_num_threads(1)
+done = keep_freed_memory() if sys.argv[1] == "kept" else None
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def take_and_free():
+    first, second = torch.ones(1 << 21), torch.ones(1 << 22)  # 8 and 16 MiB
+    del second, first
+for _ in range(3):
+    take_and_free()
+ctypes.CDLL(None).malloc_trim(0) if sys.argv[1] == "trimmed" else None
+before = faults()
+for _ in range(10):
+    take_and_free()
+    ctypes.CDLL(None).malloc_trim(0) if sys.argv[1] == "trimmed" else None
+print(done, faults() - before)
+"""
+
+
+def told(how: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    out = subprocess.run([sys.executable, "-c", GLIBC, how], capture_output=True, text=True, check=True)
+    return out.stdout.split()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_freed_memory_is_taken_again_without_new_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, faults = told("kept", monkeypatch)
+    if done == "False":
+        pytest.skip("no glibc here")
+    _, given_back = told("trimmed", monkeypatch)  # as glibc may do by itself
+    assert 3 * int(faults) < int(given_back)
+
+
+def test_who_sets_malloc_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "100000")
+    assert keep_freed_memory() is False
