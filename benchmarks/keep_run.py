@@ -9,7 +9,7 @@ from pathlib import Path
 from newslora import files
 from newslora.runfolder import RunFolder
 
-HERE = ("/shared/", "/site-packages/", "/models/")  # a path is kept from one of these on; where that lay is nobody's business
+HERE = ("/shared/", "/site-packages/", "/models/")  # a path is kept from one of these on
 
 
 def main() -> None:
