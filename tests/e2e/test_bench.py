@@ -86,7 +86,9 @@ def test_what_cannot_be_measured_is_refused(tiny_bert: Path, news_file: Path) ->
 def test_ctrl_c_ends_with_a_word_and_its_code(tiny_bert: Path, news_file: Path) -> None:
     """As a terminal sends it: to the command and to the measurement it has started."""
     words = ["bench", str(tiny_bert), "--data", str(news_file), "--steps", "100000", "--warmup", "1"]
-    command = [sys.executable, "-c", "import sys; from newslora.cli.app import main; sys.exit(main())", *words]
+    # whoever started the tests may have had SIGINT ignored, as shells do for what runs in the background
+    listening = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{listening}; from newslora.cli.app import main; sys.exit(main())", *words]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0) as bench:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not _children(bench.pid):
