@@ -99,7 +99,7 @@ def test_every_packed_family_runs_in_eight_bits(family: str, tmp_path: Path) -> 
             for place in range(9)
         ]
     )
-    np.testing.assert_allclose(alone, got, atol=1e-3)  # neighbours move fp32 by rounding, which may tip a byte
+    np.testing.assert_allclose(alone, got, atol=5e-3)  # neighbours move fp32 by rounding, which may tip a byte
 
 
 @pytest.mark.parametrize("family", ["modernbert", "deberta-v2"])
