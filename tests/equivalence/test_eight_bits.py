@@ -119,8 +119,8 @@ HEADLINES = [
 @needs_minilm
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_real_weights_stay_near_themselves(precision: str) -> None:
-    """Trained encoders have the outliers that bytes fear. A random head reads all of the first token's numbers, far more of
-    the noise than a trained one (docs/decisions.md has one's agreement): of what tells rows apart, a sixth was measured."""
+    """Trained encoders have the outliers that bytes fear. A random head reads all of the first token's numbers, and so more of
+    the noise than a trained one does; of what tells rows apart, a sixth was measured."""
     backbone = resolve_backbone("minilm")
     merged: Any = classifier("minilm", "query-value").merge_and_unload().eval()
     tokens = tokenize(backbone.tokenizer(), HEADLINES, 128)
