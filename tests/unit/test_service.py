@@ -54,7 +54,7 @@ def make_service(folders: dict[str, Path]) -> Iterator[Callable[..., Service]]:
     made: list[Service] = []
 
     def make(*names: str, start: bool = True, **limits: Any) -> Service:
-        service = Service(ServeSettings(**limits))
+        service = Service(ServeSettings(**{"passes": 1} | limits))
         made.append(service)
         for name in names:
             service.load(name, folders[name])
@@ -195,6 +195,58 @@ def test_what_piles_up_is_computed_together_and_a_lone_request_at_once(make_serv
     asyncio.run(pile_up())
     assert [len(jobs) for jobs in gate.passes] == [1, 9]
     assert service.queue().rows == service.queue().tokens == 0
+
+
+def test_passes_run_at_the_same_time_and_share_what_waits(make_service: Callable[..., Service]) -> None:
+    service = make_service("news", "desk", passes=2)
+    gate = Gate(service)
+
+    async def crowd() -> list[Any]:
+        asked = [asyncio.create_task(service.answer("news", ["treaty"] * 6))]
+        while len(gate.passes) < 2:
+            await asyncio.sleep(0.005)
+        asked.append(asyncio.create_task(service.answer("desk", TEXTS)))
+        await waiting(service, 9)
+        assert [len(jobs) for jobs in gate.passes] == [3, 3]  # each half, and the third request waits for either
+        gate.open.set()
+        return await asyncio.gather(*asked)
+
+    news, desk = asyncio.run(crowd())
+    assert [len(jobs) for jobs in gate.passes] in ([3, 3, 3], [3, 3, 2, 1], [3, 3, 1, 2])
+    assert {one.served.name for one in news} == {"news"}
+    assert {one.served.name for one in desk} == {"desk"}
+    assert service.passes()["texts"] == 9
+
+
+def test_many_requests_at_once_are_each_answered_as_alone(
+    make_service: Callable[..., Service], folders: dict[str, Path]
+) -> None:
+    names = ["news", "desk", "topics", "deberta"]
+    service = make_service(*names, passes=3)
+    wanted = {name: Classifier.load(folders[name], engine="padded").predict_proba(TEXTS) for name in names}
+
+    async def ask(number: int) -> float:
+        name, row = names[number % 4], number % 3
+        (answered,) = await service.answer(name, [TEXTS[row]])
+        assert answered.served.name == name
+        got = list(answered.prediction.probabilities.values())
+        return float(np.abs(np.subtract(got, wanted[name][row])).max())
+
+    async def all_of_them() -> list[float]:
+        return await asyncio.gather(*map(ask, range(240)))
+
+    assert max(asyncio.run(all_of_them())) < 1e-5
+    assert service.queue().rows == 0
+
+
+def test_a_pass_a_thread_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    for threads, passes, made, each in ((2, None, 2, 1), (16, None, 4, 4), (1, None, 1, 1), (2, 3, 3, 1), (8, 2, 2, 4)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        service = Service(ServeSettings(passes=passes))
+        service.share_threads()
+        assert (service._opener.at_once, asked.pop()) == (made, each)
 
 
 def test_turns_let_neither_long_nor_late_requests_starve(make_service: Callable[..., Service]) -> None:

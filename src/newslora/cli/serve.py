@@ -74,8 +74,10 @@ def serve(
         raise MissingExtraError("Serving", "serve") from None
     from newslora.serving.service import Service
 
+    service = Service(resolved)
+    service.share_threads()
     try:
-        server.serve(adapters, resolved, Service(resolved), lambda line: print(line, flush=True))
+        server.serve(adapters, resolved, service, lambda line: print(line, flush=True))
     except InterruptedRun as ended:  # threads may still compute, and a normal end would wait for them
         print(f"newslora: {ended}", file=sys.stderr)
         server.end_process(ended.exit_code)

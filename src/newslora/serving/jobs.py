@@ -57,6 +57,11 @@ class Job:
         """Whether it has windows that were not handed out."""
         return self.windows is not None and self.taken < len(self.windows)
 
+    @property
+    def tokens_left(self) -> int:
+        """Of the windows that were not handed out."""
+        return 0 if self.windows is None else int(self.windows.offsets[-1] - self.windows.offsets[self.taken])
+
     def tokenised(self, table: TokenTable) -> None:
         """Take its tokens."""
         self.windows = table.windows
@@ -172,13 +177,15 @@ class Waiting:
         """Jobs that still have something to compute, and whose deadline has passed."""
         return [job for held in (self._raw, self._ready) for job in held if job.deadline <= now]
 
-    def take(self, budget: int) -> list[Piece]:
-        """Windows for one forward pass, at most `budget` tokens (a longer one alone).
+    def take(self, budget: int, among: int = 1) -> list[Piece]:
+        """Windows for one forward pass, at most `budget` tokens (a longer one alone), and no more than its part of what waits
+        where it is one `among` several that could begin now.
 
         First come, first served, but by turns: each job in order of arrival gives a share, then the oldest give the rest.
         So a job of a thousand windows holds nobody up for longer than a pass, and nobody holds it up.
         """
         pieces: list[Piece] = []
+        budget = min(budget, -(-sum(job.tokens_left for job in self._ready) // among))
         left = budget
         for share in (budget // min(max(len(self._ready), 1), SHARES), budget):
             for job in list(self._ready):

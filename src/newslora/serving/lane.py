@@ -1,6 +1,6 @@
-"""A lane: the queue before one encoder, a thread that tokenises ahead, and the thread that computes.
+"""A lane: the queue before one encoder, a thread that tokenises ahead, and the threads that compute.
 
-A forward pass takes what has piled up during the one before; nothing is ever waited for, so a lone request runs at once.
+A forward pass takes what has piled up when its thread is free; nothing is ever waited for, so a lone request runs at once.
 """
 
 import itertools
@@ -44,14 +44,21 @@ class Lane:
 
     Args:
         name: for messages and threads.
-        compute: a forward pass; called from one thread only.
+        compute: a forward pass; called from `at_once` threads.
         budget: tokens a pass.
         limits: bounds of the queue.
         passes: where passes are counted; None counts them for this lane alone.
+        at_once: forward passes at the same time.
     """
 
     def __init__(
-        self, name: str, compute: Compute, budget: int, limits: ServeSettings, passes: Passes | None = None
+        self,
+        name: str,
+        compute: Compute,
+        budget: int,
+        limits: ServeSettings,
+        passes: Passes | None = None,
+        at_once: int = 1,
     ) -> None:
         self.passes = passes or Passes()
         self.name, self.compute, self._budget = name, compute, budget
@@ -62,10 +69,10 @@ class Lane:
         self.broken: str | None = None  # why it can answer no more
         self._draining = False
         self._changed = threading.Condition()  # guards all of `waiting` and the above
-        self._failures = 0
+        self._at_once, self._free = at_once, 0  # passes, and threads that could begin one
         self._threads = [
             threading.Thread(target=self._run, args=(part,), name=f"newslora-{kind}-{name}", daemon=True)
-            for kind, part in (("tokens", self._tokenise), ("forward", self._forward))
+            for kind, part in (("tokens", self._tokenise), *[("forward", self._forward)] * at_once)
         ]
 
     def start(self) -> None:
@@ -175,27 +182,32 @@ class Lane:
             self._changed.notify_all()
 
     def _forward(self) -> None:
+        failures = 0
         while (pieces := self._next_pieces()) is not None:
             began = time.perf_counter()
             done = self._compute_or_fail(pieces)
             seconds = time.perf_counter() - began
             self.passes.add(pieces, seconds)
-            self._failures = 0 if done else self._failures + 1
-            if self._failures == FAILURES:
+            failures = 0 if done else failures + 1
+            if failures == FAILURES:
                 raise RuntimeError(f"{FAILURES} forward passes in a row gave no answer")
             with self._changed:
-                self.waiting.worked(sum(len(piece.ids) for piece in pieces), seconds)
+                self.waiting.worked(sum(len(piece.ids) for piece in pieces) * self._at_once, seconds)
 
     def _next_pieces(self) -> list[Piece] | None:
         """What the next pass computes; None when there will be nothing more."""
         with self._changed:
-            while True:
-                self._drop_late()
-                if pieces := self.waiting.take(self._budget):
-                    return pieces
-                if self.broken is not None or (self._draining and not self.waiting.jobs):
-                    return None
-                self._changed.wait()
+            self._free += 1
+            try:
+                while True:
+                    self._drop_late()
+                    if pieces := self.waiting.take(self._budget, self._free):
+                        return pieces
+                    if self.broken is not None or (self._draining and not self.waiting.jobs):
+                        return None
+                    self._changed.wait()
+            finally:
+                self._free -= 1
 
     def _drop_late(self) -> None:
         for job in self.waiting.late(time.monotonic()):

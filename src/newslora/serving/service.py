@@ -79,6 +79,13 @@ class Service:
         self._leaving: list[threading.Thread] = []  # each drains a lane that no adapter uses any more
         self._started = self._draining = False
 
+    def share_threads(self) -> None:
+        """Give each of the forward passes at the same time its part of torch's threads; for a process that only serves, before
+        anything is loaded."""
+        import torch
+
+        torch.set_num_threads(max(1, torch.get_num_threads() // self._opener.at_once))
+
     def load(self, name: str, folder: Path) -> Served:
         """Open a run, adapter or export folder and serve it under a name, in place of what had that name. Blocks.
 

@@ -25,6 +25,11 @@ class ServeSettings(Section):
     batch_tokens: int | None = Field(
         None, ge=8, description="Tokens a forward pass; unset: as in prediction, by device (tokens)."
     )
+    passes: int | None = Field(
+        None,
+        ge=1,
+        description="Forward passes at the same time, an encoder; unset: on a CPU one for each thread, at most 4, else one.",
+    )
     queue_rows: int = Field(2048, ge=1, description="Texts that may wait, an encoder; more are refused (texts).")
     queue_tokens: int = Field(200_000, ge=8, description="Tokens that may wait, an encoder; more are refused (tokens).")
     deadline_seconds: float = Field(10, gt=0, description="Time an answer may take, unless the request says (seconds).")

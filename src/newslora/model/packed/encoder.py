@@ -2,12 +2,10 @@
 
 The stock classifier runs as ever: its embeddings, its encoder, its head. For the length of a call its encoder module
 answers with this class: one sequence of T packed tokens goes in, the first tokens of its rows come out, which are what
-every one of these heads reads. One call at a time, therefore, on one model.
+every one of these heads reads. Several threads may call at once, but of one of these classes only, on one model.
 """
 
-import contextlib
 import functools
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from newslora.model.classifier import stock_model, trainable_parameters
@@ -17,6 +15,7 @@ from newslora.model.packed.grouped import LENGTH_STEP
 from newslora.model.packed.layer import Layer, activation
 from newslora.model.packed.projection import Projection
 from newslora.model.packed.segments import SegmentedBatch, Segments, collate_for
+from newslora.model.packed.standing import StandIn
 from newslora.model.packed.stock import STOCK_BIASES, STOCK_ENCODERS
 from newslora.model.packed.varlen import Kernel
 
@@ -37,7 +36,7 @@ def has_layers(config: Any, device: "torch.device") -> bool:
     return True
 
 
-class PackedEncoder:
+class PackedEncoder(StandIn):
     """The layers of one classifier; its LoRA parameters stay the stock model's own."""
 
     def __init__(
@@ -57,6 +56,7 @@ class PackedEncoder:
             kernel: of attention; None: the device's own.
             projection: what multiplies by the frozen weights.
         """
+        super().__init__()
         self.model, self.dtype = model, dtype
         base = stock_model(model)
         config = model.config
@@ -84,6 +84,7 @@ class PackedEncoder:
         query = getattr(stock_layers[0].query, "base_layer", stock_layers[0].query)
         head_size = query.out_features // stock_layers[0].heads
         self.collate = collate_for(query.weight.device, dtype, head_size, kernel)
+        self._dropout = self.stock.embeddings.dropout
 
     def logits(self, batch: SegmentedBatch, bits: DropoutBits | None) -> "torch.Tensor":
         """(B, C) logits in the order the rows were asked for; differentiable in LoRA and head.
@@ -96,7 +97,7 @@ class PackedEncoder:
 
         packed = batch.packed
         segments = batch.segments.ready(self.layers[0].heads, self.dtype, self.by_distance)
-        with self._standing_in(segments, bits):
+        with self._standing_in((segments, bits)):
             arguments = {
                 "input_ids": packed.input_ids[None],
                 "position_ids": packed.positions[None] + self.first_position,
@@ -106,32 +107,32 @@ class PackedEncoder:
             logits: torch.Tensor = self.model(**arguments).logits
         return logits.index_select(0, packed.order)
 
-    @contextlib.contextmanager
-    def _standing_in(self, segments: Segments, bits: DropoutBits | None) -> Iterator[None]:
+    def _put(self) -> None:
+        self.stock_encoder.forward, self._dropout.forward = self._encode, self._drop
+
+    def _take_back(self) -> None:
+        del self.stock_encoder.forward, self._dropout.forward
+
+    def _encode(self, hidden_states: "torch.Tensor", *_: Any, **__: Any) -> Any:
+        """In place of the stock encoder's forward."""
         import torch
         from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-        def encode(hidden_states: "torch.Tensor", *_: Any, **__: Any) -> Any:
-            before = getattr(self.stock_encoder, "embedding_hidden_mapping_in", None)  # ALBERT's own first step
-            hidden = hidden_states[0] if before is None else before(hidden_states[0])
-            hidden = hidden.to(self.dtype)
-            if torch.is_grad_enabled():
-                first = _packed_function().apply(hidden, self, segments, bits, *self.parameters)
-            else:
-                first = self.run(hidden, segments, bits, keep=False)[0].float()
-            return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=first[:, None])
+        segments, bits = self._brought
+        before = getattr(self.stock_encoder, "embedding_hidden_mapping_in", None)  # ALBERT's own first step
+        hidden = hidden_states[0] if before is None else before(hidden_states[0])
+        hidden = hidden.to(self.dtype)
+        if torch.is_grad_enabled():
+            first = _packed_function().apply(hidden, self, segments, bits, *self.parameters)
+        else:
+            first = self.run(hidden, segments, bits, keep=False)[0].float()
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=first[:, None])
 
-        dropout = self.stock.embeddings.dropout
-
-        def drop(x: "torch.Tensor") -> "torch.Tensor":
-            mask = bits.keep_mask(x.shape, dropout.p, x) if bits else None
-            return x if mask is None else masked(x, mask).mul_(keep_scale(dropout.p))
-
-        self.stock_encoder.forward, dropout.forward = encode, drop
-        try:
-            yield
-        finally:
-            del self.stock_encoder.forward, dropout.forward
+    def _drop(self, x: "torch.Tensor") -> "torch.Tensor":
+        """In place of the embeddings' dropout."""
+        _, bits = self._brought
+        mask = bits.keep_mask(x.shape, self._dropout.p, x) if bits else None
+        return x if mask is None else masked(x, mask).mul_(keep_scale(self._dropout.p))
 
     def release_stock_weights(self) -> None:
         """Free the stock copies of what this class holds; they keep their shapes and read as NaN."""

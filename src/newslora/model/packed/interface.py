@@ -5,13 +5,12 @@ attention function it is given keeps every row to itself; its last norm answers 
 ModernBERT takes this way: rotary positions and local attention are the stock modules' own.
 """
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from newslora.model.classifier import stock_model
 from newslora.model.packed.dropout import DropoutBits
 from newslora.model.packed.segments import SegmentedBatch, Segments, collate_for
+from newslora.model.packed.standing import StandIn
 from newslora.model.packed.varlen import Kernel
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ ATTENTION = "newslora_packed"  # our function's name in transformers' registry
 INTERFACE_FAMILIES = frozenset({"modernbert"})
 
 
-class InterfaceEncoder:
+class InterfaceEncoder(StandIn):
     """A stock classifier that is handed packed rows."""
 
     def __init__(
@@ -33,11 +32,13 @@ class InterfaceEncoder:
     ) -> None:
         from transformers import AttentionInterface
 
+        super().__init__()
         self.model, self.precision = model, precision
         base = stock_model(model)
         self.base, self.last_norm = base, base.model.final_norm
         AttentionInterface.register(ATTENTION, attend_in_rows)
         config, device = model.config, next(model.parameters()).device
+        self._stock_attention = base.config._attn_implementation
         head_size = config.hidden_size // config.num_attention_heads
         self.collate = collate_for(device, precision.dtype, head_size, kernel)
 
@@ -46,33 +47,31 @@ class InterfaceEncoder:
         packed = batch.packed
         # the bias is added to products of the compute type
         segments = batch.segments.ready(self.model.config.num_attention_heads, self.precision.dtype)
-        with self._handed(segments), self.precision.autocast(packed.input_ids.device):
+        with self._standing_in(segments), self.precision.autocast(packed.input_ids.device):
             logits: torch.Tensor = self.model(
                 input_ids=packed.input_ids[None], position_ids=packed.positions[None], packed_segments=segments
             ).logits
         return logits.float().index_select(0, packed.order)
 
-    @contextlib.contextmanager
-    def _handed(self, segments: Segments) -> Iterator[None]:
-        config, norm = self.base.config, self.last_norm
-        stock_attention, stock_forward = config._attn_implementation, norm.forward
+    def _put(self) -> None:
+        config = self.base.config
+        self._stock_attention = config._attn_implementation
+        config._attn_implementation, self.last_norm.forward = ATTENTION, self._pooled
 
-        def pooled(hidden: "torch.Tensor") -> "torch.Tensor":
-            """(1, T, H) -> (R, 1, H): the first token or the mean of each row, whichever the head would take."""
-            normed: torch.Tensor = stock_forward(hidden)[0]
-            if config.classifier_pooling == "cls":
-                return normed.index_select(0, segments.firsts)[:, None]
-            real = normed[: len(normed) - segments.filler].float()
-            owners, sizes = segments.owners(len(normed))
-            sums = real.new_zeros(len(sizes), real.shape[1]).index_add(0, owners, real)
-            return (sums / sizes[:, None]).to(normed.dtype)[:, None]
+    def _take_back(self) -> None:
+        self.base.config._attn_implementation = self._stock_attention
+        del self.last_norm.forward
 
-        config._attn_implementation, norm.forward = ATTENTION, pooled
-        try:
-            yield
-        finally:
-            config._attn_implementation = stock_attention
-            del norm.forward
+    def _pooled(self, hidden: "torch.Tensor") -> "torch.Tensor":
+        """(1, T, H) -> (R, 1, H): the first token or the mean of each row, whichever the head would take."""
+        segments: Segments = self._brought
+        normed: torch.Tensor = type(self.last_norm).forward(self.last_norm, hidden)[0]
+        if self.base.config.classifier_pooling == "cls":
+            return normed.index_select(0, segments.firsts)[:, None]
+        real = normed[: len(normed) - segments.filler].float()
+        owners, sizes = segments.owners(len(normed))
+        sums = real.new_zeros(len(sizes), real.shape[1]).index_add(0, owners, real)
+        return (sums / sizes[:, None]).to(normed.dtype)[:, None]
 
 
 def attend_in_rows(

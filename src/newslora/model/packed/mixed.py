@@ -11,7 +11,6 @@ Letters: W rows (windows) of a batch, T packed tokens, r rank, C labels.
 import contextlib
 import functools
 import mmap
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -108,7 +107,7 @@ class MixedProjection(Projection):
 
 
 class MixedEncoder(PackedEncoder):
-    """One frozen encoder in memory, and a head's shape. One call at a time.
+    """One frozen encoder in memory, and a head's shape. Threads may call at the same time.
 
     Args:
         model: a stock classifier without LoRA that `has_layers`, in evaluation mode, for this class alone: its encoder's
@@ -137,8 +136,6 @@ class MixedEncoder(PackedEncoder):
             linear.forward = functools.partial(self._head_product, name)
         self.release_stock_weights()
         self.device: torch.device = next(model.parameters()).device
-        self._mix: Mix | None = None
-        self._one_call = threading.Lock()
 
     def weights(
         self, pairs: "dict[str, tuple[torch.Tensor, torch.Tensor]]", head: "dict[str, torch.Tensor]", scale: float
@@ -189,33 +186,32 @@ class MixedEncoder(PackedEncoder):
         of_place: list[Any] = [None] * len(adapters)
         for adapter, place in zip(adapters, packed.order.tolist(), strict=True):
             of_place[place] = adapter
-        with self._one_call, torch.inference_mode(), self._mixed(Mix(of_place, packed.lengths)):
+        with torch.inference_mode(), self._mixed(Mix(of_place, packed.lengths)):
             logits = self.logits(batch, None)
         return [row[: adapter.labels] for row, adapter in zip(logits, adapters, strict=True)]
 
     def run(
         self, hidden: "torch.Tensor", segments: Segments, bits: DropoutBits | None, keep: bool
     ) -> "tuple[torch.Tensor, list[Any], list[torch.Tensor]]":
-        mix: Any = self._mix
+        mix: Any = self._of_thread.mix
         for layer in self.layers:
             hidden, _ = layer.forward(hidden, segments, mix, None, False)
         return hidden, [], []
 
     @contextlib.contextmanager
     def _mixed(self, mix: Mix) -> Iterator[None]:
-        self._mix = mix
+        self._of_thread.mix = mix
         try:
             yield
         finally:
-            self._mix = None
+            del self._of_thread.mix
 
     def _head_product(self, name: str, x: "torch.Tensor") -> "torch.Tensor":
         """(W, in) in packed order -> (W, widest out), each row by its own adapter; zeros where its own is narrower."""
         import torch
         from torch.nn.functional import linear
 
-        assert self._mix is not None
-        groups = list(self._mix.by_adapter.values())
+        groups = list(self._of_thread.mix.by_adapter.values())
         if len(groups) == 1:
             return linear(x, *groups[0][0].head[name])
         widest = max(len(adapter.head[name][0]) for adapter, _ in groups)
