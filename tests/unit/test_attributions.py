@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 import newslora
@@ -74,6 +75,22 @@ def test_too_few_steps_are_told(classifier: Classifier, monkeypatch: pytest.Monk
     more = newslora.explain(classifier, TEXTS[0])  # doubled until close
     assert more.complete
     assert more.steps > 1
+
+
+def test_more_steps_are_tried_only_while_they_help(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    log_odds, tried = attributions._log_odds, []
+
+    def with_a_jump(classifier: Classifier, embedded: attributions.Windows, label: int) -> torch.Tensor:
+        """5 more at the text itself, which no gradient shows."""
+        tried.append(len(embedded[0]))
+        return log_odds(classifier, embedded, label) + (5.0 if len(tried) == 1 else 0.0)
+
+    monkeypatch.setattr(attributions, "_log_odds", with_a_jump)
+    one = newslora.explain(classifier, TEXTS[0])
+    assert one.error == pytest.approx(5, abs=0.2)
+    assert not one.complete
+    assert sum(tried) < 256  # steps in all, of the thousand that doubling to 512 takes
+    assert one.steps in (32, 64)
 
 
 def test_a_text_alone_and_among_others_has_the_same_scores(classifier: Classifier) -> None:

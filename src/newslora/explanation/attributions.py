@@ -11,6 +11,7 @@ A text runs alone, its integration steps side by side as one batch: nothing is p
 on the other texts. The windows of a long text are integrated together, for their mean is what answers.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, overload
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 Windows = tuple["torch.Tensor", ...]  # (B, L, H) word embeddings of each window
-FIRST_STEPS, MOST_STEPS = 32, 512  # of the integral; doubled until it is close
+FIRST_STEPS, MOST_STEPS = 32, 512  # of the integral; doubled until it is close, or comes no closer
 TOLERANCE = 0.01  # of completeness: share of what there is to explain, or as many nats where that is less than one
 BATCH_TOKENS = 2048  # a forward and backward pass; the graph of every layer is held at once
 
@@ -225,7 +226,7 @@ def _integrate(
 
     integral = IntegratedGradients(lambda *embedded: _log_odds(classifier, embedded, target))
     tokens = sum(window.shape[1] for window in inside)
-    steps = FIRST_STEPS
+    best, steps = _Sum(math.inf, [], 0), FIRST_STEPS
     while True:
         parts = integral.attribute(
             inside,
@@ -235,10 +236,21 @@ def _integrate(
             internal_batch_size=max(1, BATCH_TOKENS // tokens),
         )
         scores = [part.double().sum(-1)[0].tolist() for part in parts]
-        close = abs(sum(map(sum, scores)) - wanted) <= TOLERANCE * max(1.0, abs(wanted))
-        if close or steps >= MOST_STEPS:
+        error = abs(sum(map(sum, scores)) - wanted)
+        if error >= best.error:  # the path has a step in it, which more points miss as these did
+            return best.scores, best.steps
+        if error <= TOLERANCE * max(1.0, abs(wanted)) or steps >= MOST_STEPS:
             return scores, steps
-        steps *= 2
+        best, steps = _Sum(error, scores, steps), 2 * steps
+
+
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """The integral by so many steps."""
+
+    error: float  # of completeness
+    scores: list[list[float]]
+    steps: int
 
 
 def _logits(classifier: Classifier, embedded: Windows) -> "torch.Tensor":
