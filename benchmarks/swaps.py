@@ -4,13 +4,12 @@
 
 Two runs of one backbone take turns under one name, by `PUT /v1/adapters/news`, in a server of its own process. Meanwhile
 clients ask, each a text at a time, after a random pause; an answer's probabilities must be those that the named version's run
-gives by itself. Then the same for a minute without replacements, for times to compare with. Memory is the server's resident set.
-Needs the extra `serve`. Times tell something on an idle machine only.
+gives by itself. Then the same for a minute without replacements, for times to compare with. Memory is the server's resident
+set. Needs the extra `serve`. Times tell something on an idle machine only.
 """
 
 import argparse
 import json
-import os
 import random
 import shutil
 import statistics
@@ -79,7 +78,12 @@ class Clients:
             place = chance.randrange(len(self.texts))
             began = time.perf_counter()
             try:
-                said = ask(connection, "POST", "/v1/classify", {"text": self.texts[place], "adapter": "news", "probabilities": True})
+                said = ask(
+                    connection,
+                    "POST",
+                    "/v1/classify",
+                    {"text": self.texts[place], "adapter": "news", "probabilities": True},
+                )
             except (OSError, ValueError) as error:
                 said = {"error": f"{type(error).__name__}: {error}"}
             self._check(place, said, 1000 * (time.perf_counter() - began))
@@ -121,8 +125,8 @@ def replaced(server: Served, folders: list[str], times: int) -> dict[str, Any]:
         seconds.append(time.perf_counter() - began)
         if turn % max(1, times // LOOKS) == 0:
             resident.append(memory(server.child.pid)["VmRSS"])
-            open_files.append(len(os.listdir(f"/proc/{server.child.pid}/fd")))
-            threads.append(len(os.listdir(f"/proc/{server.child.pid}/task")))
+            open_files.append(sum(1 for _ in Path(f"/proc/{server.child.pid}/fd").iterdir()))
+            threads.append(sum(1 for _ in Path(f"/proc/{server.child.pid}/task").iterdir()))
     return {
         "replacements": times, "median_seconds": statistics.median(seconds), "most_seconds": max(seconds),
         "resident_bytes": resident, "open_files": open_files, "threads": threads,

@@ -41,7 +41,9 @@ def test_a_tokens_bytes_are_the_nearest_and_its_own(dtype: torch.dtype) -> None:
     x = numbers(40, 96).to(dtype)
     x[3] = 0
     x[4, 5] = -300
-    got, scales = token_bytes(x)
+    got, greatest = token_bytes(x)
+    assert torch.equal(greatest[:, 0], x.abs().amax(dim=1).clamp_min(1e-12))
+    scales = greatest.float() / 127
     assert got.dtype == torch.uint8
     whole = got.float() - 128
     assert whole.abs().max() == 127

@@ -39,11 +39,12 @@ def byte_multiplier(weight: "torch.Tensor", dtype: "torch.dtype", exact: bool | 
 
     scale = weight.abs().amax(dim=1).float().clamp_min_(SMALLEST).div_(MOST)
     whole = (weight / scale[:, None]).round_()
+    scale /= MOST  # so that a token's factor is its greatest value, which rounds nowhere
     if exact if exact is not None else not multiplies_bytes(weight.device):
 
         def plain(x: "torch.Tensor", bias: "torch.Tensor") -> "torch.Tensor":
-            numbers, scales = token_bytes(x)
-            return torch.addcmul(bias, ((numbers.float() - 128) @ whole.t() * scale).to(dtype), scales.to(dtype))
+            numbers, greatest = token_bytes(x)
+            return torch.addcmul(bias, ((numbers.float() - 128) @ whole.t() * scale).to(dtype), greatest)
 
         return plain
     ordered = torch.ops.onednn.qlinear_prepack(whole.to(torch.int8), None)
@@ -51,21 +52,22 @@ def byte_multiplier(weight: "torch.Tensor", dtype: "torch.dtype", exact: bool | 
     multiply = torch.ops.onednn.qlinear_pointwise  # torch.compile's own way to multiply bytes on a CPU
 
     def fast(x: "torch.Tensor", bias: "torch.Tensor") -> "torch.Tensor":
-        numbers, scales = token_bytes(x)
+        numbers, greatest = token_bytes(x)
         y = multiply(numbers, 1.0, 128, ordered, scale, zeros, None, 1.0, 0, dtype, "none", [], "")
-        return torch.addcmul(bias, y, scales.to(dtype))
+        return torch.addcmul(bias, y, greatest)
 
     return fast
 
 
 def token_bytes(x: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
-    """(N, in) -> (N, in) uint8, 128 standing for zero, and (N, 1) fp32 scale of each token."""
+    """(N, in) -> (N, in) uint8, 128 standing for zero, and (N, 1) greatest absolute value of a token, its scale times 127."""
     import torch
 
-    scales = _greatest(x).float().clamp_min_(SMALLEST).div_(MOST)
+    greatest = _greatest(x).clamp_min_(SMALLEST)
+    steps = greatest.to(torch.float32, copy=True).reciprocal_().mul_(MOST)  # a unit
     # all are positive, so that dropping what follows the point rounds to the nearest; torch makes bytes of floating-point
     # numbers one by one, but those of 16 bits many at a time
-    return x.to(torch.float32, copy=True).mul_(scales.reciprocal()).add_(128.5).to(torch.int16).to(torch.uint8), scales
+    return x.to(torch.float32, copy=True).mul_(steps).add_(128.5).to(torch.int16).to(torch.uint8), greatest
 
 
 def _greatest(x: "torch.Tensor") -> "torch.Tensor":
