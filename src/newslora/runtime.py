@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PACKAGES = ("newslora", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "scikit-learn", "scipy")
 KEPT = 1 << 30  # bytes
 MALLOPT = ((-3, 32 << 20), (-1, KEPT))  # M_MMAP_THRESHOLD at the most it takes, M_TRIM_THRESHOLD; <malloc.h>
+MOST_PASSES = 4  # at the same time: each holds numbers of its own
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -77,6 +78,17 @@ def pick_device(name: str | None = None) -> "torch.device":
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SettingsError(f"Device '{name}' was asked for, but this torch sees no CUDA device. Use 'cpu'.")
     return device
+
+
+def passes_at_once(device: "torch.device") -> int:
+    """Forward passes without gradients to compute beside each other: one for each of a CPU's threads, at most `MOST_PASSES`.
+
+    Threads that compute one pass together wait for each other some hundred times in it, and for whatever else the machine runs
+    on their cores; what Python does between the operations keeps all of them waiting (docs/decisions.md).
+    """
+    import torch
+
+    return min(torch.get_num_threads(), MOST_PASSES) if device.type == "cpu" else 1
 
 
 def resolve_precision(setting: str, device: "torch.device") -> Precision:

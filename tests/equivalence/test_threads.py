@@ -1,6 +1,7 @@
 """One model, several threads in it at the same time: each gets what it would get alone."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from test_families import TINY
 from test_mixed import opened, rows_of
 from transformers import AutoModel
 
+from newslora.model import inference
+from newslora.model.engine import AnyBatch
+from newslora.model.inference import predict_logits
 from newslora.model.packed.standing import StandIn
 from newslora.predict.classifier import Classifier
 
@@ -98,3 +102,45 @@ def test_what_stands_in_goes_with_the_last_thread() -> None:
     assert there == ["put", "other", "taken back"]
     with stand_in._standing_in("again"):
         assert there == ["put", "other", "taken back", "put"]
+
+
+def test_passes_beside_each_other_answer_every_row_in_order(
+    tmp_path: Path, make_adapter: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(2)
+    AutoModel.from_config(TINY["roberta"]).save_pretrained(tmp_path / "roberta")
+    engine = Classifier.load(make_adapter(tmp_path / "adapter", tmp_path / "roberta", labels=("a", "b", "c"))).engine
+    rows = rows_of([1 + (7 * place) % 40 for place in range(60)])
+    monkeypatch.setattr(inference, "passes_at_once", lambda device: 1)
+    wanted = predict_logits(engine, rows, batch_tokens=64)
+
+    before, inside, threads, seen = torch.get_num_threads(), [0], set(), []
+    logits, most = engine.logits, [0]
+
+    def watched(batch: AnyBatch) -> torch.Tensor:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        threads.add((threading.current_thread().name, torch.get_num_threads()))
+        answer = logits(batch)
+        time.sleep(0.01)
+        inside[0] -= 1
+        return answer
+
+    monkeypatch.setattr(engine, "logits", watched)
+    monkeypatch.setattr(inference, "passes_at_once", lambda device: 3)
+    got = predict_logits(engine, rows, batch_tokens=64, progress=seen.append)
+    assert np.abs(got - wanted).max() <= TOLERANCE
+    assert sum(seen) == len(rows)
+    assert most[0] == 3
+    assert {name.rpartition("_")[0] for name, _ in threads} == {"newslora-pass"}
+    assert {count for _, count in threads} == {max(1, before // 3)}
+    assert torch.get_num_threads() == before
+
+    def failing(batch: AnyBatch) -> torch.Tensor:
+        raise ValueError("no such pass")
+
+    monkeypatch.setattr(engine, "logits", failing)
+    with pytest.raises(ValueError, match="no such pass"):
+        predict_logits(engine, rows, batch_tokens=64)
+    assert torch.get_num_threads() == before
+    assert not [one for one in threading.enumerate() if one.name.startswith("newslora-pass")]

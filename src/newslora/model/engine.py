@@ -30,6 +30,9 @@ class Engine(Protocol):
     """A classifier that takes rows in the form it computes fastest."""
 
     name: str  # "padded", "packed" or "packed-int8"; of an ONNX export "onnx" or "onnx-int8"
+    concurrent: (
+        bool  # whether it takes passes beside each other from threads; one that shares out a pass by itself does not
+    )
     model: Any  # PeftModel; of an export the stock model, or what its `config` is
     device: "torch.device"
 
@@ -50,6 +53,7 @@ class PaddedEngine:
     """The stock forward under torch's mixed precision."""
 
     name = "padded"
+    concurrent = True
 
     def __init__(self, model: "PeftModel | PreTrainedModel", precision: Precision) -> None:
         self.model: Any = model
@@ -74,6 +78,7 @@ class PackedEngine:
     """Packed tokens; frozen weights once in the compute type, LoRA and head as fp32 masters."""
 
     name = "packed"
+    concurrent = True
 
     def __init__(self, model: "PeftModel | PreTrainedModel", encoder: PackedEncoder | InterfaceEncoder) -> None:
         self.model: Any = model

@@ -1,13 +1,23 @@
 """Rows -> logits: the forward pass that evaluation, prediction and the loop's own validation share."""
 
+import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from newslora.data.batches import Rows, load_batches, sorted_batches
-from newslora.model.engine import Engine
+from newslora.model.engine import AnyBatch, Engine
+from newslora.runtime import passes_at_once
+
+if TYPE_CHECKING:
+    import torch
+
+Answer = Callable[[], "torch.Tensor"]  # waits for a pass that was begun
+AHEAD = 1  # passes begun beyond those that run, so that none waits for its batch
 
 
 def predict_logits(
@@ -55,17 +65,44 @@ def _predict(
     logits = np.zeros((len(rows), engine.model.config.num_labels), dtype=np.float32)
     on_gpu = engine.device.type == "cuda"
     batches = load_batches(rows, plan, engine.collate, workers=0, pin=on_gpu)
-    queued: deque[tuple[NDArray[np.int64], torch.Tensor]] = deque()
+    at_once = min(passes_at_once(engine.device), len(plan)) if engine.concurrent else 1
+    queued: deque[tuple[NDArray[np.int64], Answer]] = deque()
 
     def read(keep: int) -> None:
         while len(queued) > keep:
             chunk, answer = queued.popleft()
-            logits[chunk] = answer.cpu().numpy()  # waits for the device, with `keep` batches still queued
+            logits[chunk] = answer().cpu().numpy()  # waits for the device, with `keep` batches still queued
             done(chunk)
 
-    with torch.inference_mode():
+    def compute(batch: AnyBatch) -> "torch.Tensor":
+        with torch.inference_mode():
+            return engine.logits(batch.to(engine.device))
+
+    with _passes(compute, at_once) as begin:
         for chunk, batch in zip(plan, batches, strict=True):
-            queued.append((chunk, engine.logits(batch.to(engine.device))))
-            read(keep=int(on_gpu))
+            queued.append((chunk, begin(batch)))
+            read(keep=at_once - 1 + AHEAD if at_once > 1 else int(on_gpu))
         read(keep=0)
     return logits
+
+
+@contextlib.contextmanager
+def _passes(compute: "Callable[[AnyBatch], torch.Tensor]", at_once: int) -> "Iterator[Callable[[AnyBatch], Answer]]":
+    """Begins passes, `at_once` of them beside each other, each with its part of torch's threads."""
+    import torch
+
+    if at_once <= 1:
+
+        def now(batch: AnyBatch) -> Answer:
+            answer = compute(batch)
+            return lambda: answer
+
+        yield now
+        return
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(at_once, "newslora-pass", torch.set_num_threads, (max(1, threads // at_once),))
+    try:
+        yield lambda batch: pool.submit(compute, batch).result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(threads)  # what the threads set is their own, but for MKL's and that of later threads

@@ -31,6 +31,8 @@ class OnnxModel:
 class OnnxEngine:
     """Rows through a session; int64 ids and mask (W, L) in, fp32 logits out."""
 
+    concurrent = False  # its session has threads of its own
+
     def __init__(self, path: Path, config: Any, kind: str, alone: bool = False, exact_products: bool = False) -> None:
         """Open a model file.
 

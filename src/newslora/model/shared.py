@@ -30,6 +30,7 @@ class AdapterEngine:
     """One adapter of a shared encoder, as an engine of its own."""
 
     name = "mixed"
+    concurrent = True
 
     def __init__(self, encoder: MixedEncoder, weights: AdapterWeights) -> None:
         self.encoder, self.weights = encoder, weights

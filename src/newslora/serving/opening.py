@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from newslora import files
 from newslora.errors import RunError
@@ -15,17 +15,13 @@ from newslora.predict.canary import CANARY
 from newslora.predict.classifier import BATCH_TOKENS, Classifier
 from newslora.predict.thresholds import THRESHOLDS, load_thresholds
 from newslora.runfolder import RunFolder
-from newslora.runtime import pick_device, resolve_precision
+from newslora.runtime import passes_at_once, pick_device, resolve_precision
 from newslora.serving.computing import Alone, Together
 from newslora.serving.lane import Lane, Passes
 from newslora.serving.settings import ServeSettings
 from newslora.serving.vouching import vouch
 
-if TYPE_CHECKING:
-    import torch
-
 VERSION_DIGITS = 12
-MOST_PASSES = 4  # at the same time, unless asked for: each holds numbers of its own
 # files of an adapter folder that its tokenizer does not read; any other is taken to be one that it does
 NOT_TOKENIZER = {
     CARD, WEIGHTS, CALIBRATION, LOGITS, THRESHOLDS, CANARY, "adapter_config.json", "config.json", "README.md",
@@ -50,7 +46,7 @@ class Opener:
         self.limits, self.passes = limits, Passes()
         self.device = pick_device()
         self.precision = resolve_precision(limits.precision, self.device)
-        self.at_once = limits.passes or _passes_of(self.device)
+        self.at_once = limits.passes or passes_at_once(self.device)
         self._shared: dict[str, tuple[MixedEncoder, Lane]] = {}  # by encoder_key
         self._tokenizers: dict[Lane, dict[str, Any]] = {}  # by hash of their files
 
@@ -117,14 +113,3 @@ class Opener:
                 text = " ".join(str(error).split())[:200]
                 raise RunError(f"The tokenizer in {folder} cannot be read ({text}). Restore the folder.") from None
         return held[key]
-
-
-def _passes_of(device: "torch.device") -> int:
-    """Forward passes at the same time.
-
-    Threads that compute one pass together wait for each other some hundred times in it, and for whatever else the machine runs
-    on their cores meanwhile, such as this server: small passes beside each other do not (docs/decisions.md).
-    """
-    import torch
-
-    return min(torch.get_num_threads(), MOST_PASSES) if device.type == "cpu" else 1
