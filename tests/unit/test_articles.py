@@ -368,7 +368,7 @@ def test_random_csv_never_crashes_and_never_loses_a_row(
         return
     write_quarantine(folder / "random-quarantine.jsonl", [found])
     total = len(found) + len(found.quarantined)
-    written = (folder / "random-quarantine.jsonl").read_text(encoding="utf-8").splitlines()
+    written = (folder / "random-quarantine.jsonl").read_bytes().splitlines()  # a text's would end at U+0085 too
     assert sorted(json.loads(line)["row"] for line in written) == [bad.row for bad in found.quarantined]
     numbers = sorted(found.rows.tolist() + [bad.row for bad in found.quarantined])
     assert numbers == list(range(1, total + 1))
