@@ -115,15 +115,17 @@ def test_passes_beside_each_other_answer_every_row_in_order(
     wanted = predict_logits(engine, rows, batch_tokens=64)
 
     before, inside, threads, seen = torch.get_num_threads(), [0], set(), []
-    logits, most = engine.logits, [0]
+    logits, most, counting = engine.logits, [0], threading.Lock()
 
     def watched(batch: AnyBatch) -> torch.Tensor:
-        inside[0] += 1
-        most[0] = max(most[0], inside[0])
-        threads.add((threading.current_thread().name, torch.get_num_threads()))
+        with counting:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            threads.add((threading.current_thread().name, torch.get_num_threads()))
         answer = logits(batch)
         time.sleep(0.01)
-        inside[0] -= 1
+        with counting:
+            inside[0] -= 1
         return answer
 
     monkeypatch.setattr(engine, "logits", watched)

@@ -202,11 +202,12 @@ def test_passes_run_at_the_same_time_and_share_what_waits(make_service: Callable
     gate = Gate(service)
 
     async def crowd() -> list[Any]:
-        while gate.lane._free < 2:  # both threads are there
-            await asyncio.sleep(0.005)
-        asked = [asyncio.create_task(service.answer("news", ["treaty"] * 6))]
-        while len(gate.passes) < 2:
-            await asyncio.sleep(0.005)
+        async with asyncio.timeout(20):
+            while gate.lane._free < 2:  # both threads are there
+                await asyncio.sleep(0.005)
+            asked = [asyncio.create_task(service.answer("news", ["treaty"] * 6))]
+            while len(gate.passes) < 2:
+                await asyncio.sleep(0.005)
         asked.append(asyncio.create_task(service.answer("desk", TEXTS)))
         await waiting(service, 9)
         assert [len(jobs) for jobs in gate.passes] == [3, 3]  # each half, and the third request waits for either
