@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import newslora
+from children import in_child
 from newslora import files
 from newslora.cli.app import main
 from newslora.errors import CanaryError, ExportError, MissingExtraError, RunError, SettingsError
@@ -123,39 +124,36 @@ def test_the_manifest_holds_the_gates_numbers_and_every_file(kind: str, made: Ma
 PLAIN = """
 import json, sys
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
-model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1])
-told = pipeline("text-classification", model=sys.argv[1], truncation=True, top_k=None)(json.loads(sys.argv[2]))
-print("ANSWERS" + json.dumps([model.config.label2id, [{one["label"]: one["score"] for one in row} for row in told]]))
-"""
-OURS = """
-import json, sys, newslora
-texts, *folders = sys.argv[1:]
-print("ANSWERS" + json.dumps([newslora.Classifier.load(one).predict_proba(json.loads(texts)).tolist() for one in folders]))
+answers = []
+for folder in sys.argv[2:]:
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    told = pipeline("text-classification", model=folder, truncation=True, top_k=None)(json.loads(sys.argv[1]))
+    answers.append([model.config.label2id, [{one["label"]: one["score"] for one in row} for row in told]])
+assert "newslora" not in sys.modules
+print("ANSWERS" + json.dumps(answers))
 """
 
 
-def in_another_process(script: str, *arguments: str) -> Any:
-    command = [sys.executable, "-c", script, *arguments]
+def our_answers(folders: list[Path]) -> list[Any]:
+    return [Classifier.load(folder).predict_proba(TEXTS).tolist() for folder in folders]
+
+
+def test_plain_transformers_loads_a_merged_export_labels_and_length_included(made: Made) -> None:
+    command = [sys.executable, "-c", PLAIN, json.dumps(TEXTS), str(made.folders["merged"]), str(made.folders["int8"])]
     out = subprocess.run(command, capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr[-3000:]
-    return json.loads(out.stdout.split("ANSWERS")[1])
-
-
-@pytest.mark.parametrize("kind", ["merged", "int8"])
-def test_plain_transformers_loads_a_merged_export_labels_and_length_included(kind: str, made: Made) -> None:
-    label2id, told = in_another_process(PLAIN, str(made.folders[kind]), json.dumps(TEXTS))
     run = Classifier.load(made.run, engine="padded")
-    assert label2id == {name: place for place, name in enumerate(run.labels)}
     logits = run.logits(run.rows(TEXTS)).astype(np.float64)
     wanted = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)  # transformers knows no temperature
-    got = np.array([[row[name] for name in run.labels] for row in told])
-    np.testing.assert_allclose(got, wanted, atol=1e-5)
+    for label2id, told in json.loads(out.stdout.split("ANSWERS")[1]):
+        assert label2id == {name: place for place, name in enumerate(run.labels)}
+        got = np.array([[row[name] for name in run.labels] for row in told])
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
 def test_another_process_gives_the_same_answers_to_the_last_bit(made: Made) -> None:
-    folders = [str(made.folders[kind]) for kind in ("onnx", "onnx-int8")]
-    got = in_another_process(OURS, json.dumps(TEXTS), *folders)
-    assert got == [Classifier.load(folder).predict_proba(TEXTS).tolist() for folder in folders]
+    folders = [made.folders[kind] for kind in ("onnx", "onnx-int8")]
+    assert in_child(our_answers, folders) == our_answers(folders)
 
 
 def test_predict_takes_an_export_in_the_runs_place(made: Made, tmp_path: Path) -> None:

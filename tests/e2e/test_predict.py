@@ -2,20 +2,17 @@
 
 import csv
 import json
-import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from children import start, start_command
 from newslora.cli.app import main
 from newslora.config import DataSettings, LoraSettings
 from newslora.predict.bulk import predict_source
@@ -37,9 +34,6 @@ WORDS = [
     "stadium",
 ]
 ROWS = 2_000
-# forkserver: torch is imported once, and each child starts from a clean, single-threaded state
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "peft", "transformers", "newslora.predict.bulk", "pyarrow.parquet"])
 
 
 @pytest.fixture(scope="module")
@@ -93,23 +87,17 @@ def sitting(adapter: Path, source: Path, output: Path) -> None:
     predict_source(Classifier.load(adapter), str(source), output, DataSettings())
 
 
-def sit(adapter: Path, source: Path, output: Path) -> Any:
-    child = CONTEXT.Process(target=sitting, args=(adapter, source, output))
-    child.start()
-    return child
-
-
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(
     suffix: str, adapter: Path, sources: dict[str, Path], tmp_path: Path
 ) -> None:
     source, unbroken, output = sources[suffix], tmp_path / f"unbroken{suffix}", tmp_path / f"out{suffix}"
-    whole = sit(adapter, source, unbroken)
+    whole = start(sitting, adapter, source, unbroken)
     whole.join(100)
     assert whole.exitcode == 0
     rng, killed, journal = random.Random(11), 0, output.with_name(output.name + ".partial") / "journal"
     for _ in range(20):
-        child, before = sit(adapter, source, output), journal.stat().st_size if journal.exists() else 0
+        child, before = start(sitting, adapter, source, output), journal.stat().st_size if journal.exists() else 0
         deadline = time.monotonic() + 100
         # it gets so far that each sitting commits something, and dies in the middle of whatever it does then
         while child.is_alive() and killed < 3 and time.monotonic() < deadline:
@@ -170,23 +158,24 @@ def test_other_options_threads_and_a_changed_adapter_are_other_plans(adapter: Pa
 def test_a_signal_stops_after_the_chunk_and_says_how_to_go_on(
     number: signal.Signals, adapter: Path, sources: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Through the real command line."""
     source, output = tmp_path / "in.csv", tmp_path / "out.csv"
     head, _, rest = sources[".csv"].read_text().partition("\n")
     source.write_text(head + "\n" + rest * 40)
-    command = [sys.executable, "-m", "newslora", "predict", str(adapter), str(source), "-o", str(output)]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    command = ["predict", str(adapter), str(source), "-o", str(output)]
+    child = start_command(command, tmp_path / "errors")
     journal, deadline = tmp_path / "out.csv.partial" / "journal", time.monotonic() + 100
-    while time.monotonic() < deadline and child.poll() is None and not (journal.exists() and journal.stat().st_size):
+    while time.monotonic() < deadline and child.is_alive() and not (journal.exists() and journal.stat().st_size):
         time.sleep(0.02)
-    child.send_signal(number)
-    _, stderr = child.communicate(timeout=60)
-    assert child.returncode == 128 + number
+    assert child.pid is not None
+    os.kill(child.pid, number)
+    child.join(60)
+    assert child.exitcode == 128 + number
+    stderr = (tmp_path / "errors").read_text()
     told = " ".join(stderr.split())
     assert "Go on with the same command." in told
     assert "Traceback" not in stderr
     assert not output.exists()
-    assert main([*command[3:], "--top-k", "1"]) == 5
+    assert main([*command, "--top-k", "1"]) == 5
     refusal = " ".join(capsys.readouterr().err.split())
     assert "top_k was None and is 1" in refusal
     assert "--fresh" in refusal

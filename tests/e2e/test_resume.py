@@ -1,27 +1,22 @@
 """A run that is stopped, killed or torn continues to the bytes of one that never was."""
 
-import multiprocessing
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from children import PATIENCE, start, start_command
 from newslora.errors import RunError
 from newslora.files import sha256_file
 from newslora.runfolder import RunFolder
 
 KILLS = int(os.environ.get("NEWSLORA_KILLS", "12"))  # docs/results.md: 25
 STEPS = 24  # 32 rows, batch 4, 3 epochs
-# forkserver: torch is imported once, and each child starts from a clean, single-threaded state
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "peft", "transformers", "newslora.pipeline", "tensorboardX", "scipy.stats"])
 
 
 class Killer:
@@ -68,9 +63,8 @@ def sitting(run: str, changes: dict[str, Any] | None, kill_step: int | None, kil
 
 
 def sit(run: Path, changes: dict[str, Any] | None, kill_step: int | None = None, kill_flush: int | None = None) -> int:
-    child = CONTEXT.Process(target=sitting, args=(str(run), changes, kill_step, kill_flush))
-    child.start()
-    child.join(120)
+    child = start(sitting, str(run), changes, kill_step, kill_flush)
+    child.join(PATIENCE)
     assert child.exitcode is not None, "the sitting hangs"
     return child.exitcode
 
@@ -210,21 +204,22 @@ def test_changed_data_is_noticed(changes: dict[str, Any], tmp_path: Path) -> Non
 def test_a_signal_saves_and_says_how_to_go_on(
     number: signal.Signals, unbroken: Path, changes: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Through the real command line, in the middle of an epoch."""
+    """In the middle of an epoch."""
     run = tmp_path / "run"
     settings = {key.replace("__", "."): value for key, value in changes.items()}
     # many epochs, so that the signal surely comes before the end
     settings |= {"train.epochs": 2000, "train.save_every_steps": 1_000_000}
     flags = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    command = [sys.executable, "-m", "newslora", "train", "seed", "-o", str(run), *flags]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    child = start_command(["train", "seed", "-o", str(run), *flags], tmp_path / "errors")
     metrics = RunFolder(run)
     deadline = time.monotonic() + 100
     while time.monotonic() < deadline and len(metrics.metrics()) < 4:
         time.sleep(0.05)
-    child.send_signal(number)
-    _, stderr = child.communicate(timeout=60)
-    assert child.returncode == 128 + number
+    assert child.pid is not None
+    os.kill(child.pid, number)
+    child.join(60)
+    assert child.exitcode == 128 + number
+    stderr = (tmp_path / "errors").read_text()
     assert f"newslora train --resume {run}" in stderr.replace("\n", " ")
     assert "Traceback" not in stderr
     assert max((run / "checkpoints").glob("step-*")).is_dir()

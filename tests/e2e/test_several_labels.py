@@ -4,8 +4,6 @@ import csv
 import itertools
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 from sklearn.base import clone
 
 import newslora
+from children import in_child
 from newslora.cli.app import main
 from newslora.errors import DataError, RunError, SettingsError
 from newslora.evaluation.evaluate import evaluate_run
@@ -134,18 +133,16 @@ def test_stock_peft_gives_the_same_logits_and_knows_the_problem(run: RunFolder, 
     assert np.abs(ours - logits.double().sigmoid().numpy()).max() < TOLERANCE
 
 
+def answers(run: Path) -> tuple[Any, list[tuple[str, ...]]]:
+    classify = Classifier.load(run)
+    return classify.predict_proba(TEXTS), [one.labels for one in classify(TEXTS)]
+
+
 def test_a_new_process_gives_the_same_answers(run: RunFolder) -> None:
-    script = (
-        "import json, sys, newslora\n"
-        "classify = newslora.Classifier.load(sys.argv[1])\n"
-        "texts = json.loads(sys.argv[2])\n"
-        "print(json.dumps([classify.predict_proba(texts).tolist(), [one.labels for one in classify(texts)]]))"
-    )
-    command = [sys.executable, "-c", script, str(run.path), json.dumps(TEXTS)]
-    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    probabilities, labels = in_child(answers, run.path)
     classify = Classifier.load(run.path)
-    assert np.abs(np.array(told[0]) - classify.predict_proba(TEXTS)).max() < TOLERANCE
-    assert [tuple(labels) for labels in told[1]] == [one.labels for one in classify(TEXTS)]
+    assert np.abs(probabilities - classify.predict_proba(TEXTS)).max() < TOLERANCE
+    assert labels == [one.labels for one in classify(TEXTS)]
 
 
 def test_answers_are_lists_of_labels(run: RunFolder) -> None:

@@ -1,17 +1,17 @@
 """Every supported family: an adapter saved here answers the same in another process, by our loader and by stock PEFT."""
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from transformers import (
     AlbertConfig,
+    AutoConfig,
     AutoModel,
+    AutoModelForSequenceClassification,
     BertConfig,
     DebertaV2Config,
     DistilBertConfig,
@@ -23,12 +23,13 @@ from transformers import (
     XLMRobertaConfig,
 )  # fmt: skip
 
+from children import in_child
 from newslora.config import LoraSettings
 from newslora.data.batches import Rows
 from newslora.data.tokens import TokenTable
 from newslora.errors import BackboneError
 from newslora.exporting.forms import merge, write_merged, write_onnx
-from newslora.model.adapter import AdapterCard, read_card, save_adapter
+from newslora.model.adapter import AdapterCard, load_adapter, read_card, save_adapter
 from newslora.model.backbones import resolve_backbone
 from newslora.model.classifier import build_classifier, count_parameters, trainable_parameters
 from newslora.model.engine import make_engine
@@ -69,27 +70,6 @@ EXPORT_TOLERANCE = (
 )
 TOLERANCE = 1e-6  # same weights, same operations, another process: only a wrong weight can move a logit
 LABELS = ("World", "Sports", "Business", "Sci/Tech")
-
-# Run by the other process: our loader's logits and stock PEFT's, for each adapter folder.
-RELOAD = """
-import json, sys, torch
-from peft import PeftModel
-from transformers import AutoConfig, AutoModelForSequenceClassification
-from newslora.model.adapter import load_adapter
-ids = torch.tensor(json.loads(sys.argv[1]))
-mask = (ids != 0).long()
-answers = {}
-for name, adapter in json.loads(sys.argv[2]).items():
-    torch.manual_seed(987)  # a fresh module left out of the adapter would differ from the saved one
-    ours, tokenizer, card = load_adapter(__import__("pathlib").Path(adapter))
-    config = AutoConfig.from_pretrained(adapter)
-    base = AutoModelForSequenceClassification.from_pretrained(card.backbone, config=config)
-    stock = PeftModel.from_pretrained(base, adapter).eval()
-    with torch.no_grad():
-        answers[name] = [m(input_ids=ids, attention_mask=mask).logits.tolist() for m in (ours, stock)]
-    assert config.id2label == dict(enumerate(card.labels)), config.id2label
-print("ANSWERS" + json.dumps(answers))
-"""
 
 
 def ids_and_mask() -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,12 +114,24 @@ def saved(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> dict[str
 
 @pytest.fixture(scope="module")
 def reloaded(saved: dict[str, tuple[Path, torch.Tensor]]) -> dict[str, list[torch.Tensor]]:
-    folders = json.dumps({name: str(folder) for name, (folder, _) in saved.items()})
-    ids = json.dumps(ids_and_mask()[0].tolist())
-    out = subprocess.run([sys.executable, "-c", RELOAD, ids, folders], capture_output=True, text=True, check=False)
-    assert out.returncode == 0, out.stderr[-3000:]
-    answers = json.loads(out.stdout.split("ANSWERS")[1])
-    return {name: [torch.tensor(logits) for logits in pair] for name, pair in answers.items()}
+    answers = in_child(logits_of, {name: folder for name, (folder, _) in saved.items()})
+    return {name: [torch.from_numpy(logits) for logits in pair] for name, pair in answers.items()}
+
+
+def logits_of(folders: dict[str, Path]) -> dict[str, list[np.ndarray]]:
+    """For each adapter our loader's logits and stock PEFT's."""
+    ids, mask = ids_and_mask()
+    answers = {}
+    for name, adapter in folders.items():
+        torch.manual_seed(987)  # a fresh module left out of the adapter would differ from the saved one
+        ours, _, card = load_adapter(adapter)
+        config = AutoConfig.from_pretrained(adapter)
+        base = AutoModelForSequenceClassification.from_pretrained(card.backbone, config=config)
+        stock = PeftModel.from_pretrained(base, adapter).eval()
+        with torch.no_grad():
+            answers[name] = [one(input_ids=ids, attention_mask=mask).logits.numpy() for one in (ours, stock)]
+        assert config.id2label == dict(enumerate(card.labels))
+    return answers
 
 
 def test_the_table_and_the_tests_cover_the_same_families() -> None:
