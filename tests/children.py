@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PRELOADED = [
-    "torch", "transformers", "peft", "tensorboardX", "scipy.stats", "sklearn.metrics", "pyarrow.parquet",
+    "torch", "transformers.trainer", "peft", "tensorboardX", "scipy.stats", "sklearn.metrics", "pyarrow.parquet",
     "newslora.pipeline", "newslora.predict.bulk", "newslora.cli.app",
 ]  # fmt: skip
 CONTEXT = multiprocessing.get_context("forkserver")

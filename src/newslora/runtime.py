@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
 import subprocess
@@ -154,6 +155,7 @@ def environment_record(device: "torch.device", precision: Precision) -> dict[str
     }
 
 
+@functools.cache
 def package_version(package: str) -> str | None:
     """Its version; None where it is not installed."""
     try:

@@ -172,13 +172,13 @@ def _stock_trainer(job: Job, model: Any, rows: Any, precision: str, steps: int, 
     """The stock Trainer as its users write it: dynamic padding, the reference recipe's settings."""
     from transformers import Trainer, TrainingArguments
 
-    class InOrder(Trainer):
+    class InOrder(Trainer):  # type: ignore[misc]
         """Takes rows in the order they are given, so that both sides see the same batches."""
 
         def _get_train_sampler(self, *arguments: Any, **more: Any) -> Any:
             from torch.utils.data import SequentialSampler
 
-            return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+            return SequentialSampler(self.train_dataset)
 
     arguments = TrainingArguments(
         folder, per_device_train_batch_size=job.batch_size, per_device_eval_batch_size=job.batch_size,
@@ -203,7 +203,7 @@ def _train_stock(job: Job, model: Any, rows: Any, recipe: Any, precision: str) -
     plan = _plan(job, rows, recipe)
     ends: list[float] = []
 
-    class Clock(TrainerCallback):
+    class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *arguments: Any, **more: Any) -> None:
             if job.device != "cpu" and len(ends) in (job.warmup_steps - 1, len(plan) - 1):
                 import torch

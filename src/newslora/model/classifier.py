@@ -117,7 +117,7 @@ def random_classifier(
     config = with_labels(config, label_names)
     if model is not None:
         _set_dropout(config, family_of(config.model_type), model)
-    built = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
+    built = AutoModelForSequenceClassification.from_config(config)
     return _add_lora(built, lora_config(family_of(config.model_type), lora, None))
 
 
@@ -152,7 +152,7 @@ def lora_config(family: Family, lora: LoraSettings, base_model: str | None) -> "
     return LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT annotates int and takes any number
+        lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(family.targets(lora.targets)),
         modules_to_save=list(family.head),
@@ -195,12 +195,12 @@ def quiet_transformers() -> Iterator[None]:
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             yield
     finally:
         logging.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            logging.enable_progress_bar()
