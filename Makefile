@@ -23,10 +23,10 @@ quickstart: $(READY)
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	# types beside tests, which wait now and then for processes they kill: hence three workers. One thread a worker:
-	# with two each, OpenMP threads would spin for one another. The long files of tests/e2e first.
+	# types beside tests. One thread a worker: with two each, OpenMP threads would spin for one another. A third would
+	# import everything once more. The long files of tests/e2e first.
 	$(BIN)/mypy & types=$$!; \
-	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder; tests=$$?; \
+	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder; tests=$$?; \
 	  wait $$types && exit $$tests
 
 bench: $(READY)

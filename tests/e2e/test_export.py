@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import newslora
-from children import in_child
 from newslora import files
 from newslora.cli.app import main
 from newslora.errors import CanaryError, ExportError, MissingExtraError, RunError, SettingsError
@@ -121,39 +120,45 @@ def test_the_manifest_holds_the_gates_numbers_and_every_file(kind: str, made: Ma
     assert (b"/site-packages/" in (folder / "model.onnx").read_bytes()) is False if "onnx" in kind else True
 
 
-PLAIN = """
+# What plain transformers answers with the merged kinds, in a process that knows nothing of newslora; then ours with the others.
+ELSEWHERE = """
 import json, sys
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import AutoModelForSequenceClassification, pipeline
+texts, stock, folders = map(json.loads, sys.argv[1:])
 answers = []
-for folder in sys.argv[2:]:
+for folder in stock:
     model = AutoModelForSequenceClassification.from_pretrained(folder)
-    told = pipeline("text-classification", model=folder, truncation=True, top_k=None)(json.loads(sys.argv[1]))
+    told = pipeline("text-classification", model=folder, truncation=True, top_k=None)(texts)
     answers.append([model.config.label2id, [{one["label"]: one["score"] for one in row} for row in told]])
 assert "newslora" not in sys.modules
-print("ANSWERS" + json.dumps(answers))
+import newslora
+ours = [newslora.Classifier.load(folder).predict_proba(texts).tolist() for folder in folders]
+print("ANSWERS" + json.dumps([answers, ours]))
 """
 
 
-def our_answers(folders: list[Path]) -> list[Any]:
-    return [Classifier.load(folder).predict_proba(TEXTS).tolist() for folder in folders]
-
-
-def test_plain_transformers_loads_a_merged_export_labels_and_length_included(made: Made) -> None:
-    command = [sys.executable, "-c", PLAIN, json.dumps(TEXTS), str(made.folders["merged"]), str(made.folders["int8"])]
+@pytest.fixture(scope="module")
+def elsewhere(made: Made) -> Any:
+    stock, ours = ([str(made.folders[kind]) for kind in kinds] for kinds in (("merged", "int8"), ("onnx", "onnx-int8")))
+    command = [sys.executable, "-c", ELSEWHERE, *map(json.dumps, (TEXTS, stock, ours))]
     out = subprocess.run(command, capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr[-3000:]
+    return json.loads(out.stdout.split("ANSWERS")[1])
+
+
+def test_plain_transformers_loads_a_merged_export_labels_and_length_included(made: Made, elsewhere: Any) -> None:
     run = Classifier.load(made.run, engine="padded")
     logits = run.logits(run.rows(TEXTS)).astype(np.float64)
     wanted = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)  # transformers knows no temperature
-    for label2id, told in json.loads(out.stdout.split("ANSWERS")[1]):
+    for label2id, told in elsewhere[0]:
         assert label2id == {name: place for place, name in enumerate(run.labels)}
         got = np.array([[row[name] for name in run.labels] for row in told])
         np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
-def test_another_process_gives_the_same_answers_to_the_last_bit(made: Made) -> None:
+def test_another_process_gives_the_same_answers_to_the_last_bit(made: Made, elsewhere: Any) -> None:
     folders = [made.folders[kind] for kind in ("onnx", "onnx-int8")]
-    assert in_child(our_answers, folders) == our_answers(folders)
+    assert elsewhere[1] == [Classifier.load(folder).predict_proba(TEXTS).tolist() for folder in folders]
 
 
 def test_predict_takes_an_export_in_the_runs_place(made: Made, tmp_path: Path) -> None:

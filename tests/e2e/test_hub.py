@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import socket
 import subprocess
 import sys
@@ -32,18 +33,13 @@ SETTINGS = (
     "--set", "train.epochs=1", "--set", "train.log_every_steps=1", "--set", "data.validation_rows=8",
     "--set", "data.workers=0", "--device", "cpu",
 )  # fmt: skip
-# The command line without the report, which takes as long as the rest.
-COMMAND = """
-import sys
+# Runs command after command, one JSON list a line, in one process: its imports take longer than most commands. No report is
+# drawn, which takes as long as a run.
+DRIVER = """
+import contextlib, faulthandler, io, json, sys, time, traceback
 from newslora import pipeline
 from newslora.cli.app import main
 pipeline.write_report = lambda run, manifest: None
-sys.exit(main())
-"""
-# Runs command after command, one JSON list a line, in one process: its imports take longer than most commands.
-DRIVER = """
-import contextlib, faulthandler, io, json, sys, time, traceback
-from newslora.cli.app import main
 for line in sys.stdin:
     faulthandler.dump_traceback_later(90, exit=True)  # a command that hangs fails, and shows where
     shown, began = io.StringIO(), time.monotonic()
@@ -110,11 +106,11 @@ class Session:
 
 
 @contextlib.contextmanager
-def session(hub: HubServer, home: Path, folder: Path) -> Iterator[Session]:
+def session(hub: HubServer, home: Path, folder: Path, **more: str) -> Iterator[Session]:
     folder.mkdir()
     process = subprocess.Popen(
         [sys.executable, "-c", DRIVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder,
-        env=environment(hub, home),
+        env=environment(hub, home, **more),
     )  # fmt: skip
     with process:
         yield Session(hub, process, folder)
@@ -215,26 +211,7 @@ class Trained:
     run: Path
     requests: list[str]
     home: Path
-    hub: HubServer  # stopped
-
-
-def train_by_command(hub: HubServer, home: Path, output: Path, **more: str) -> None:
-    """In a process of its own."""
-    names = ["--backbone", "someone/tiny-bert", "--data", "someone/tiny_news"]
-    command = [sys.executable, "-c", COMMAND, "train", "seed", *names, *SETTINGS, "-o", str(output)]
-    done = subprocess.run(
-        command, env=environment(hub, home, **more), cwd=output.parent, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope="module")
-def trained(content: dict[str, dict[str, Files]], tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    folder = tmp_path_factory.mktemp("trained")
-    with HubServer(**content) as hub:
-        train_by_command(hub, folder / "home", folder / "run")
-        requests = list(hub.requests)
-    return Trained(folder / "run", requests, folder / "home", hub)
+    hub: HubServer  # another, which has stopped
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +220,17 @@ def online(content: dict[str, dict[str, Files]], tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.mktemp("online")
     with HubServer(**content) as hub, session(hub, folder / "home", folder / "work") as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def trained(online: Session, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    outcome = online.train("someone/tiny-bert", "someone/tiny_news")
+    assert outcome.code == 0, outcome.shown
+    shutil.copytree(online.folder.parent / "home", folder / "home", symlinks=True)
+    with HubServer() as gone:
+        pass
+    return Trained(online.folder / "run-0", outcome.requests, folder / "home", gone)
 
 
 @pytest.fixture(scope="module")
@@ -277,11 +265,13 @@ def test_a_run_from_the_hub(trained: Trained) -> None:
     assert sum(request.endswith("tiny_news/resolve/main/README.md") for request in trained.requests) == 2  # HEAD, GET
 
 
-def test_the_cache_does_without_the_hub(trained: Trained) -> None:
-    output = trained.run.parent / "offline"
-    train_by_command(trained.hub, trained.home, output, HF_HUB_OFFLINE="1")
-    assert read(output / "data.json") == read(trained.run / "data.json")
-    weights = [read(run / "adapter" / "newslora.json")["weights_sha256"] for run in (output, trained.run)]
+def test_the_cache_does_without_the_hub(trained: Trained, tmp_path: Path) -> None:
+    with session(trained.hub, trained.home, tmp_path / "work", HF_HUB_OFFLINE="1") as offline:
+        outcome = offline.train("someone/tiny-bert", "someone/tiny_news")
+    assert outcome.code == 0, outcome.shown
+    run = offline.folder / "run-0"
+    assert read(run / "data.json") == read(trained.run / "data.json")
+    weights = [read(one / "adapter" / "newslora.json")["weights_sha256"] for one in (run, trained.run)]
     assert weights[0] == weights[1]
 
 
