@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: a private cache, a tiny BERT with its tokenizer, and forty articles."""
 
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,12 @@ ARTICLES = {
     "World": ["minister meets president over border treaty", "army and rebels sign peace accord in capital"],
     "Sports": ["striker scores twice as club wins cup final", "sprinter breaks record at games in stadium"],
 }
+
+
+def pytest_collection_finish() -> None:
+    """What the imports left is not looked through again: a sixth of the tests' time."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)
