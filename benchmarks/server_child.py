@@ -1,4 +1,4 @@
-"""`newslora serve` as a child: started and waited for, asked what it knows, and ended by SIGTERM. Used by serve_load.py."""
+"""`newslora serve` as a child of a benchmark: started and waited for, asked what it knows, and ended by SIGTERM."""
 
 import json
 import os

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import gc
 import os
 import platform
 import subprocess
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("newslora", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "scikit-learn", "scipy")
 KEPT = 1 << 30  # bytes
+COLLECT_AFTER = 20_000  # new objects
 MALLOPT = ((-3, 32 << 20), (-1, KEPT))  # M_MMAP_THRESHOLD at the most it takes, M_TRIM_THRESHOLD; <malloc.h>
 MOST_PASSES = 4  # at the same time: each holds numbers of its own
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -60,6 +62,15 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     return mallopt is not None and all(mallopt(which, value) == 1 for which, value in MALLOPT)
+
+
+def collect_seldom() -> None:
+    """Let Python look for unreachable cycles after `COLLECT_AFTER` new objects, in a process that is newslora's own.
+
+    Importing torch and transformers makes hundreds of thousands of objects that stay. By Python's default, 700, all there are
+    by then are looked through seven times on the way: a seventh of the time from start to ready (docs/results.md).
+    """
+    gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
 
 
 def pick_device(name: str | None = None) -> "torch.device":

@@ -1,11 +1,13 @@
 """What the process is told about its memory."""
 
+import gc
 import subprocess
 import sys
 
 import pytest
 
-from newslora.runtime import keep_freed_memory
+from newslora.cli.app import main
+from newslora.runtime import COLLECT_AFTER, keep_freed_memory
 
 GLIBC = """
 import ctypes, os, resource, sys
@@ -48,3 +50,13 @@ def test_freed_memory_is_taken_again_without_new_pages(monkeypatch: pytest.Monke
 def test_who_sets_malloc_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "100000")
     assert keep_freed_memory() is False
+
+
+def test_a_command_looks_for_cycles_seldom(capsys: pytest.CaptureFixture[str]) -> None:
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(700, 10, 10)
+        assert main(["settings"]) == 0
+        assert gc.get_threshold() == (COLLECT_AFTER, 10, 10)
+    finally:
+        gc.set_threshold(*before)

@@ -9,7 +9,7 @@ from cyclopts import App
 from newslora import __version__
 from newslora.cli import audit, bench, compare, evaluate, explain, export, keys, predict, serve, train
 from newslora.errors import NewsloraError
-from newslora.runtime import keep_freed_memory
+from newslora.runtime import collect_seldom, keep_freed_memory
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     keep_freed_memory()
+    collect_seldom()
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except NewsloraError as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import ipaddress
 import os
 import signal
@@ -163,6 +164,7 @@ class DrainingServer(Server):
             self.failure = error
             self.should_exit = True
             return
+        gc.freeze()  # what was loaded stays: later collections, which stop every thread, need not look through it
         self.context.ready = True
         names = ", ".join(one.name for one in self.context.service.adapters()) or "none yet"
         self.told(f"Ready: adapters {names}; API at {self.address}/docs, page at {self.address}/")
