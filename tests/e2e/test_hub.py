@@ -106,11 +106,11 @@ class Session:
 
 
 @contextlib.contextmanager
-def session(hub: HubServer, home: Path, folder: Path, **more: str) -> Iterator[Session]:
+def session(hub: HubServer, home: Path, folder: Path) -> Iterator[Session]:
     folder.mkdir()
     process = subprocess.Popen(
         [sys.executable, "-c", DRIVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder,
-        env=environment(hub, home, **more),
+        env=environment(hub, home),
     )  # fmt: skip
     with process:
         yield Session(hub, process, folder)
@@ -119,7 +119,7 @@ def session(hub: HubServer, home: Path, folder: Path, **more: str) -> Iterator[S
         assert process.wait(60) == 0
 
 
-def environment(hub: HubServer, home: Path, **more: str) -> dict[str, str]:
+def environment(hub: HubServer, home: Path) -> dict[str, str]:
     """Ours without what steers the hub libraries, and with this hub and this cache."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     return kept | {
@@ -129,7 +129,6 @@ def environment(hub: HubServer, home: Path, **more: str) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "NEWSLORA_CACHE": str(home / "newslora"),
         "OMP_NUM_THREADS": "1",
-        **more,
     }
 
 
@@ -265,22 +264,15 @@ def test_a_run_from_the_hub(trained: Trained) -> None:
     assert sum(request.endswith("tiny_news/resolve/main/README.md") for request in trained.requests) == 2  # HEAD, GET
 
 
-def test_the_cache_does_without_the_hub(trained: Trained, tmp_path: Path) -> None:
-    with session(trained.hub, trained.home, tmp_path / "work", HF_HUB_OFFLINE="1") as offline:
-        outcome = offline.train("someone/tiny-bert", "someone/tiny_news")
+def test_the_cache_does_without_the_hub(trained: Trained, down: Session) -> None:
+    outcome = down.train("someone/tiny-bert", "someone/tiny_news")
     assert outcome.code == 0, outcome.shown
-    run = offline.folder / "run-0"
+    assert "Retrying" not in outcome.shown
+    assert outcome.seconds < SOON
+    run = down.folder / "run-0"
     assert read(run / "data.json") == read(trained.run / "data.json")
     weights = [read(one / "adapter" / "newslora.json")["weights_sha256"] for one in (run, trained.run)]
     assert weights[0] == weights[1]
-
-
-def test_the_cache_serves_at_once_when_the_hub_is_gone(down: Session) -> None:
-    outcome = down.train("someone/tiny-bert", "someone/tiny_news", "--dry-run")
-    assert outcome.code == 0, outcome.shown
-    assert "40 train, 8 validation" in outcome.shown
-    assert "Retrying" not in outcome.shown
-    assert outcome.seconds < SOON
 
 
 def test_dry_run_of_seed_asks_nobody(online: Session) -> None:
@@ -392,6 +384,14 @@ def test_a_running_hub_answers(fresh_finding: pytest.MonkeyPatch) -> None:
         assert hub_manners.hub_answers()
         assert hub_manners.hub_answers()
     assert hub.requests == ["HEAD /"]  # asked once
+
+
+def test_a_hub_that_is_not_to_be_asked_is_not(fresh_finding: pytest.MonkeyPatch) -> None:
+    with HubServer() as hub:
+        fresh_finding.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+        fresh_finding.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        assert not hub_manners.hub_answers()
+    assert hub.requests == []
 
 
 def test_a_silent_hub_is_not_waited_for(fresh_finding: pytest.MonkeyPatch) -> None:
