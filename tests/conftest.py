@@ -18,7 +18,7 @@ gc.set_threshold(20_000, 20, 20)  # the imports of all tests make many objects t
 
 
 def pytest_collection_finish() -> None:
-    """What they left is not looked through again: a sixth of the tests' time."""
+    """What they left is not looked through again."""
     gc.freeze()
 
 

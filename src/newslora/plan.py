@@ -11,8 +11,8 @@ from newslora.config import Recipe, TrainSettings
 from newslora.data.batches import Rows, epoch_batches
 from newslora.data.splits import load_splits
 from newslora.data.tokens import TokenTable, tokenize
-from newslora.errors import NewsloraError
-from newslora.model.backbones import Backbone, resolve_backbone
+from newslora.errors import NewsloraError, near
+from newslora.model.backbones import ARCHITECTURES, BUNDLED, Backbone, resolve_backbone
 from newslora.model.classifier import Counts, count_parameters, empty_classifier, length_limit, random_classifier
 from newslora.model.engine import engine_name, make_engine
 from newslora.runtime import Precision, cache_folder, pick_device, resolve_precision
@@ -98,7 +98,10 @@ def make_plan(recipe: Recipe, device: str | None = None) -> Plan:
             notes += _long_rows(table, limit, recipe.data.overlap)
     counts = seconds = None
     if config is None:
-        notes.append(f"The architecture of '{backbone.name}' is not known here without its config.json from the hub.")
+        hint = near(backbone.name, (*BUNDLED, *ARCHITECTURES))
+        notes.append(
+            f"The architecture of '{backbone.name}' is not known here without its config.json from the hub.{hint}"
+        )
     else:
         counts = count_parameters(empty_classifier(config, labels, recipe.lora))
         engine = engine_name(config, recipe.train.engine_setting, precision, target)

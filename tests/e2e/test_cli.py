@@ -304,3 +304,9 @@ def test_help_is_quick_and_complete() -> None:
     for command in ("train", "evaluate", "predict", "report", "settings"):
         assert command in out.stdout
     assert "torch" not in {line.rpartition("|")[2].strip() for line in out.stderr.splitlines()}
+
+
+def test_a_dry_run_offers_the_backbone_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    """The name may be one of the hub, which a dry run does not ask; so it goes on."""
+    assert main(["train", "seed", "--backbone", "minlm", "--data", "corpus", "--dry-run"]) == 0
+    assert "Did you mean 'minilm'?" in " ".join(capsys.readouterr().out.split())
