@@ -11,7 +11,7 @@ from newslora.data.articles import ArticleSet
 from newslora.data.batches import Rows
 from newslora.data.splits import Splits, load_splits
 from newslora.data.tokens import tokenize, tokenizer_sha256
-from newslora.errors import RunError
+from newslora.errors import InterruptedRun, NewsloraError, RunError
 from newslora.evaluation.evaluate import evaluate_articles
 from newslora.evaluation.score import score_articles
 from newslora.model.adapter import AdapterCard, save_adapter
@@ -75,7 +75,13 @@ def train(
     else:
         resolved = load_recipe(recipe, {key.replace("__", "."): value for key, value in changes.items()})
     run = RunFolder.create(Path(output) if output is not None else None, resolved)
-    return _train_in(run, watcher or Silent(), device, report)
+    try:
+        return _train_in(run, watcher or Silent(), device, report)
+    except InterruptedRun:
+        raise
+    except NewsloraError:  # so that the same command can be given again, corrected
+        run.discard_unbegun()
+        raise
 
 
 def resume(

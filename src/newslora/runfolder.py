@@ -46,12 +46,12 @@ class RunFolder:
         """A new run folder holding the resolved recipe; without a path, runs/DATE-NAME.
 
         Raises:
-            RunError: the folder exists and is not empty.
+            RunError: the folder exists and holds more than what a refused start left (`discard_unbegun`).
             StorageError: it cannot be written.
         """
         if path is None:
             path = _free_name(Path("runs"), f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe.name}")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or {item.name for item in path.iterdir()} - {"quarantine.jsonl"}):
             hint = f"continue it with `newslora train --resume {path}`, " if (path / "recipe.toml").exists() else ""
             raise RunError(
                 f"The run folder {path} exists and is not empty: {hint}name another with --output, or remove it."
@@ -76,6 +76,17 @@ class RunFolder:
                 f"{path} is not a run folder: it has no recipe.toml. Name a folder that `newslora train` made."
             )
         return run
+
+    def discard_unbegun(self) -> None:
+        """Take back a folder in which no step was made, but for rows that were set aside: the error may send people there."""
+        if self.metrics_file.exists():
+            return
+        for path in (self.recipe_file, self.data_file, self.path / ".lock"):
+            path.unlink(missing_ok=True)
+        if self.quarantine_file.exists() and not self.quarantine_file.stat().st_size:
+            self.quarantine_file.unlink()
+        with contextlib.suppress(OSError):  # there is something in it
+            self.path.rmdir()
 
     @property
     def complete(self) -> bool:

@@ -210,6 +210,23 @@ def test_dry_run_of_local_rows_times_a_step_and_writes_nothing(
     assert sorted(path for path in tmp_path.iterdir() if path.name != "cache") == before
 
 
+def test_a_refused_start_leaves_what_its_message_names_and_can_be_repeated(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{'cup final' if i % 2 else 'bank rates'} {i},{'Sports' if i % 2 else 'Business'}" for i in range(12)]
+    Path("news.csv").write_text("\n".join(["text,label", *rows, ",Sports", ",Sports"]) + "\n")
+    command = ["train", "--data", "news.csv", "-o", "mine", *settings(), "--backbone"]
+    assert main([*command, "./nowhere"]) == 4
+    assert not Path("mine").exists()
+    command.append(str(tiny_bert))
+    assert main(command) == 3
+    assert "mine/quarantine.jsonl" in "".join(capsys.readouterr().err.split())
+    assert [path.name for path in Path("mine").iterdir()] == ["quarantine.jsonl"]
+    assert len(Path("mine/quarantine.jsonl").read_text().splitlines()) == 2
+    assert main([*command, "--set", "data.max_quarantine_share=0.5"]) == 0
+
+
 MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "no file": (["train", "--data", "nowhere.csv"], 3, "no data file or folder 'nowhere.csv'"),
     "empty file": (["train", "--data", "{empty}"], 3, "is empty"),
@@ -258,6 +275,8 @@ def test_a_mistake_gets_one_sentence_and_its_exit_code(
     assert captured.err.count("newslora: ") == 1
     assert sentence in " ".join(captured.err.split())
     assert "Traceback" not in captured.err
+    # so that the command can be given again, corrected
+    assert {path.name for path in (tmp_path / "runs").glob("*/*")} <= {"quarantine.jsonl"}
 
 
 def test_a_full_disk_says_so_and_keeps_what_was_finished(
