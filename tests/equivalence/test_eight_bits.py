@@ -17,7 +17,7 @@ from newslora.errors import BackboneError
 from newslora.model.backbones import resolve_backbone
 from newslora.model.engine import make_byte_engine, make_engine
 from newslora.model.inference import predict_logits
-from newslora.model.packed.eight_bits import byte_multiplier, multiplies_bytes, token_bytes
+from newslora.model.packed.eight_bits import ByteProduct, multiplies_bytes, token_bytes
 from newslora.runtime import Precision
 
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ def test_a_tokens_bytes_are_the_nearest_and_its_own(dtype: torch.dtype) -> None:
 def test_a_product_is_off_by_no_more_than_its_bytes_are(exact: bool) -> None:
     """Each factor is off by at most half its scale, so a product of n terms by at most the sum of what that makes of each."""
     x, weight, bias = numbers(50, 96), numbers(64, 96, seed=1) / 10, torch.randn(64)
-    got = byte_multiplier(weight, torch.float32, exact)(x, bias).double()
+    got = ByteProduct(weight, torch.float32, exact)(x, bias).double()
     x_step, w_step = (part.abs().amax(dim=1, keepdim=True).double() / 127 for part in (x, weight))
     most = (x.abs().double().sum(1, keepdim=True) * w_step.t() + x_step * weight.abs().double().sum(1)) / 2
     most += 96 * x_step * w_step.t() / 4
@@ -74,11 +74,11 @@ def test_onednn_multiplies_the_same_bytes(dtype: torch.dtype, tolerance: float) 
     """Sums of whole numbers are the same; rounded once to the result's type and once by its scale and bias."""
     for rows, inside, out in ((1, 96, 64), (53, 768, 300), (7, 3072, 768)):
         x, weight, bias = numbers(rows, inside).to(dtype), numbers(out, inside, seed=1), torch.randn(out).to(dtype)
-        wanted = byte_multiplier(weight, dtype, exact=True)(x, bias).float()
-        got = byte_multiplier(weight, dtype, exact=False)(x, bias).float()
+        wanted = ByteProduct(weight, dtype, exact=True)(x, bias).float()
+        got = ByteProduct(weight, dtype, exact=False)(x, bias).float()
         assert ((got - wanted).abs() <= tolerance * wanted.abs().max()).all()
     extreme = torch.full((4, 512), 3.0)  # bytes of 127 everywhere: products that 16 bits would not hold
-    got = byte_multiplier(extreme, torch.float32, exact=False)(extreme, torch.zeros(4))
+    got = ByteProduct(extreme, torch.float32, exact=False)(extreme, torch.zeros(4))
     np.testing.assert_allclose(got.numpy(), 9 * 512, rtol=1e-5)
 
 

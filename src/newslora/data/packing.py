@@ -20,8 +20,9 @@ from newslora.data.batches import Chosen, Rows
 if TYPE_CHECKING:
     import torch
 
-# T is a multiple of this: each new T costs a CPU milliseconds of code generation a matrix product
-TOKENS_STEP = 32
+# T is a multiple of the first, or up to `FEW` tokens of the second: each new T costs a CPU some tenths of a millisecond of code
+# generation a matrix product, and of few tokens filler is a large share
+TOKENS_STEP, FINE_STEP, FEW = 32, 8, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ class PackedBatch:
 
 def next_step(tokens: int) -> int:
     """T of a batch of this many tokens."""
-    return -(-tokens // TOKENS_STEP) * TOKENS_STEP
+    step = FINE_STEP if tokens <= FEW else TOKENS_STEP
+    return -(-tokens // step) * step
 
 
 def pack(rows: Rows, chosen: Chosen, bucket: Callable[[int], int] = next_step) -> PackedBatch:

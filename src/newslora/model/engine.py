@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from newslora.data.batches import Batch, Chosen, Rows
 from newslora.errors import BackboneError, SettingsError
+from newslora.model.packed.byte_layers import ByteEncoder, can_fuse
 from newslora.model.packed.dropout import DeviceBits, DropoutBits
-from newslora.model.packed.eight_bits import ByteProjection
+from newslora.model.packed.eight_bits import ByteProjection, multiplies_bytes
 from newslora.model.packed.encoder import PackedEncoder, has_layers
 from newslora.model.packed.interface import INTERFACE_FAMILIES, InterfaceEncoder
 from newslora.model.packed.segments import SegmentedBatch
@@ -99,7 +100,8 @@ class PackedEngine:
     def seeded_logits(self, batch: AnyBatch, bits: DropoutBits | None) -> "torch.Tensor":
         """As `logits`, without seeding anything: what a captured step may hold, where every row is one window."""
         assert isinstance(batch, SegmentedBatch)
-        self.model.train(bits is not None)
+        if self.model.training != (bits is not None):  # which asks all modules: much of a lone row's time
+            self.model.train(bits is not None)
         return of_rows(self._encoder.logits(batch, bits), batch)
 
 
@@ -151,12 +153,14 @@ def make_engine(
     return PackedEngine(model, encoder)
 
 
-def make_byte_engine(model: "PreTrainedModel", precision: Precision) -> Engine:
+def make_byte_engine(model: "PreTrainedModel", precision: Precision, fused: bool | None = None) -> Engine:
     """A packed engine that multiplies by its layers in eight bits; it has no gradients.
 
     Args:
         model: a stock classifier on the CPU, LoRA merged; what the engine copied of it is given back.
-        precision: of everything between the products.
+        precision: of everything between the products in the plain form; the fused one has fp32 there.
+        fused: whether compiled kernels do what stands between two products, for which Numba must be installed; None: where it
+            is and the chip multiplies bytes.
 
     Raises:
         BackboneError: an encoder whose layers have no packed form.
@@ -166,7 +170,10 @@ def make_byte_engine(model: "PreTrainedModel", precision: Precision) -> Engine:
             f"The encoder family '{model.config.model_type}' has no packed layers to multiply in eight bits. "
             "Export --to onnx-int8."
         )
-    encoder = PackedEncoder(model, precision.dtype, trains=False, projection=ByteProjection)
+    if fused if fused is not None else can_fuse() and multiplies_bytes(model.device):
+        encoder: PackedEncoder = ByteEncoder(model)
+    else:
+        encoder = PackedEncoder(model, precision.dtype, trains=False, projection=ByteProjection)
     encoder.release_stock_weights()
     engine = PackedEngine(model, encoder)
     engine.name = "packed-int8"

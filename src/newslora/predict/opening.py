@@ -7,6 +7,7 @@ from newslora.errors import SettingsError
 from newslora.model.adapter import AdapterCard, load_adapter, load_tokenizer
 from newslora.model.engine import Engine, make_byte_engine, make_engine
 from newslora.model.exported import MERGED, ONNX, WEIGHTS, load_config, load_merged, manifest
+from newslora.model.packed.byte_layers import can_fuse
 from newslora.model.packed.eight_bits import multiplies_bytes
 from newslora.runtime import Precision, pick_device, resolve_precision
 
@@ -70,8 +71,13 @@ def _open_int8(folder: Path, card: AdapterCard, device: str | None, precision: s
     )
     between = resolve_precision("auto", pick_device("cpu"))
     made = make_byte_engine(load_merged(folder, card.labels), between)
-    how = "in bytes" if multiplies_bytes(made.device) else "in fp32, as the chip has no VNNI"
-    return made, Precision("int8", f"the export's own; products {how}, {between.name} between them")
+    if not multiplies_bytes(made.device):
+        how = f"products in fp32, as the chip has no VNNI, {between.name} between them"
+    elif can_fuse():
+        how = "products in bytes, fp32 between them"
+    else:
+        how = f"products in bytes, {between.name} between them; faster with Numba: pip install 'newslora[int8]'"
+    return made, Precision("int8", f"the export's own; {how}")
 
 
 def _refuse_others(what: str, *asked: tuple[str, str, tuple[str, ...]]) -> None:

@@ -8,6 +8,7 @@ y = x W^T + b, where W has one scale for each output and x one for each token, f
 numbers depend on no other token, so rows can share a batch. The sums are of whole numbers in 32 bits and exact.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from newslora.model.packed.projection import Projection
@@ -22,11 +23,14 @@ SMALLEST = 1e-12  # of a scale's greatest value: a row of zeros stays one
 class ByteProjection(Projection):
     """A product with weights in bytes. It has no LoRA beside it: merge it first."""
 
+    product: "ByteProduct"
+
     def multiplier(self, weight: "torch.Tensor", dtype: "torch.dtype") -> Any:
-        return byte_multiplier(weight, dtype)
+        self.product = ByteProduct(weight, dtype)
+        return self.product
 
 
-def byte_multiplier(weight: "torch.Tensor", dtype: "torch.dtype", exact: bool | None = None) -> Any:
+class ByteProduct:
     """(N, in) and bias (out,), both of `dtype` -> (N, out), for a fixed weight.
 
     Args:
@@ -35,28 +39,31 @@ def byte_multiplier(weight: "torch.Tensor", dtype: "torch.dtype", exact: bool | 
         exact: True multiplies the same whole numbers in fp32, on any device; False asks oneDNN; None: oneDNN where the chip
             has VNNI, without which it adds products of bytes in 16 bits and overflows.
     """
-    import torch
 
-    scale = weight.abs().amax(dim=1).float().clamp_min_(SMALLEST).div_(MOST)
-    whole = (weight / scale[:, None]).round_()
-    scale /= MOST  # so that a token's factor is its greatest value, which rounds nowhere
-    if exact if exact is not None else not multiplies_bytes(weight.device):
+    def __init__(self, weight: "torch.Tensor", dtype: "torch.dtype", exact: bool | None = None) -> None:
+        import torch
 
-        def plain(x: "torch.Tensor", bias: "torch.Tensor") -> "torch.Tensor":
-            numbers, greatest = token_bytes(x)
-            return torch.addcmul(bias, ((numbers.float() - 128) @ whole.t() * scale).to(dtype), greatest)
+        scale = weight.abs().amax(dim=1).float().clamp_min_(SMALLEST).div_(MOST)
+        whole = (weight / scale[:, None]).round_()
+        scale /= MOST  # so that a token's factor is its greatest value, which rounds nowhere
+        if exact if exact is not None else not multiplies_bytes(weight.device):
+            self.sums = lambda numbers: ((numbers.float() - 128) @ whole.t() * scale).to(dtype)
+            return
+        ordered = torch.ops.onednn.qlinear_prepack(whole.to(torch.int8), None)
+        zeros = torch.zeros(len(weight), dtype=torch.int64)
+        multiply = torch.ops.onednn.qlinear_pointwise  # torch.compile's own way to multiply bytes on a CPU
+        self.sums = lambda numbers: multiply(
+            numbers, 1.0, 128, ordered, scale, zeros, None, 1.0, 0, dtype, "none", [], ""
+        )
 
-        return plain
-    ordered = torch.ops.onednn.qlinear_prepack(whole.to(torch.int8), None)
-    zeros = torch.zeros(len(weight), dtype=torch.int64)
-    multiply = torch.ops.onednn.qlinear_pointwise  # torch.compile's own way to multiply bytes on a CPU
+    sums: "Callable[[torch.Tensor], torch.Tensor]"
+    """(N, in) bytes of tokens -> (N, out): the result over the tokens' greatest values, without bias."""
 
-    def fast(x: "torch.Tensor", bias: "torch.Tensor") -> "torch.Tensor":
+    def __call__(self, x: "torch.Tensor", bias: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
         numbers, greatest = token_bytes(x)
-        y = multiply(numbers, 1.0, 128, ordered, scale, zeros, None, 1.0, 0, dtype, "none", [], "")
-        return torch.addcmul(bias, y, greatest)
-
-    return fast
+        return torch.addcmul(bias, self.sums(numbers), greatest)
 
 
 def token_bytes(x: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":

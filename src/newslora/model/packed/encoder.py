@@ -122,7 +122,7 @@ class PackedEncoder(StandIn):
         before = getattr(self.stock_encoder, "embedding_hidden_mapping_in", None)  # ALBERT's own first step
         hidden = hidden_states[0] if before is None else before(hidden_states[0])
         hidden = hidden.to(self.dtype)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and self.parameters:
             first = _packed_function().apply(hidden, self, segments, bits, *self.parameters)
         else:
             first = self.run(hidden, segments, bits, keep=False)[0].float()

@@ -27,6 +27,7 @@ Gradients = list["torch.Tensor | None"]
 class Activation:
     """A pointwise function and its derivative."""
 
+    name: str  # transformers'
     forward: "Callable[[torch.Tensor], torch.Tensor]"
     backward: "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"  # (gradient of the result, input)
 
@@ -196,6 +197,7 @@ def activation(name: str) -> Activation:
 
     def gelu_of(approximate: str) -> Activation:
         return Activation(
+            name,
             lambda x: gelu(x, approximate=approximate),
             lambda dy, x: torch.ops.aten.gelu_backward(dy, x, approximate=approximate),
         )
@@ -204,7 +206,7 @@ def activation(name: str) -> Activation:
         "gelu": lambda: gelu_of("none"),
         "gelu_new": lambda: gelu_of("tanh"),
         "gelu_pytorch_tanh": lambda: gelu_of("tanh"),
-        "relu": lambda: Activation(torch.relu, lambda dy, x: torch.ops.aten.threshold_backward(dy, x, 0)),
+        "relu": lambda: Activation(name, torch.relu, lambda dy, x: torch.ops.aten.threshold_backward(dy, x, 0)),
     }
     return known[name]()
 

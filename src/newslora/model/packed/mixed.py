@@ -93,7 +93,7 @@ class MixedProjection(Projection):
         self.of_rows = False  # whether x holds first tokens only
 
     def forward(self, x: "torch.Tensor", weights: Any, bits: DropoutBits | None) -> "tuple[torch.Tensor, Saved]":
-        y = self._multiply(x, self._bias)
+        y = self._multiply(x, self.bias)
         assert isinstance(weights, Mix)
         for run in weights.runs:
             update = run.adapter.updates.get(self.number)

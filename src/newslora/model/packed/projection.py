@@ -50,7 +50,7 @@ class Projection:
         bases = [getattr(linear, "base_layer", linear) for linear in linears]
         weight = torch.cat([base.weight.detach() for base in bases])
         biases = [base.bias if base.bias is not None else weight.new_zeros(len(base.weight)) for base in bases]
-        self._bias = torch.cat([bias.detach().to(dtype) for bias in biases])
+        self.bias = torch.cat([bias.detach().to(dtype) for bias in biases])
         self._multiply = self.multiplier(weight, dtype)
         self._multiply_back = self.multiplier(weight.t(), dtype) if trains else None
         self.pairs: list[LowRank] = []
@@ -72,7 +72,7 @@ class Projection:
         self, x: "torch.Tensor", weights: "Sequence[torch.Tensor]", bits: DropoutBits | None
     ) -> "tuple[torch.Tensor, Saved]":
         """(N, in) -> (N, out). `weights`: the trainable parameters in the compute type; `bits`: None drops nothing."""
-        y = self._multiply(x, self._bias)
+        y = self._multiply(x, self.bias)
         saved = Saved([], [])
         for pair in self.pairs:
             mask = bits.keep_mask(x.shape, pair.rate, x) if bits else None

@@ -1,0 +1,269 @@
+"""What stands between two products of bytes, each chain in one pass over a token's numbers (compiled by Numba at first use).
+
+torch does the same in some fifty calls a layer, each of which reads and writes every number; for one row they cost as much as
+the products. Everything here is fp32, on the calling thread and without Python's lock, so that passes run beside each other.
+A token's numbers depend on no token of another row. newslora.model.packed.eight_bits says what the bytes mean, and
+tests/equivalence/test_byte_layers.py holds each function to torch's own operations.
+
+Greatest values are looked for among the bits of floating-point numbers, which as whole numbers have the same order where they
+are positive: the compiler compares those many at a time.
+
+Letters: T tokens, H numbers of each, R rows, L tokens of one, h heads, d numbers a head. `numbers` (T, H)
+uint8 and `greatest` (T,) fp32 are tokens' bytes and scales; `scale` is what `greatest` was of a product's input, y what the
+product made of its bytes.
+
+Importing this module imports Numba: import it where it is used.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import float32, int32, njit, uint8
+
+# sums in any order, so that several are added at once; everything else as IEEE 754 has it
+SUMS = {"reassoc", "contract", "nsz"}
+POSITIVE = int32(0x7FFFFFFF)  # all bits but the sign
+
+
+def _compiled(function: Callable[..., None]) -> Any:
+    """For this chip, kept on disk for the next process where there is a place to write."""
+    options: dict[str, Any] = {"nogil": True, "fastmath": SUMS, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # neither the package's folder nor a home can be written
+        return njit(**options)(function)
+
+
+@njit(inline="always")
+def _to_bytes(row: Any, bits: Any, numbers: Any) -> Any:
+    """One token's numbers (H,), and the same as int32 -> its bytes; returns its greatest absolute value."""
+    high = int32(0)
+    for i in range(len(bits)):
+        high = max(high, int32(bits[i] & POSITIVE))
+    found = np.empty(1, np.int32)
+    found[0] = high
+    greatest = max(found.view(np.float32)[0], float32(1e-12))
+    steps = float32(127.0) / greatest
+    for i in range(len(row)):
+        numbers[i] = uint8(int32(row[i] * steps + float32(128.5)))  # all positive: dropping the rest rounds
+    return greatest
+
+
+@njit(inline="always")
+def _erf(x: Any) -> Any:
+    """The error function by a ratio of polynomials, within 5e-7: the fit that Eigen and XLA have for fp32."""
+    x = min(max(x, float32(-4.0)), float32(4.0))
+    square = x * x
+    over = float32(-2.72614225801306e-10)
+    over = over * square + float32(2.77068142495902e-08)
+    over = over * square + float32(-2.10102402082508e-06)
+    over = over * square + float32(-5.69250639462346e-05)
+    over = over * square + float32(-7.34990630326855e-04)
+    over = over * square + float32(-2.95459980854025e-03)
+    over = over * square + float32(-1.60960333262415e-02)
+    under = float32(-1.45660718464996e-05)
+    under = under * square + float32(-2.13374055278905e-04)
+    under = under * square + float32(-1.68282697438203e-03)
+    under = under * square + float32(-7.37332916720468e-03)
+    under = under * square + float32(-1.42647390514189e-02)
+    return x * over / under
+
+
+@njit(inline="always")
+def _exponentials(x: Any, bits: Any, powers: Any) -> None:
+    """e^x in place, for numbers of at most zero: 2^f by its Taylor series to the sixth term, |f| <= 1/2, and the whole power
+    of two added to the exponent's bits. `bits` are x as int32, `powers` int32 of the same length; within 1e-6."""
+    for i in range(len(x)):
+        two = max(x[i] * float32(1.4426950408889634), float32(-126.0))
+        whole = np.floor(two + float32(0.5))
+        f = two - whole
+        y = float32(1.5403530e-4)
+        y = y * f + float32(1.3333558e-3)
+        y = y * f + float32(9.6181291e-3)
+        y = y * f + float32(5.5504109e-2)
+        y = y * f + float32(2.4022651e-1)
+        y = y * f + float32(6.9314718e-1)
+        x[i] = y * f + float32(1.0)
+        powers[i] = int32(whole)
+    for i in range(len(x)):
+        bits[i] += powers[i] << 23
+
+
+@njit(inline="always")
+def _greatest(row: Any) -> Any:
+    """The greatest of some numbers of either sign."""
+    bits = row.view(np.int32)
+    high = int32(-2147483648)
+    for i in range(len(bits)):
+        high = max(high, int32(bits[i] ^ (int32(bits[i] >> 31) & POSITIVE)))  # negative ones in their order too
+    found = np.empty(1, np.int32)
+    found[0] = high ^ (int32(high >> 31) & POSITIVE)
+    return found.view(np.float32)[0]
+
+
+@_compiled
+def quantise(x: Any, numbers: Any, greatest: Any) -> None:
+    """x (T, H) -> its bytes and scales."""
+    for t in range(len(x)):
+        greatest[t] = _to_bytes(x[t], x[t].view(np.int32), numbers[t])
+
+
+@_compiled
+def scale_and_shift(y: Any, scale: Any, bias: Any) -> None:
+    """y (T, H) -> scale (T,) * y + bias (H,), in place."""
+    for t in range(len(y)):
+        for i in range(y.shape[1]):
+            y[t, i] = y[t, i] * scale[t] + bias[i]
+
+
+@_compiled
+def gelu_and_quantise(y: Any, scale: Any, bias: Any, numbers: Any, greatest: Any) -> None:
+    """GELU (its exact form, Hendrycks and Gimpel 2016, arXiv:1606.08415) of scale * y + bias -> bytes and scales."""
+    row = np.empty(y.shape[1], np.float32)
+    bits = row.view(np.int32)
+    for t in range(len(y)):
+        for i in range(len(row)):
+            value = y[t, i] * scale[t] + bias[i]
+            row[i] = float32(0.5) * value * (float32(1.0) + _erf(value * float32(0.7071067811865476)))
+        greatest[t] = _to_bytes(row, bits, numbers[t])
+
+
+@_compiled
+def add_norm_and_quantise(
+    y: Any, scale: Any, bias: Any, hidden: Any, weight: Any, shift: Any, epsilon: float, numbers: Any, greatest: Any
+) -> None:
+    """hidden (T, H) -> LayerNorm(hidden + scale * y + bias), in place, and its bytes and scales."""
+    width = y.shape[1]
+    row = np.empty(width, np.float32)
+    bits = row.view(np.int32)
+    for t in range(len(y)):
+        total = float32(0.0)
+        for i in range(width):
+            row[i] = y[t, i] * scale[t] + bias[i] + hidden[t, i]
+            total += row[i]
+        mean, squares = total / float32(width), float32(0.0)
+        for i in range(width):
+            row[i] -= mean
+            squares += row[i] * row[i]
+        inverse = float32(1.0) / np.sqrt(squares / float32(width) + float32(epsilon))
+        for i in range(width):
+            row[i] = row[i] * inverse * weight[i] + shift[i]
+            hidden[t, i] = row[i]
+        greatest[t] = _to_bytes(row, bits, numbers[t])
+
+
+@_compiled
+def split_heads(y: Any, scale: Any, bias: Any, q: Any, k: Any, v: Any) -> None:
+    """y (L, 3 h d) of a row's tokens -> scale * y + bias as q, k, v (h, L, d), q over the root of d."""
+    heads, length, size = q.shape
+    width = heads * size
+    root = float32(1.0) / np.sqrt(float32(size))
+    for t in range(length):
+        by = scale[t]
+        for h in range(heads):
+            first = h * size
+            for i in range(size):
+                q[h, t, i] = (y[t, first + i] * by + bias[first + i]) * root
+            first += width
+            for i in range(size):
+                k[h, t, i] = y[t, first + i] * by + bias[first + i]
+            first += width
+            for i in range(size):
+                v[h, t, i] = y[t, first + i] * by + bias[first + i]
+
+
+@_compiled
+def softmax(scores: Any, by_distance: Any) -> None:
+    """scores (h, L, L) of a row -> probabilities over each query's keys, in place.
+
+    Args:
+        scores: to overwrite.
+        by_distance: (h, 2 M - 1) added to the scores, by the distance from query to key, from 1 - M on; (0, 0): nothing is.
+    """
+    heads, length, _ = scores.shape
+    powers = np.empty(length * length, np.int32)
+    nearest = by_distance.shape[1] // 2  # the place of distance 0
+    for h in range(heads):
+        for t in range(length):
+            row = scores[h, t]
+            if len(by_distance):
+                bias = by_distance[h, nearest - t : nearest - t + length]
+                for i in range(length):
+                    row[i] += bias[i]
+            high = _greatest(row)
+            for i in range(length):
+                row[i] -= high
+        flat = scores[h].reshape(length * length)
+        _exponentials(flat, flat.view(np.int32), powers)
+        for t in range(length):
+            row = scores[h, t]
+            total = float32(0.0)
+            for i in range(length):
+                total += row[i]
+            share = float32(1.0) / total
+            for i in range(length):
+                row[i] *= share
+
+
+@_compiled
+def join_heads_and_quantise(context: Any, numbers: Any, greatest: Any) -> None:
+    """context (h, L, d) of a row -> bytes (L, h d) and scales of its tokens, heads side by side."""
+    heads, length, size = context.shape
+    row = np.empty(heads * size, np.float32)
+    bits = row.view(np.int32)
+    for t in range(length):
+        for h in range(heads):
+            for i in range(size):
+                row[h * size + i] = context[h, t, i]
+        greatest[t] = _to_bytes(row, bits, numbers[t])
+
+
+@_compiled
+def attend_first_and_quantise(
+    q: Any, kv: Any, starts: Any, lengths: Any, heads: int, by_distance: Any, numbers: Any, greatest: Any
+) -> None:
+    """What the first token of each row makes of its row.
+
+    Args:
+        q: (R, h d) queries of the first tokens.
+        kv: (T, 2 h d) keys and values of all tokens.
+        starts, lengths: (R,) int64 of each row.
+        heads: h.
+        by_distance: as `softmax` takes it.
+        numbers, greatest: (R, h d) and (R,), to write.
+    """
+    width = q.shape[1]
+    size = width // heads
+    root = float32(1.0) / np.sqrt(float32(size))
+    nearest = by_distance.shape[1] // 2
+    row = np.empty(width, np.float32)
+    bits = row.view(np.int32)
+    longest = 0
+    for r in range(len(lengths)):
+        longest = max(longest, lengths[r])
+    held, powers = np.empty(longest, np.float32), np.empty(longest, np.int32)
+    for r in range(len(q)):
+        scores = held[: lengths[r]]
+        row[:] = 0
+        for h in range(heads):
+            first = h * size
+            for t in range(len(scores)):
+                score = float32(0.0)
+                for i in range(size):
+                    score += q[r, first + i] * kv[starts[r] + t, first + i]
+                scores[t] = score * root
+                if len(by_distance):
+                    scores[t] += by_distance[h, nearest + t]
+            high = _greatest(scores)
+            for t in range(len(scores)):
+                scores[t] -= high
+            _exponentials(scores, scores.view(np.int32), powers)
+            total = float32(0.0)
+            for t in range(len(scores)):
+                total += scores[t]
+            for t in range(len(scores)):
+                share = scores[t] / total
+                for i in range(size):
+                    row[first + i] += share * kv[starts[r] + t, width + first + i]
+        greatest[r] = _to_bytes(row, bits, numbers[r])
