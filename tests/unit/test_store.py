@@ -70,14 +70,20 @@ def test_a_large_spool_is_mapped_and_leaves_nothing_behind(tmp_path: Path) -> No
 
 
 def test_a_full_disk_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115  # the spool closes it
+    monkeypatch.setattr(store, "SPILL", 0)
+    monkeypatch.setattr(store.tempfile, "TemporaryFile", lambda dir: full)
     spool = Spool(np.int64)
-
-    def full(content: bytes) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(spool._file, "write", full)
     with pytest.raises(StorageError, match=r"No space left on device.*NEWSLORA_CACHE"):
         spool.extend(np.arange(4))
+
+
+def test_a_small_column_touches_no_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NEWSLORA_CACHE", str(tmp_path / "cache"))
+    spool = Spool(np.int32)
+    spool.extend(np.arange(5))
+    assert spool.array().tolist() == [0, 1, 2, 3, 4]
+    assert not (tmp_path / "cache").exists()
 
 
 @given(count=st.integers(0, 40), data=st.data())

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # T is a multiple of the first, or up to `FEW` tokens of the second: each new T costs a CPU some tenths of a millisecond of code
 # generation a matrix product, and of few tokens filler is a large share
-TOKENS_STEP, FINE_STEP, FEW = 32, 8, 256
+TOKENS_STEP, FINE_STEP, FEW = 32, 4, 256
 
 
 @dataclass(frozen=True, slots=True)

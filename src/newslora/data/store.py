@@ -12,7 +12,7 @@ import weakref
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -36,11 +36,9 @@ class Spool:
 
     def __init__(self, dtype: DTypeLike) -> None:
         self.dtype = np.dtype(dtype)
-        self._folder = _spill_folder()
-        self._file = tempfile.SpooledTemporaryFile(SPILL, dir=str(self._folder))  # noqa: SIM115  # lives as long as this
-        weakref.finalize(self, self._file.close)  # what is mapped stays
+        self._memory = bytearray()
+        self._file: IO[bytes] | None = None  # once it is needed
         self._held: list[int] = []
-        self._written = 0  # bytes
 
     def add(self, number: int) -> None:
         """Append one number."""
@@ -56,16 +54,15 @@ class Spool:
     @property
     def spilled(self) -> bool:
         """Whether it has outgrown memory."""
-        return self._written > SPILL
+        return self._file is not None
 
     def array(self) -> NDArray[Any]:
         """All of it, read-only: mapped where it lies in a file."""
         self._flush()
-        if not self.spilled:
-            self._file.seek(0)
-            return np.frombuffer(self._file.read(), self.dtype)
+        if self._file is None:
+            return np.frombuffer(bytes(self._memory), self.dtype)
         self._file.flush()
-        return np.asarray(np.memmap(self._file, self.dtype, "r", shape=(self._written // self.dtype.itemsize,)))
+        return np.asarray(np.memmap(self._file, self.dtype, "r", shape=(self._file.tell() // self.dtype.itemsize,)))
 
     def _flush(self) -> None:
         if self._held:
@@ -73,14 +70,22 @@ class Spool:
             self._held.clear()
 
     def _write(self, content: bytes) -> None:
+        if self._file is None and len(self._memory) + len(content) <= SPILL:
+            self._memory += content
+            return
+        folder = _spill_folder()
         try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # lives as long as this
+                weakref.finalize(self, self._file.close)  # what is mapped stays
+                self._file.write(self._memory)
+                self._memory.clear()
             self._file.write(content)
         except OSError as error:
             raise StorageError(
-                f"Rows cannot be laid down in {self._folder}: {error.strerror or error}. Free space there, or set "
+                f"Rows cannot be laid down in {folder}: {error.strerror or error}. Free space there, or set "
                 "NEWSLORA_CACHE to a folder on another disk."
             ) from error
-        self._written += len(content)
 
 
 def _spill_folder() -> Path:
