@@ -200,13 +200,20 @@ def test_what_an_export_cannot_do_is_refused(kind: str, asked: dict[str, str], m
 def test_int8_on_the_packed_engine_is_refused_with_its_numbers_too(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token_bytes = eight_bits.token_bytes
+    make = eight_bits.ByteProduct.__init__
 
-    def damaged(x: Any) -> Any:
-        numbers, scales = token_bytes(x)
-        return numbers, scales * (1 + 2 * (scales > scales.median()))  # the larger half of the tokens, three times
+    def damaged(self: Any, *given: Any) -> None:
+        make(self, *given)
+        sums = self.sums
 
-    monkeypatch.setattr(eight_bits, "token_bytes", damaged)
+        def three_times_half(numbers: Any) -> Any:
+            found = sums(numbers)
+            found[:, ::2] *= 3
+            return found
+
+        self.sums = three_times_half
+
+    monkeypatch.setattr(eight_bits.ByteProduct, "__init__", damaged)
     with pytest.raises(ExportError, match=r"get the same labels.*points lost.*Try --to onnx-int8"):
         newslora.export(made.run, "int8", tmp_path / "int8", data=str(made.rows))
     assert list(tmp_path.glob("*int8*")) == []
