@@ -18,7 +18,9 @@ from newslora.errors import SettingsError
 if TYPE_CHECKING:
     import torch
 
-PACKAGES = ("newslora", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "scikit-learn", "scipy")
+PACKAGES = (
+    "newslora", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "scikit-learn", "scipy", "numba",
+)  # fmt: skip
 KEPT = 1 << 30  # bytes
 COLLECT_AFTER = 20_000  # new objects
 MALLOPT = ((-3, 32 << 20), (-1, KEPT))  # M_MMAP_THRESHOLD at the most it takes, M_TRIM_THRESHOLD; <malloc.h>

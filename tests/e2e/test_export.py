@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import newslora
 from newslora import files
@@ -90,6 +91,24 @@ def test_identities_tell_exports_apart_and_do_not_change(made: Made) -> None:
     assert again == found[1 + KINDS.index("onnx")]
     assert "onnxruntime" in again
     assert "products in" in found[1 + KINDS.index("int8")]  # another chip may give other last bits
+
+
+@pytest.mark.skipif(
+    not eight_bits.multiplies_bytes(torch.device("cpu")), reason="the chip multiplies no bytes (no VNNI)"
+)
+def test_without_numba_int8_answers_all_the_same_and_says_what_is_missing(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused = Classifier.load(made.folders["int8"])
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *given: None if name == "numba" else found(name, *given)
+    )
+    plain = Classifier.load(made.folders["int8"])
+    assert "pip install 'newslora[int8]'" in plain.precision.reason
+    assert "fp32 between them" in fused.precision.reason
+    assert plain.identity() != fused.identity()
+    np.testing.assert_allclose(plain.predict_proba(TEXTS), fused.predict_proba(TEXTS), atol=0.05)  # bf16 and bytes
 
 
 @pytest.mark.parametrize("kind", KINDS)
