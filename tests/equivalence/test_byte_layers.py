@@ -22,7 +22,7 @@ from newslora.model.inference import predict_logits
 from newslora.model.packed.eight_bits import token_bytes
 
 pytest.importorskip("numba", reason="the extra 'int8' is not installed")
-from newslora.model.packed import kernels
+from newslora.model.packed import byte_layers, kernels
 
 HEADS, SIZE = 3, 8
 LENGTHS = np.array([13, 12, 10, 1], dtype=np.int64)
@@ -153,6 +153,22 @@ def test_every_packed_family_is_its_plain_form(family: str, tmp_path: Path) -> N
     cost = np.abs(plain - exact).max()
     assert np.abs(got - plain).max() < 0.5 * cost
     assert np.abs(got - exact).max() < 1.5 * cost
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_long_rows_attend_in_bf16_where_asked(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What 8 bits round in scores and probabilities is less than what bytes round everywhere."""
+    rows = rows_of([30, 12, 29, 3, 18], vocabulary=60)
+    merged = classifier(saved(TINY[family], tmp_path), "query-value").merge_and_unload().eval()
+    exact = predict_logits(make_engine(merged, "padded", FP32), rows)
+    wanted = predict_logits(make_byte_engine(copy.deepcopy(merged), FP32, fused=True), rows)
+    monkeypatch.setattr(byte_layers, "LONG", 15)
+    monkeypatch.setattr(byte_layers, "SCORES", 1)  # a head at a time
+    got = predict_logits(make_byte_engine(copy.deepcopy(merged), BF16, fused=True), rows)
+    apart = np.abs(got - wanted).max(axis=1)
+    assert (apart[[1, 3]] < 1e-6).all()  # short rows
+    assert (apart[[0, 2, 4]] > 0).all()
+    assert apart.max() < 0.5 * np.abs(wanted - exact).max()
 
 
 def real_rows() -> Rows:

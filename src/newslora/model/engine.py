@@ -158,7 +158,8 @@ def make_byte_engine(model: "PreTrainedModel", precision: Precision, fused: bool
 
     Args:
         model: a stock classifier on the CPU, LoRA merged; what the engine copied of it is given back.
-        precision: of everything between the products in the plain form; the fused one has fp32 there.
+        precision: of everything between the products in the plain form; in the fused one of long rows' attention, where it is
+            bf16, and all else is fp32.
         fused: whether compiled kernels do what stands between two products, for which Numba must be installed; None: where it
             is and the chip multiplies bytes.
 
@@ -171,7 +172,7 @@ def make_byte_engine(model: "PreTrainedModel", precision: Precision, fused: bool
             "Export --to onnx-int8."
         )
     if fused if fused is not None else can_fuse() and multiplies_bytes(model.device):
-        encoder: PackedEncoder = ByteEncoder(model)
+        encoder: PackedEncoder = ByteEncoder(model, precision.name == "bf16")
     else:
         encoder = PackedEncoder(model, precision.dtype, trains=False, projection=ByteProjection)
     encoder.release_stock_weights()

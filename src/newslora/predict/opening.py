@@ -75,6 +75,7 @@ def _open_int8(folder: Path, card: AdapterCard, device: str | None, precision: s
         how = f"products in fp32, as the chip has no VNNI, {between.name} between them"
     elif can_fuse():
         how = "products in bytes, fp32 between them"
+        how += " (long rows' attention in bf16)" if between.name == "bf16" else ""
     else:
         how = f"products in bytes, {between.name} between them; faster with Numba: pip install 'newslora[int8]'"
     return made, Precision("int8", f"the export's own; {how}")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from newslora.model.packed.segments import Segments
 
+LONG = 192  # tokens of a row whose attention is multiplied in bf16, where the chip does that fast
+SCORES = 2**18  # of such a row at a time, in whole heads; they are to stay in a core's own cache as well
 TOGETHER = 256  # tokens of a feed-forward part at a time: what lies between its products stays in a core's own cache
 
 
@@ -78,13 +80,14 @@ class ByteLayer:
     Args:
         layer: of ByteProjections in fp32.
         by_distance: (h, 2 M - 1), as `newslora.model.packed.kernels.softmax` takes it.
+        bf16: whether the attention of long rows is multiplied in bf16.
     """
 
-    def __init__(self, layer: Layer, by_distance: NDArray[np.float32]) -> None:
+    def __init__(self, layer: Layer, by_distance: NDArray[np.float32], bf16: bool) -> None:
         from newslora.model.packed import kernels
 
         self._kernels: Any = kernels
-        self._by_distance = by_distance
+        self._by_distance, self._bf16 = by_distance, bf16
         self.heads, self.first_token_only, self.activation = layer.heads, layer.first_token_only, layer.activation
         self._qkv, self._out, self._up, self._down = layer.qkv, layer.out, layer.up, layer.down
         self._norm1, self._norm2 = _norm_arrays(layer.norm1), _norm_arrays(layer.norm2)
@@ -117,10 +120,28 @@ class ByteLayer:
             self._kernels.split_heads(
                 y[row].numpy(), held.greatest[row], _bias(self._qkv[0]), q.numpy(), k.numpy(), v.numpy()
             )
+            attended = self._mixed(q, k, v)
+            self._kernels.join_heads_and_quantise(attended.numpy(), *context.part(row).arrays)
+        return context
+
+    def _mixed(self, q: "torch.Tensor", k: "torch.Tensor", v: "torch.Tensor") -> "torch.Tensor":
+        """(h, L, d) each -> softmax(q k^T) v, (h, L, d)."""
+        import torch
+
+        length = q.shape[1]
+        if length < LONG or not self._bf16:
             scores = torch.bmm(q, k.transpose(1, 2))
             self._kernels.softmax(scores.numpy(), self._by_distance)
-            self._kernels.join_heads_and_quantise(torch.bmm(scores, v).numpy(), *context.part(row).arrays)
-        return context
+            return torch.bmm(scores, v)
+        out = torch.empty_like(q)
+        together = max(1, SCORES // length**2)
+        for first in range(0, self.heads, together):
+            some = slice(first, first + together)
+            ours, keys, values = (part[some].bfloat16() for part in (q, k, v))
+            scores = torch.bmm(ours, keys.transpose(1, 2)).float()
+            self._kernels.softmax(scores.numpy(), self._by_distance[some])
+            out[some] = torch.bmm(scores.bfloat16(), values)
+        return out
 
     def _attend_first(self, held: Bytes, rows: RowPlaces) -> Bytes:
         q = self._projected(self._qkv[0], held.take(rows.firsts))
@@ -163,9 +184,10 @@ class ByteEncoder(PackedEncoder):
 
     Args:
         model: as PackedEncoder takes it, without LoRA.
+        bf16: as `ByteLayer` takes it.
     """
 
-    def __init__(self, model: "PreTrainedModel") -> None:
+    def __init__(self, model: "PreTrainedModel", bf16: bool) -> None:
         import torch
 
         from newslora.model.packed import kernels
@@ -174,7 +196,7 @@ class ByteEncoder(PackedEncoder):
         self._quantise: Any = kernels.quantise
         none = np.zeros((0, 0), dtype=np.float32)
         by_distance = none if self.by_distance is None else self.by_distance.contiguous().numpy()
-        made = {id(layer): ByteLayer(layer, by_distance) for layer in self.layers}
+        made = {id(layer): ByteLayer(layer, by_distance, bf16) for layer in self.layers}
         self._byte_layers = [made[id(layer)] for layer in self.layers]
 
     def run(
