@@ -15,6 +15,7 @@ from newslora.model.packed.dropout import DropoutBits
 from newslora.model.packed.eight_bits import ByteProjection
 from newslora.model.packed.encoder import PackedEncoder
 from newslora.model.packed.layer import Layer, Norm
+from newslora.model.packed.projection import Projection
 
 if TYPE_CHECKING:
     import torch
@@ -33,29 +34,27 @@ def can_fuse() -> bool:
 
 
 class Bytes:
-    """N tokens in bytes, with their scales."""
+    """N tokens in bytes, with their scales.
 
-    def __init__(self, numbers: "torch.Tensor", greatest: NDArray[np.float32]) -> None:
+    Memory is numpy's, and torch sees it where it multiplies: each call into torch lets go of Python's lock, and waits for it
+    again behind whoever took it. Beside other passes and a server's requests that costs more than the call.
+    """
+
+    def __init__(self, numbers: NDArray[np.uint8], greatest: NDArray[np.float32]) -> None:
         self.numbers, self.greatest = numbers, greatest
 
     @classmethod
     def empty(cls, tokens: int, width: int) -> "Bytes":
         """For a kernel to write."""
-        import torch
-
-        return cls(torch.empty(tokens, width, dtype=torch.uint8), np.empty(tokens, dtype=np.float32))
-
-    @property
-    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        return self.numbers.numpy(), self.greatest
+        return cls(np.empty((tokens, width), dtype=np.uint8), np.empty(tokens, dtype=np.float32))
 
     def part(self, some: slice) -> "Bytes":
         """Some tokens, in the same memory."""
         return Bytes(self.numbers[some], self.greatest[some])
 
-    def take(self, places: "torch.Tensor") -> "Bytes":
+    def take(self, places: NDArray[np.int64]) -> "Bytes":
         """Copies of the tokens at these places."""
-        return Bytes(self.numbers.index_select(0, places), self.greatest[places.numpy()])
+        return Bytes(self.numbers[places], self.greatest[places])
 
 
 class RowPlaces:
@@ -63,7 +62,6 @@ class RowPlaces:
 
     def __init__(self, segments: "Segments", total: int) -> None:
         _, sizes = segments.owners(total)
-        self.firsts = segments.firsts
         self.starts: NDArray[np.int64] = segments.firsts.numpy()
         self.lengths: NDArray[np.int64] = sizes.numpy()
         self.end = total - segments.filler
@@ -72,6 +70,21 @@ class RowPlaces:
         """The tokens of each row."""
         for start, length in zip(self.starts.tolist(), self.lengths.tolist(), strict=True):
             yield slice(start, start + length)
+
+
+class Product:
+    """A ByteProjection's parts, for arrays."""
+
+    def __init__(self, projection: Projection) -> None:
+        assert isinstance(projection, ByteProjection)
+        self._sums = projection.product.sums
+        self.bias: NDArray[np.float32] = projection.bias.numpy()
+
+    def sums(self, held: Bytes) -> NDArray[np.float32]:
+        """(N, in) -> (N, out), to be multiplied by the tokens' scales."""
+        import torch
+
+        return _array(self._sums(torch.from_numpy(held.numbers)))
 
 
 class ByteLayer:
@@ -89,19 +102,19 @@ class ByteLayer:
         self._kernels: Any = kernels
         self._by_distance, self._bf16 = by_distance, bf16
         self.heads, self.first_token_only, self.activation = layer.heads, layer.first_token_only, layer.activation
-        self._qkv, self._out, self._up, self._down = layer.qkv, layer.out, layer.up, layer.down
+        self._qkv = tuple(Product(one) for one in layer.qkv)
+        self._out, self._up, self._down = Product(layer.out), Product(layer.up), Product(layer.down)
         self._norm1, self._norm2 = _norm_arrays(layer.norm1), _norm_arrays(layer.norm2)
 
-    def forward(self, hidden: "torch.Tensor", held: Bytes, rows: RowPlaces) -> "tuple[torch.Tensor, Bytes]":
-        """(T, H) fp32, which is overwritten, and the same in bytes -> the layer's; of a first-token layer (R, H)."""
+    def forward(self, hidden: NDArray[np.float32], held: Bytes, rows: RowPlaces) -> tuple[NDArray[np.float32], Bytes]:
+        """(T, H), which is overwritten, and the same in bytes -> the layer's; of a first-token layer (R, H)."""
         if self.first_token_only:
             context = self._attend_first(held, rows)
-            hidden = hidden.index_select(0, rows.firsts)
+            hidden = hidden[rows.starts]
         else:
             context = self._attend(held, rows)
-        middle = Bytes.empty(*hidden.shape)
+        middle, after = Bytes.empty(*hidden.shape), Bytes.empty(*hidden.shape)
         self._add_and_norm(self._out, context, hidden, self._norm1, middle)
-        after = Bytes.empty(*hidden.shape)
         for start in range(0, len(hidden), TOGETHER):
             some = slice(start, start + TOGETHER)
             raised = self._raised(middle.part(some))
@@ -109,74 +122,70 @@ class ByteLayer:
         return hidden, after
 
     def _attend(self, held: Bytes, rows: RowPlaces) -> Bytes:
-        import torch
-
-        y = _sums(self._qkv[0], held)
+        y = self._qkv[0].sums(held)
         size = y.shape[1] // 3 // self.heads
         context = Bytes.empty(len(y), self.heads * size)
         context.numbers[rows.end :], context.greatest[rows.end :] = 128, 1.0  # filler: zeros, which nothing reads
         for row in rows.each():  # by itself, so that no neighbour changes a bit of it
-            q, k, v = torch.empty(3, self.heads, row.stop - row.start, size).unbind()
-            self._kernels.split_heads(
-                y[row].numpy(), held.greatest[row], _bias(self._qkv[0]), q.numpy(), k.numpy(), v.numpy()
-            )
-            attended = self._mixed(q, k, v)
-            self._kernels.join_heads_and_quantise(attended.numpy(), *context.part(row).arrays)
+            q, k, v = np.empty((3, self.heads, row.stop - row.start, size), dtype=np.float32)
+            self._kernels.split_heads(y[row], held.greatest[row], self._qkv[0].bias, q, k, v)
+            own = context.part(row)
+            self._kernels.join_heads_and_quantise(self._mixed(q, k, v), own.numbers, own.greatest)
         return context
 
-    def _mixed(self, q: "torch.Tensor", k: "torch.Tensor", v: "torch.Tensor") -> "torch.Tensor":
+    def _mixed(self, q: NDArray[np.float32], k: NDArray[np.float32], v: NDArray[np.float32]) -> NDArray[np.float32]:
         """(h, L, d) each -> softmax(q k^T) v, (h, L, d)."""
         import torch
 
         length = q.shape[1]
+        queries, keys, values = (torch.from_numpy(part) for part in (q, k.transpose(0, 2, 1), v))
         if length < LONG or not self._bf16:
-            scores = torch.bmm(q, k.transpose(1, 2))
+            scores = torch.bmm(queries, keys)
             self._kernels.softmax(scores.numpy(), self._by_distance)
-            return torch.bmm(scores, v)
-        out = torch.empty_like(q)
+            return _array(torch.bmm(scores, values))
+        out = torch.empty_like(values)
         together = max(1, SCORES // length**2)
         for first in range(0, self.heads, together):
             some = slice(first, first + together)
-            ours, keys, values = (part[some].bfloat16() for part in (q, k, v))
-            scores = torch.bmm(ours, keys.transpose(1, 2)).float()
+            scores = torch.bmm(queries[some].bfloat16(), keys[some].bfloat16()).float()
             self._kernels.softmax(scores.numpy(), self._by_distance[some])
-            out[some] = torch.bmm(scores.bfloat16(), values)
-        return out
+            out[some] = torch.bmm(scores.bfloat16(), values[some].bfloat16())
+        return _array(out)
 
     def _attend_first(self, held: Bytes, rows: RowPlaces) -> Bytes:
-        q = self._projected(self._qkv[0], held.take(rows.firsts))
+        q = self._projected(self._qkv[0], held.take(rows.starts))
         kv = self._projected(self._qkv[1], held)
         context = Bytes.empty(*q.shape)
         self._kernels.attend_first_and_quantise(
-            q.numpy(), kv.numpy(), rows.starts, rows.lengths, self.heads, self._by_distance, *context.arrays
+            q, kv, rows.starts, rows.lengths, self.heads, self._by_distance, context.numbers, context.greatest
         )
         return context
 
-    def _projected(self, projection: Any, held: Bytes) -> "torch.Tensor":
-        """(N, H) bytes -> (N, out) fp32."""
-        y = _sums(projection, held)
-        self._kernels.scale_and_shift(y.numpy(), held.greatest, _bias(projection))
+    def _projected(self, product: "Product", held: Bytes) -> NDArray[np.float32]:
+        """(N, H) bytes -> (N, out)."""
+        y = product.sums(held)
+        self._kernels.scale_and_shift(y, held.greatest, product.bias)
         return y
 
     def _raised(self, held: Bytes) -> Bytes:
         """The up-projection's result after the activation."""
+        import torch
+
         if self.activation.name == "gelu":
-            y = _sums(self._up, held)
+            y = self._up.sums(held)
             raised = Bytes.empty(*y.shape)
-            self._kernels.gelu_and_quantise(y.numpy(), held.greatest, _bias(self._up), *raised.arrays)
+            self._kernels.gelu_and_quantise(y, held.greatest, self._up.bias, raised.numbers, raised.greatest)
         else:
-            y = self.activation.forward(self._projected(self._up, held))
+            y = _array(self.activation.forward(torch.from_numpy(self._projected(self._up, held))))
             raised = Bytes.empty(*y.shape)
-            self._kernels.quantise(y.numpy(), *raised.arrays)
+            self._kernels.quantise(y, raised.numbers, raised.greatest)
         return raised
 
     def _add_and_norm(
-        self, projection: Any, held: Bytes, hidden: "torch.Tensor", norm: tuple[Any, ...], into: Bytes
+        self, product: "Product", held: Bytes, hidden: NDArray[np.float32], norm: tuple[Any, ...], into: Bytes
     ) -> None:
-        y = _sums(projection, held)
-        self._kernels.add_norm_and_quantise(
-            y.numpy(), held.greatest, _bias(projection), hidden.numpy(), *norm, *into.arrays
-        )
+        y = product.sums(held)
+        self._kernels.add_norm_and_quantise(y, held.greatest, product.bias, hidden, *norm, into.numbers, into.greatest)
 
 
 class ByteEncoder(PackedEncoder):
@@ -202,23 +211,20 @@ class ByteEncoder(PackedEncoder):
     def run(
         self, hidden: "torch.Tensor", segments: "Segments", bits: DropoutBits | None, keep: bool
     ) -> "tuple[torch.Tensor, list[Any], list[torch.Tensor]]":
+        import torch
+
         assert bits is None, "made for forward only"
         rows = RowPlaces(segments, len(hidden))
-        hidden = hidden.clone()  # the kernels overwrite it
-        held = Bytes.empty(*hidden.shape)
-        self._quantise(hidden.numpy(), *held.arrays)
+        numbers = hidden.numpy().copy()  # the kernels overwrite it
+        held = Bytes.empty(*numbers.shape)
+        self._quantise(numbers, held.numbers, held.greatest)
         for layer in self._byte_layers:
-            hidden, held = layer.forward(hidden, held, rows)
-        return hidden, [], []
+            numbers, held = layer.forward(numbers, held, rows)
+        return torch.from_numpy(numbers), [], []
 
 
-def _sums(projection: Any, held: Bytes) -> "torch.Tensor":
-    found: torch.Tensor = projection.product.sums(held.numbers)
-    return found
-
-
-def _bias(projection: Any) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = projection.bias.numpy()
+def _array(tensor: "torch.Tensor") -> NDArray[np.float32]:
+    found: NDArray[np.float32] = tensor.numpy()
     return found
 
 
