@@ -108,16 +108,10 @@ def test_attention_is_torchs(biased: bool) -> None:
     qkv = y * scale[:, None] + bias
     wanted = attended(qkv, by_distance)
     got = empty(TOKENS, width)
-    for start, length in zip(STARTS, LENGTHS, strict=True):
-        row = slice(start, start + length)
-        q, k, v = torch.full((3, HEADS, int(length), SIZE), torch.nan)
-        kernels.split_heads(y[row].numpy(), scale[row].numpy(), bias.numpy(), q.numpy(), k.numpy(), v.numpy())
-        scores = q @ k.transpose(-1, -2)
-        kernels.softmax(scores.numpy(), by_distance)
-        torch.testing.assert_close(scores.sum(-1), torch.ones(HEADS, int(length)))
-        kernels.join_heads_and_quantise((scores @ v).numpy(), got[0][row], got[1][row])
+    kernels.attend_and_quantise(y.numpy(), scale.numpy(), bias.numpy(), STARTS, LENGTHS, HEADS, by_distance, *got)
     real = int(LENGTHS.sum())
     assert_bytes((got[0][:real], got[1][:real]), wanted[:real])
+    assert not got[0][real:].any()  # filler is not touched
     firsts = empty(len(STARTS), width)
     kernels.attend_first_and_quantise(
         qkv[STARTS, :width].contiguous().numpy(),

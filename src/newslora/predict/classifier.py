@@ -267,17 +267,19 @@ class Classifier:
 
     def answer(self, probabilities: Probabilities, members: "NDArray[np.bool_] | None" = None) -> Prediction:
         """One row's (C,) probabilities and, where abstaining was asked for, (C,) which labels its set holds."""
-        named = dict(zip(self.labels, map(float, probabilities), strict=True))
-        best = int(probabilities.argmax())
-        likeliest = np.argsort(-probabilities, kind="stable")
+        # plain numbers: numpy lets go of Python's lock for each of its sorts, which costs a server more than sorting
+        shares = probabilities.tolist()
+        named = dict(zip(self.labels, shares, strict=True))
+        best = max(range(len(shares)), key=shares.__getitem__)
+        if members is None and not self.multi_label:
+            return Prediction(self.labels[best], shares[best], named, labels=(self.labels[best],))
+        likeliest = sorted(range(len(shares)), key=lambda label: -shares[label])
         if self.multi_label:
-            given = tuple(self.labels[k] for k in likeliest if probabilities[k] >= self.label_thresholds[k])
-            return Prediction(given[0] if given else None, float(probabilities[best]), named, labels=given)
-        if members is None:
-            return Prediction(self.labels[best], float(probabilities[best]), named, labels=(self.labels[best],))
-        answer_set = tuple(self.labels[k] for k in likeliest if members[k])
+            given = tuple(self.labels[k] for k in likeliest if shares[k] >= self.label_thresholds[k])
+            return Prediction(given[0] if given else None, shares[best], named, labels=given)
+        answer_set = tuple(self.labels[k] for k in likeliest if members is not None and members[k])
         decided = answer_set[0] if len(answer_set) == 1 else None
-        return Prediction(decided, float(probabilities[best]), named, answer_set, () if decided is None else (decided,))
+        return Prediction(decided, shares[best], named, answer_set, () if decided is None else (decided,))
 
 
 def check_texts(texts: Sequence[object]) -> None:

@@ -4,9 +4,9 @@ Plain ASGI, for it must see each piece of a body as it comes and each piece of a
 """
 
 import asyncio
+import random
 import re
 import time
-import uuid
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -19,6 +19,9 @@ from newslora.serving.protocol import ABORT
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 STREAMED = "/v1/classify/stream"  # its body has no end in view: limits hold for each line and each piece
+IDS = (
+    random.Random()
+)  # names of requests, not secrets: asking the system for each would wait for Python's lock once more
 QUIET = ("/health", "/ready", "/metrics")  # asked every few seconds by machines
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 SECURITY = {
@@ -79,7 +82,7 @@ class Exchange:
         self.began = time.perf_counter()
         self.headers = Headers(scope=scope)
         given = self.headers.get("x-request-id", "")
-        self.id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        self.id = given if REQUEST_ID.fullmatch(given) else f"{IDS.getrandbits(128):032x}"
         self.status: int | None = None
         self.ended: str | None = None  # what cut it short
         self.read = 0  # bytes of the body

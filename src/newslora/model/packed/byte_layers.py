@@ -5,7 +5,6 @@ own between the products. Here everything between them is fp32.
 """
 
 import importlib.util
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,10 +65,9 @@ class RowPlaces:
         self.lengths: NDArray[np.int64] = sizes.numpy()
         self.end = total - segments.filler
 
-    def each(self) -> Iterator[slice]:
-        """The tokens of each row."""
-        for start, length in zip(self.starts.tolist(), self.lengths.tolist(), strict=True):
-            yield slice(start, start + length)
+    def of_at_least(self, tokens: int) -> int:
+        """How many rows are that long; they come first."""
+        return int((self.lengths >= tokens).sum())
 
 
 class Product:
@@ -122,35 +120,34 @@ class ByteLayer:
         return hidden, after
 
     def _attend(self, held: Bytes, rows: RowPlaces) -> Bytes:
+        """Each row by itself, so that no neighbour changes a bit of it."""
         y = self._qkv[0].sums(held)
-        size = y.shape[1] // 3 // self.heads
-        context = Bytes.empty(len(y), self.heads * size)
+        context = Bytes.empty(len(y), y.shape[1] // 3)
         context.numbers[rows.end :], context.greatest[rows.end :] = 128, 1.0  # filler: zeros, which nothing reads
-        for row in rows.each():  # by itself, so that no neighbour changes a bit of it
-            q, k, v = np.empty((3, self.heads, row.stop - row.start, size), dtype=np.float32)
-            self._kernels.split_heads(y[row], held.greatest[row], self._qkv[0].bias, q, k, v)
-            own = context.part(row)
-            self._kernels.join_heads_and_quantise(self._mixed(q, k, v), own.numbers, own.greatest)
+        long = rows.of_at_least(LONG) if self._bf16 else 0
+        for start, length in zip(rows.starts[:long].tolist(), rows.lengths[:long].tolist(), strict=True):
+            row = slice(start, start + length)
+            self._attend_in_bf16(y[row], held.greatest[row], context.part(row))
+        self._kernels.attend_and_quantise(
+            y, held.greatest, self._qkv[0].bias, rows.starts[long:], rows.lengths[long:], self.heads, self._by_distance,
+            context.numbers, context.greatest,
+        )  # fmt: skip
         return context
 
-    def _mixed(self, q: NDArray[np.float32], k: NDArray[np.float32], v: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(h, L, d) each -> softmax(q k^T) v, (h, L, d)."""
+    def _attend_in_bf16(self, y: NDArray[np.float32], scale: NDArray[np.float32], context: Bytes) -> None:
         import torch
 
-        length = q.shape[1]
+        length = len(y)
+        q, k, v = np.empty((3, self.heads, length, y.shape[1] // 3 // self.heads), dtype=np.float32)
+        self._kernels.split_heads(y, scale, self._qkv[0].bias, q, k, v)
         queries, keys, values = (torch.from_numpy(part) for part in (q, k.transpose(0, 2, 1), v))
-        if length < LONG or not self._bf16:
-            scores = torch.bmm(queries, keys)
-            self._kernels.softmax(scores.numpy(), self._by_distance)
-            return _array(torch.bmm(scores, values))
-        out = torch.empty_like(values)
         together = max(1, SCORES // length**2)
         for first in range(0, self.heads, together):
             some = slice(first, first + together)
             scores = torch.bmm(queries[some].bfloat16(), keys[some].bfloat16()).float()
             self._kernels.softmax(scores.numpy(), self._by_distance[some])
-            out[some] = torch.bmm(scores.bfloat16(), values[some].bfloat16())
-        return _array(out)
+            queries[some] = torch.bmm(scores.bfloat16(), values[some].bfloat16())  # asked and answered
+        self._kernels.join_heads_and_quantise(q, context.numbers, context.greatest)
 
     def _attend_first(self, held: Bytes, rows: RowPlaces) -> Bytes:
         q = self._projected(self._qkv[0], held.take(rows.starts))

@@ -23,6 +23,8 @@ from numba import float32, int32, njit, uint8
 
 # sums in any order, so that several are added at once; everything else as IEEE 754 has it
 SUMS = {"reassoc", "contract", "nsz"}
+# multiplications of a product that OpenBLAS leaves to the calling thread (its GEMM_MULTITHREAD_THRESHOLD of 4 times 65,536)
+ONE_THREAD = 2**18
 POSITIVE = int32(0x7FFFFFFF)  # all bits but the sign
 
 
@@ -217,6 +219,38 @@ def join_heads_and_quantise(context: Any, numbers: Any, greatest: Any) -> None:
             for i in range(size):
                 row[h * size + i] = context[h, t, i]
         greatest[t] = _to_bytes(row, bits, numbers[t])
+
+
+@_compiled
+def attend_and_quantise(
+    y: Any, scale: Any, bias: Any, starts: Any, lengths: Any, heads: int, by_distance: Any, numbers: Any, greatest: Any
+) -> None:
+    """Every token attends to its row; products by the BLAS that SciPy brings.
+
+    Args:
+        y: (T, 3 h d) queries, keys and values, to be scaled and shifted.
+        scale, bias: of y.
+        starts, lengths: (R,) int64 of each row.
+        heads: h.
+        by_distance: as `softmax` takes it.
+        numbers, greatest: (T, h d) and (T,), to write.
+    """
+    size = y.shape[1] // 3 // heads
+    for r in range(len(starts)):
+        first, last = starts[r], starts[r] + lengths[r]
+        q = np.empty((heads, lengths[r], size), np.float32)
+        k, v = np.empty_like(q), np.empty_like(q)
+        scores = np.empty((heads, lengths[r], lengths[r]), np.float32)
+        split_heads(y[first:last], scale[first:last], bias, q, k, v)
+        queries = max(1, ONE_THREAD // (lengths[r] * size))
+        for h in range(heads):
+            for t in range(0, lengths[r], queries):
+                np.dot(q[h, t : t + queries], k[h].T, scores[h, t : t + queries])
+        softmax(scores, by_distance)
+        for h in range(heads):
+            for t in range(0, lengths[r], queries):
+                np.dot(scores[h, t : t + queries], v[h], q[h, t : t + queries])  # where the queries were
+        join_heads_and_quantise(q, numbers[first:last], greatest[first:last])
 
 
 @_compiled
