@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from newslora.predict.classifier import Classifier
 from newslora.serving.app import create_app
 from newslora.serving.context import Context
 from newslora.serving.keys import add_key
-from newslora.serving.logs import make_log
+from newslora.serving.logs import MOST_LINES, Gathered, make_log
 from newslora.serving.settings import ServeSettings
 
 TEXTS = ["meets over border treaty signs", "twice final games record peace", "in at as and treaty"]
@@ -504,3 +505,19 @@ def test_spans_hold_no_texts(planted: Path) -> None:
     provider.shutdown()
     assert [span.name for span in spans] == ["POST /v1/classify"]
     assert TEXTS[0] not in spans[0].to_json()
+
+
+def test_log_lines_are_written_together_and_none_is_lost() -> None:
+    stream = io.StringIO()
+    lines = Gathered(stream)
+    log = make_log(lines)
+    log.info("first")
+    assert stream.getvalue() == ""
+    lines.write_out()
+    assert json.loads(stream.getvalue())["event"] == "first"
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: log.info("one", number=number), range(10 * MOST_LINES)))
+    assert len(stream.getvalue().splitlines()) >= 9 * MOST_LINES  # many wait for nobody
+    lines.write_out()
+    told = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert sorted(one["number"] for one in told[1:]) == list(range(10 * MOST_LINES))

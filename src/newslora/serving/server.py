@@ -20,7 +20,7 @@ from uvicorn import Config, Server
 from newslora.errors import InterruptedRun, SettingsError
 from newslora.serving.app import create_app
 from newslora.serving.context import Context
-from newslora.serving.logs import forward_server_logs
+from newslora.serving.logs import Gathered, forward_server_logs, make_log
 from newslora.serving.protocol import protocol_class
 from newslora.serving.settings import ServeSettings
 from newslora.serving.watch import Watch
@@ -56,20 +56,22 @@ def serve(
     """
     check_exposure(settings)
     listening = listen(settings.host, settings.port)
+    lines = Gathered(sys.stderr)
     try:
-        context = Context(service, settings, log)
+        context = Context(service, settings, make_log(lines) if log is None else log)
         if context.keys is not None and context.keys.readable_by_others():
             context.log.warning(
                 "keys", message=f"{settings.keys} can be read by other accounts: chmod 600 {settings.keys}"
             )
         forward_server_logs(context.log)
-        server = DrainingServer(context, adapters, told, address_of(listening))
+        server = DrainingServer(context, adapters, told, address_of(listening), lines)
         try:
             server.run(sockets=[listening])
         finally:
             server.stop_watching.set()
     finally:
         listening.close()
+        lines.write_out()
     if server.failure is not None:
         raise server.failure
     if not server.drained:
@@ -80,9 +82,14 @@ class DrainingServer(Server):
     """uvicorn's server with two stages of leaving: not ready, still answering; then no new connections."""
 
     def __init__(
-        self, context: Context, adapters: Mapping[str, Path], told: Callable[[str], None], address: str
+        self,
+        context: Context,
+        adapters: Mapping[str, Path],
+        told: Callable[[str], None],
+        address: str,
+        lines: Gathered,
     ) -> None:
-        self.context, self.adapters, self.told, self.address = context, adapters, told, address
+        self.context, self.adapters, self.told, self.address, self.lines = context, adapters, told, address, lines
         self.signals: list[int] = []
         self.leave_at: float | None = None
         self.drained = False
@@ -118,6 +125,8 @@ class DrainingServer(Server):
         self.leave_at = time.monotonic() + notice
 
     async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        self.lines.write_out()
         if self.leave_at is not None and time.monotonic() >= self.leave_at:
             self.should_exit = True
         return await super().on_tick(counter)
