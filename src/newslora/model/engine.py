@@ -81,8 +81,21 @@ class PackedEngine:
     name = "packed"
     concurrent = True
 
-    def __init__(self, model: "PeftModel | PreTrainedModel", encoder: PackedEncoder | InterfaceEncoder) -> None:
+    def __init__(
+        self,
+        model: "PeftModel | PreTrainedModel",
+        encoder: PackedEncoder | InterfaceEncoder,
+        answers_only: bool = False,
+    ) -> None:
+        """Put an encoder in a model's place.
+
+        Args:
+            model: whose encoder it is.
+            encoder: of that model.
+            answers_only: the model is in evaluation mode, and no other engine ever changes that.
+        """
         self.model: Any = model
+        self._answers_only = answers_only
         self._encoder = encoder
         self.device: torch.device = next(model.parameters()).device
 
@@ -100,7 +113,7 @@ class PackedEngine:
     def seeded_logits(self, batch: AnyBatch, bits: DropoutBits | None) -> "torch.Tensor":
         """As `logits`, without seeding anything: what a captured step may hold, where every row is one window."""
         assert isinstance(batch, SegmentedBatch)
-        if self.model.training != (bits is not None):  # which asks all modules: much of a lone row's time
+        if not self._answers_only:  # it goes through all modules, which for one row takes a while
             self.model.train(bits is not None)
         return of_rows(self._encoder.logits(batch, bits), batch)
 
@@ -176,7 +189,7 @@ def make_byte_engine(model: "PreTrainedModel", precision: Precision, fused: bool
     else:
         encoder = PackedEncoder(model, precision.dtype, trains=False, projection=ByteProjection)
     encoder.release_stock_weights()
-    engine = PackedEngine(model, encoder)
+    engine = PackedEngine(model.eval(), encoder, answers_only=True)
     engine.name = "packed-int8"
     return engine
 
