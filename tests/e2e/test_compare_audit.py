@@ -174,7 +174,7 @@ def test_audit_by_training_anew_leaves_each_row_out(folder: Path) -> None:
     result = newslora.audit([str(folder / "train.csv")], run=folder / "one", judge="training")
     (one,) = result["labels"]
     assert one["judged_by"] == "the run's recipe trained anew for each of 5 folds"
-    assert one["its_accuracy"] > 0.58  # chance is 0.5: of 200 rows it does this about once in a hundred times
+    assert one["its_accuracy"] > 0.6  # chance is 0.5 and 200 rows: below one in a hundred
 
 
 def test_audit_counts_what_a_backbone_would_cut(folder: Path, tiny_bert: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from newslora.data.batches import Rows
-from newslora.data.packing import FEW, FINE_STEP, TOKENS_STEP, pack
+from newslora.data.packing import FEW, FINE_STEP, TOKENS_STEP, next_fine_step, pack
 from newslora.data.tokens import TokenTable
 from newslora.model.packed.grouped import LENGTH_STEP, Groups
 
@@ -34,10 +34,15 @@ def test_every_row_is_whole_and_there_once(lengths: list[int], data: st.DataObje
     assert batch.labels.tolist() == [row % 4 for row in chosen]
     assert len(batch) == len(chosen)
     filler = len(batch.input_ids) - sum(batch.lengths)
-    step = TOKENS_STEP if sum(batch.lengths) > FEW else FINE_STEP
-    assert 0 <= filler < step
+    assert 0 <= filler < TOKENS_STEP
     assert len(batch.input_ids) == len(batch.positions)
-    assert len(batch.input_ids) % step == 0
+    assert len(batch.input_ids) % TOKENS_STEP == 0
+
+
+def test_a_batch_to_be_answered_has_little_filler() -> None:
+    for tokens in range(1, 2 * FEW):
+        filler = next_fine_step(tokens) - tokens
+        assert 0 <= filler < (FINE_STEP if tokens <= FEW else TOKENS_STEP)
 
 
 @given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=60), filler=st.integers(0, TOKENS_STEP - 1))

@@ -20,9 +20,9 @@ from newslora.data.batches import Chosen, Rows
 if TYPE_CHECKING:
     import torch
 
-# T is a multiple of the first, or up to `FEW` tokens of the second: each new T costs a CPU some tenths of a millisecond of code
-# generation a matrix product, and of few tokens filler is a large share
-TOKENS_STEP, FINE_STEP, FEW = 32, 4, 256
+# T is a multiple of this: each new T costs a CPU some tenths of a millisecond of code generation a matrix product
+TOKENS_STEP = 32
+FINE_STEP, FEW = 4, 256  # where up to so many tokens are only answered: of few, filler is a large share
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,13 @@ class PackedBatch:
 
 
 def next_step(tokens: int) -> int:
-    """T of a batch of this many tokens."""
-    step = FINE_STEP if tokens <= FEW else TOKENS_STEP
-    return -(-tokens // step) * step
+    """T of a batch of this many tokens. In training it decides what dropout draws, so it is not to change."""
+    return -(-tokens // TOKENS_STEP) * TOKENS_STEP
+
+
+def next_fine_step(tokens: int) -> int:
+    """T of a batch that nothing is learnt from."""
+    return -(-tokens // FINE_STEP) * FINE_STEP if tokens <= FEW else next_step(tokens)
 
 
 def pack(rows: Rows, chosen: Chosen, bucket: Callable[[int], int] = next_step) -> PackedBatch:

@@ -83,7 +83,7 @@ class PackedEncoder(StandIn):
             self.layers.append(shared[key])
         query = getattr(stock_layers[0].query, "base_layer", stock_layers[0].query)
         head_size = query.out_features // stock_layers[0].heads
-        self.collate = collate_for(query.weight.device, dtype, head_size, kernel)
+        self.collate = collate_for(query.weight.device, dtype, head_size, kernel, trains)
         self._dropout = self.stock.embeddings.dropout
 
     def logits(self, batch: SegmentedBatch, bits: DropoutBits | None) -> "torch.Tensor":

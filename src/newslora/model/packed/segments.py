@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from newslora.data.batches import Chosen, Rows
-from newslora.data.packing import PackedBatch, pack
+from newslora.data.packing import PackedBatch, next_fine_step, next_step, pack
 from newslora.model.packed.dropout import DropoutBits
 from newslora.model.packed.grouped import Groups
 from newslora.model.packed.spans import Spans, spare_bucket
@@ -127,9 +127,9 @@ class SegmentedBatch:
         return len(self.packed)
 
 
-def collate_groups(rows: Rows, chosen: Chosen) -> SegmentedBatch:
+def collate_groups(rows: Rows, chosen: Chosen, bucket: Callable[[int], int] = next_step) -> SegmentedBatch:
     """Row numbers -> a packed batch in groups of rows of like length."""
-    packed = pack(rows, chosen)
+    packed = pack(rows, chosen, bucket)
     return SegmentedBatch(packed, Groups.of(packed.lengths, len(packed.input_ids)))
 
 
@@ -142,13 +142,18 @@ def collate_spans(rows: Rows, chosen: Chosen, kernel: Kernel) -> SegmentedBatch:
 Collate = Callable[[Rows, Chosen], SegmentedBatch]
 
 
-def collate_for(device: "torch.device", dtype: "torch.dtype", head_size: int, kernel: Kernel | None = None) -> Collate:
+def collate_for(
+    device: "torch.device", dtype: "torch.dtype", head_size: int, kernel: Kernel | None = None, trains: bool = True
+) -> Collate:
     """How an encoder's batches are put together, and thereby how it attends.
 
     Args:
         device, dtype: that attention computes on and in.
         head_size: d.
         kernel: take this one; None: the device's own, or groups where it has none.
+        trains: whether anything is learnt from the batches.
     """
     chosen = kernel or kernel_for(device, dtype, head_size)
-    return collate_groups if chosen is None else functools.partial(collate_spans, kernel=chosen)
+    if chosen is not None:
+        return functools.partial(collate_spans, kernel=chosen)
+    return functools.partial(collate_groups, bucket=next_step if trains else next_fine_step)
