@@ -1,16 +1,16 @@
 """What stands between two products of bytes, each chain in one pass over a token's numbers (compiled by Numba at first use).
 
-torch does the same in some fifty calls a layer, each of which reads and writes every number; for one row they cost as much as
-the products. Everything here is fp32, on the calling thread and without Python's lock, so that passes run beside each other.
+torch does the same in some fifty calls a layer, each of which reads and writes every number; for one row they cost half as much
+as the products. Everything here is fp32, on the calling thread and without Python's lock, so that passes run beside each other.
 A token's numbers depend on no token of another row. newslora.model.packed.eight_bits says what the bytes mean, and
 tests/equivalence/test_byte_layers.py holds each function to torch's own operations.
 
 Greatest values are looked for among the bits of floating-point numbers, which as whole numbers have the same order where they
 are positive: the compiler compares those many at a time.
 
-Letters: T tokens, H numbers of each, R rows, L tokens of one, h heads, d numbers a head. `numbers` (T, H)
-uint8 and `greatest` (T,) fp32 are tokens' bytes and scales; `scale` is what `greatest` was of a product's input, y what the
-product made of its bytes.
+Letters: T tokens, H numbers of each, R rows, L tokens of one, h heads, d numbers a head. `numbers` (T, H) uint8 and `greatest`
+(T,) fp32 are tokens' bytes and scales; `scale` is what `greatest` was of a product's input, y what the product made of its
+bytes.
 
 Importing this module imports Numba: import it where it is used.
 """
