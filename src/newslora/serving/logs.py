@@ -13,8 +13,8 @@ MOST_LINES = 256  # gathered before they are written at once
 class Gathered:
     """Lines on their way to a stream, to be written several at a time.
 
-    Writing lets go of Python's lock, and behind threads that compute gets it back late: one write a request was a quarter of
-    what the server's own thread did. A process that is killed loses what it has gathered since the last `write_out`.
+    Writing lets go of Python's lock, and behind threads that compute gets it back late, while every other request waits. A
+    process that is killed loses what it has gathered since the last `write_out`.
     """
 
     def __init__(self, stream: TextIO) -> None:
