@@ -17,6 +17,7 @@ from newslora.predict.classifier import Classifier
 SHARES = 8  # where many requests wait, none has more than this part of a forward pass before each has had its own
 CHARACTERS_A_TOKEN = 4  # of a text not tokenised yet; for the bound only
 LONGEST_WAIT = 60.0  # seconds that a refused client is told to wait at most
+IN_TIME = 0.8  # part of its time in which an answer must be expected; the rest is for what the estimate does not know
 
 
 class Job:
@@ -104,12 +105,15 @@ class Waiting:
 
     Args:
         rows_bound, tokens_bound: how much may wait.
+        budget: tokens a pass.
+        at_once: passes at the same time.
     """
 
-    def __init__(self, rows_bound: int, tokens_bound: int) -> None:
-        self.rows_bound, self.tokens_bound = rows_bound, tokens_bound
-        self.rate: float | None = None  # tokens a second, lately
+    def __init__(self, rows_bound: int, tokens_bound: int, budget: int, at_once: int = 1) -> None:
+        self.rows_bound, self.tokens_bound, self.budget, self.at_once = rows_bound, tokens_bound, budget, at_once
+        self.rate: float | None = None  # tokens a second of all passes together, lately, where much waits
         self.rows = self.tokens = 0  # of all jobs held
+        self._ahead = 0  # tokens of all jobs held that a newcomer may have to wait for
         self._held: dict[Job, int] = {}  # accepted and not over -> the tokens counted for it; in order of arrival
         self._raw: dict[Job, None] = {}  # of those, not tokenised yet
         self._ready: dict[Job, None] = {}  # of those, tokenised, with windows to hand out
@@ -119,12 +123,18 @@ class Waiting:
         """All that are held, in order of arrival."""
         return list(self._held)
 
-    def accept(self, job: Job) -> None:
+    def accept(self, job: Job, now: float) -> None:
         """Let it wait.
+
+        Who would be answered too late is refused at once: were all accepted that the bounds allow, a server asked for more than
+        it can do would compute nothing but answers that nobody waits for any more.
+
+        Args:
+            now: `time.monotonic()`.
 
         Raises:
             SettingsError: it is more than may ever wait.
-            OverloadedError: too much waits already.
+            OverloadedError: too much waits already, or for too long.
         """
         if job.rows > self.rows_bound:
             raise SettingsError(
@@ -133,14 +143,15 @@ class Waiting:
         # a lone request may be of any length: there is nothing it could wait for
         too_long = self._held and self.tokens + job.tokens > self.tokens_bound
         if self.rows + job.rows > self.rows_bound or too_long:
-            raise OverloadedError(
-                f"{self.rows:,} texts of some {self.tokens:,} tokens wait already; at most {self.rows_bound:,} texts and "
-                f"{self.tokens_bound:,} tokens may. Come again in {self.retry_after():.0f} s.",
-                self.retry_after(),
+            raise self._refusal(f"at most {self.rows_bound:,} texts and {self.tokens_bound:,} tokens may")
+        expected, left = self._seconds(self._ahead + job.tokens), job.deadline - now
+        if self._held and expected > IN_TIME * left:
+            raise self._refusal(
+                f"an answer is expected in {expected:.1f} s, and its deadline is in {max(0.0, left):.1f} s"
             )
         self._held[job], self._raw[job] = job.tokens, None
         self.rows += job.rows
-        self.tokens += job.tokens
+        self._count(job.tokens, 1)
 
     def retry_after(self) -> float:
         """Seconds after which half of what waits should be done, at the recent rate; 1 at least."""
@@ -149,9 +160,16 @@ class Waiting:
         return min(max(1.0, self.tokens / 2 / self.rate), LONGEST_WAIT)
 
     def worked(self, tokens: int, seconds: float) -> None:
-        """Learn the rate from a forward pass."""
-        now = tokens / max(seconds, 1e-6)
-        self.rate = now if self.rate is None else 0.8 * self.rate + 0.2 * now
+        """Learn the rate from a forward pass.
+
+        A small pass, or the first of a process, makes fewer tokens a second than those that come where much waits: a pass of
+        half the budget tells the rate, another can only raise it.
+        """
+        now, full = tokens * self.at_once / max(seconds, 1e-6), 2 * tokens >= self.budget
+        if self.rate is None:
+            self.rate = now if full else None
+        elif full or now > self.rate:
+            self.rate += 0.2 * (now - self.rate)
 
     def raw(self) -> Iterator[Job]:
         """Those not tokenised, in order of arrival."""
@@ -162,31 +180,38 @@ class Waiting:
         if job in self._held:
             del self._raw[job]
             self._ready[job] = None
-            self.tokens += job.tokens - self._held[job]
+            self._count(self._held[job], -1)
             self._held[job] = job.tokens
+            self._count(job.tokens, 1)
 
     def forget(self, job: Job) -> None:
         """It waits no more."""
         if job in self._held:
             self.rows -= job.rows
-            self.tokens -= self._held.pop(job)
+            self._count(self._held.pop(job), -1)
             self._raw.pop(job, None)
             self._ready.pop(job, None)
 
-    def late(self, now: float) -> list[Job]:
-        """Jobs that still have something to compute, and whose deadline has passed."""
-        return [job for held in (self._raw, self._ready) for job in held if job.deadline <= now]
+    def late(self, now: float, among: int = 1) -> list[Job]:
+        """Jobs whose deadline has passed, or is expected to pass before the next forward pass ends.
 
-    def take(self, budget: int, among: int = 1) -> list[Piece]:
-        """Windows for one forward pass, at most `budget` tokens (a longer one alone), and no more than its part of what waits
-        where it is one `among` several that could begin now.
+        The oldest is tried even so: a rate that was slow for a while is learnt anew by computing only.
+        """
+        ends = now + self._seconds(self._next(among) * self.at_once)
+        ready = list(self._ready)
+        return [job for job in (*self._raw, *ready[:1]) if job.deadline <= now] + [
+            job for job in ready[1:] if job.deadline <= ends
+        ]
+
+    def take(self, among: int = 1) -> list[Piece]:
+        """Windows for one forward pass, within the budget (a longer one alone), and no more than its part of what waits where
+        it is one `among` several that could begin now.
 
         First come, first served, but by turns: each job in order of arrival gives a share, then the oldest give the rest.
         So a job of a thousand windows holds nobody up for longer than a pass, and nobody holds it up.
         """
         pieces: list[Piece] = []
-        budget = min(budget, -(-sum(job.tokens_left for job in self._ready) // among))
-        left = budget
+        left = budget = self._next(among)
         for share in (budget // min(max(len(self._ready), 1), SHARES), budget):
             for job in list(self._ready):
                 given = 0
@@ -201,3 +226,21 @@ class Waiting:
                 if not job.waits:
                     del self._ready[job]
         return pieces
+
+    def _refusal(self, why: str) -> OverloadedError:
+        after = self.retry_after()
+        waits = f"{self.rows:,} texts of some {self.tokens:,} tokens wait already"
+        return OverloadedError(f"{waits}; {why}. Come again in {after:.0f} s.", after)
+
+    def _next(self, among: int) -> int:
+        """Tokens of the next pass, more or less."""
+        return min(self.budget, -(-sum(job.tokens_left for job in self._ready) // among))
+
+    def _seconds(self, tokens: int) -> float:
+        """Until so many are computed, at the recent rate; 0 where none is known."""
+        return tokens / self.rate if self.rate else 0.0
+
+    def _count(self, tokens: int, sign: int) -> None:
+        self.tokens += sign * tokens
+        # a newcomer has its turn in every pass, so of a long job it waits for a pass's worth and no more
+        self._ahead += sign * min(tokens, self.budget)

@@ -61,15 +61,15 @@ class Lane:
         at_once: int = 1,
     ) -> None:
         self.passes = passes or Passes()
-        self.name, self.compute, self._budget = name, compute, budget
+        self.name, self.compute = name, compute
         self.tokenising = (
             threading.Lock()
         )  # held by whoever uses a tokenizer of this lane: none can be used twice at once
-        self.waiting = Waiting(limits.queue_rows, limits.queue_tokens)
+        self.waiting = Waiting(limits.queue_rows, limits.queue_tokens, budget, at_once)
         self.broken: str | None = None  # why it can answer no more
         self._draining = False
         self._changed = threading.Condition()  # guards all of `waiting` and the above
-        self._at_once, self._free = at_once, 0  # passes, and threads that could begin one
+        self._free = 0  # threads that could begin a pass
         self._threads = [
             threading.Thread(target=self._run, args=(part,), name=f"newslora-{kind}-{name}", daemon=True)
             for kind, part in (("tokens", self._tokenise), *[("forward", self._forward)] * at_once)
@@ -93,7 +93,7 @@ class Lane:
                 raise WorkerError(self.broken)
             if self._draining:
                 raise DrainingError("The service is ending and takes nothing new. Ask another, or come again later.")
-            self.waiting.accept(job)
+            self.waiting.accept(job, time.monotonic())
             self._changed.notify_all()
 
     def give_up(self, job: Job) -> None:
@@ -192,7 +192,7 @@ class Lane:
             if failures == FAILURES:
                 raise RuntimeError(f"{FAILURES} forward passes in a row gave no answer")
             with self._changed:
-                self.waiting.worked(sum(len(piece.ids) for piece in pieces) * self._at_once, seconds)
+                self.waiting.worked(sum(len(piece.ids) for piece in pieces), seconds)
 
     def _next_pieces(self) -> list[Piece] | None:
         """What the next pass computes; None when there will be nothing more."""
@@ -201,7 +201,7 @@ class Lane:
             try:
                 while True:
                     self._drop_late()
-                    if pieces := self.waiting.take(self._budget, self._free):
+                    if pieces := self.waiting.take(self._free):
                         return pieces
                     if self.broken is not None or (self._draining and not self.waiting.jobs):
                         return None
@@ -210,7 +210,7 @@ class Lane:
                 self._free -= 1
 
     def _drop_late(self) -> None:
-        for job in self.waiting.late(time.monotonic()):
+        for job in self.waiting.late(time.monotonic(), self._free):
             self.waiting.forget(job)
             job.end(DeadlineError("The answer would come after its deadline, so it was not computed. Ask again later."))
 
