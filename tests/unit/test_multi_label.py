@@ -11,7 +11,7 @@ from newslora.data.tokens import TokenTable
 from newslora.metrics.multi_label import full_multi_metrics, quick_multi_metrics, sigmoid
 from newslora.metrics.ranking import Ranking
 from newslora.predict.thresholds import FEWEST, best_threshold, tune_thresholds
-from newslora.training.validation import validation_metrics
+from newslora.training.validation import frequency_loss, validation_metrics
 
 NAMES = ("a", "b", "c")
 ROWS = 400
@@ -141,3 +141,18 @@ def test_an_epochs_numbers_of_one_and_of_several_labels() -> None:
     assert several["recall"] == {"a": pytest.approx(2 / 3), "b": 1.0}
     nobody = validation_metrics(Rows(table, np.array([0, 0, 0, 0]), 0), logits, ["a", "b"])
     assert nobody["recall"]["b"] is None
+
+
+def test_the_loss_of_knowing_frequencies_alone_is_scikit_learns_for_constant_answers() -> None:
+    table = TokenTable.of([np.array([1], dtype=np.int32)] * 6)
+    train = Rows(table, np.array([0, 0, 0, 1, 1, 0]), 0)  # four of a, two of b, none of c
+    validation = Rows(table, np.array([0, 1, 0, 2, 0, 0]), 0)
+    constant = np.tile([5 / 9, 3 / 9, 1 / 9], (6, 1))
+    assert frequency_loss(train, validation, NAMES) == pytest.approx(log_loss(validation.labels, constant), rel=1e-6)
+
+    combinations = np.array([[True, False, False], [True, True, False], [False, False, False]])
+    several = Rows(table, np.array([0, 0, 1, 1, 1, 2]), 0, combinations)  # five of a, three of b, none of c
+    rates = np.array([6 / 8, 4 / 8, 1 / 8])
+    carried = combinations[several.labels]
+    wanted = np.mean([log_loss(carried[:, k], np.full(6, rates[k]), labels=[0, 1]) for k in range(3)])
+    assert frequency_loss(several, several, NAMES) == pytest.approx(wanted, rel=1e-6)

@@ -4,6 +4,7 @@ A step's dropout depends on (seed, step) alone and an epoch's order on (seed, ep
 and continues from a checkpoint does exactly what an unbroken one does.
 """
 
+import functools
 import math
 import time
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from newslora.training.losses import StepLoss
 from newslora.training.objective import describe_objective, make_objective, note_objective
 from newslora.training.signals import StopRequest, stop_on_signal
 from newslora.training.step import Stepper
-from newslora.training.validation import validation_metrics
+from newslora.training.validation import frequency_loss, validation_metrics
 from newslora.training.watch import Watcher
 
 if TYPE_CHECKING:
@@ -204,6 +205,21 @@ class _Loop:
             "epoch", state.step, **entry, best=state.best_epoch == state.epoch, seconds=round(state.seconds, 3)
         )
         self.watcher.epoch(entry | {"best": state.best_epoch == state.epoch})
+        self._note_nothing_learnt()
+
+    def _note_nothing_learnt(self) -> None:
+        """Too high a learning rate ends in a loss that stands still, finite: nothing else would tell."""
+        best = min(entry["validation_loss"] for entry in self.state.history)
+        if best >= self._frequency_loss:
+            self.watcher.note(
+                f"After epoch {self.state.epoch} the lowest validation loss is {best:.3f}; {self._frequency_loss:.3f} is had "
+                "by knowing no more than how frequent each label is. Where it stays so, lower train.learning_rate "
+                f"({self.settings.learning_rate:g})."
+            )
+
+    @functools.cached_property
+    def _frequency_loss(self) -> float:
+        return frequency_loss(self.train_rows, self.validation_rows, self.names)
 
     def _stopped_early(self) -> bool:
         limit = self.settings.early_stopping_epochs

@@ -32,6 +32,23 @@ def validation_metrics(rows: Rows, logits: Logits, names: Sequence[str]) -> dict
     return quick_multi_metrics(indicators, probabilities) | {"recall": _recall(found, indicators.sum(axis=0), names)}
 
 
+def frequency_loss(train: Rows, validation: Rows, names: Sequence[str]) -> float:
+    """Validation loss of whoever knows nothing but how frequent each label is among the training rows.
+
+    One is added to every count (Laplace's rule of succession), so that no label costs infinitely much.
+    """
+    if train.combinations is None:
+        counts = np.bincount(np.asarray(train.labels), minlength=len(names)) + 1
+        logits = np.log(counts / counts.sum())
+    else:
+        uses = np.bincount(np.asarray(train.labels), minlength=len(train.combinations))
+        rate = (uses @ train.combinations + 1) / (len(train) + 2)
+        logits = np.log(rate / (1 - rate))
+    everywhere = np.broadcast_to(logits.astype(np.float32), (len(validation), len(names)))
+    loss: float = validation_metrics(validation, everywhere, names)["loss"]
+    return loss
+
+
 def _recall(found: NDArray[np.int64], present: NDArray[np.int64], names: Sequence[str]) -> dict[str, float | None]:
     """None for a label without validation rows: JSON knows no NaN."""
     return {name: float(found[k] / present[k]) if present[k] else None for k, name in enumerate(names)}
