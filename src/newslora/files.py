@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from newslora.errors import NewsloraError, StorageError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_BREAKS = ("\x85", "\u2028", "\u2029")  # line ends to Unicode, and so to str.splitlines, which JSON lets stand bare
 
 
 @contextlib.contextmanager
@@ -63,6 +64,24 @@ def write_text(path: Path, text: str, mode: int | None = None) -> None:
 def write_json(path: Path, value: Any, mode: int | None = None) -> None:
     """Write `value` as JSON, atomically; key order is kept, so equal values give equal bytes. `mode` as in `atomic_path`."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", mode)
+
+
+def json_line(value: Any, default: Callable[[Any], Any] | None = None) -> str:
+    """`value` as one line of a JSON lines file, its end included: UTF-8 can write it, and no reader splits it.
+
+    Args:
+        value: what JSON can hold; lone surrogates, which stand for broken bytes, become escapes.
+        default: makes of anything else something JSON can hold.
+    """
+    text = json.dumps(value, ensure_ascii=False, default=default)
+    return unbroken(text.encode("utf-8", "backslashreplace").decode("utf-8")) + "\n"
+
+
+def unbroken(text: str) -> str:
+    """JSON text with its bare line ends escaped; they stand in strings only."""
+    for one in _BREAKS:
+        text = text.replace(one, f"\\u{ord(one):04x}")
+    return text
 
 
 def read_json(path: Path) -> Any:

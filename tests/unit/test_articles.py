@@ -260,6 +260,17 @@ def test_the_quarantine_file_names_source_row_reason_and_excerpt(tmp_path: Path)
     assert len(lines[1]["excerpt"]) == 200
 
 
+def test_the_quarantine_file_has_a_line_a_row_for_every_reader(tmp_path: Path) -> None:
+    text = "one\x85two\u2028three\u2029four"  # line ends to Unicode, bare in JSON
+    rows = [{"text": text, "label": label} for label in ("A", "B", None, text)]
+    found, _ = read(write(tmp_path / "a.jsonl", rows), make_label_set(("A", "B")))
+    write_quarantine(tmp_path / "q.jsonl", [found])
+    lines = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["row"] for line in lines] == [3, 4]
+    assert [json.loads(line["excerpt"])["text"] for line in lines] == [text, text]
+    assert text in lines[1]["reason"]
+
+
 def test_deep_json_neither_crashes_nor_loses_its_row(tmp_path: Path) -> None:
     """Around the depth that Python's JSON reader gives up, reading may work where showing the row does not."""
     depths = [*range(1, 1_100), 200_000]  # later Pythons read deeper

@@ -148,6 +148,16 @@ def test_every_format_in_and_out_gives_every_row_once_in_order(name: str, suffix
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == sorted([name, output.name])
 
 
+def test_json_lines_are_lines_to_every_reader(tmp_path: Path) -> None:
+    rows = [{"text": "one\x85two\u2028three\u2029four"}] * 2
+    output, printed = tmp_path / "out.jsonl", io.StringIO()
+    source = given_file(tmp_path, "in.jsonl", rows)
+    run(source, output)
+    print_source(Fake(), str(source), printed, DataSettings(), Answers(Fake.labels, top_k=1))  # type: ignore[arg-type]
+    for text in (output.read_text(encoding="utf-8"), printed.getvalue()):
+        assert [json.loads(line)["text"] for line in text.splitlines()] == [row["text"] for row in rows]
+
+
 def test_counts_tell_what_was_left_undecided(tmp_path: Path) -> None:
     # a column of the input that is named like one of ours is no answer
     rows = [row | {"abstained": "true"} for row in ROWS]

@@ -163,12 +163,12 @@ def test_rows_to_train_on_are_the_newest_of_each_text_and_adapter(address: str) 
 def test_export_writes_rows_to_join(address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with opened(address) as store:
         store.add(GIVEN)
-        store.add(replace(GIVEN, text='two\nlines, "quoted"', labels=("a", "b"), several=True))
+        store.add(replace(GIVEN, text='two\nlines,\u2028"quoted"', labels=("a", "b"), several=True))
     for name in ("out.jsonl", "out.csv"):
         assert main(["feedback", "export", address, "-o", str(tmp_path / name), "--label-separator", ";"]) == 0
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert lines == [{"text": GIVEN.text, "label": "World"}, {"text": 'two\nlines, "quoted"', "label": ["a", "b"]}]
-    assert (tmp_path / "out.csv").read_text() == f'text,label\n{GIVEN.text},World\n"two\nlines, ""quoted""",a;b\n'
+    assert lines == [{"text": GIVEN.text, "label": "World"}, {"text": 'two\nlines,\u2028"quoted"', "label": ["a", "b"]}]
+    assert (tmp_path / "out.csv").read_text() == f'text,label\n{GIVEN.text},World\n"two\nlines,\u2028""quoted""",a;b\n'
     assert main(["feedback", "export", address, "-o", str(tmp_path / "out.txt")]) == 2
 
 

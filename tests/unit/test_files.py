@@ -2,12 +2,15 @@
 
 import errno
 import hashlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from newslora import files
 from newslora.errors import NetworkError, StorageError
@@ -125,6 +128,18 @@ def test_equal_values_give_equal_json_and_come_back(tmp_path: Path) -> None:
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
     assert list(files.read_json(tmp_path / "one.json")) == ["b", "a"]
     assert files.read_json(tmp_path / "one.json") == value
+
+
+@given(st.text(st.sampled_from('a\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029\\"\udcff\0é🙂')))
+def test_a_line_of_json_is_one_line_to_every_reader(text: str) -> None:
+    line = files.json_line({text: [text]})
+    assert line.splitlines(keepends=True) == [line]
+    assert line.encode("utf-8").endswith(b"\n")
+    assert json.loads(line) == {text: [text]}
+
+
+def test_a_line_of_json_keeps_letters_readable() -> None:
+    assert files.json_line({"é🙂": Path("x")}, default=str) == '{"é🙂": "x"}\n'
 
 
 def test_sha256_is_of_the_bytes(tmp_path: Path) -> None:

@@ -273,7 +273,7 @@ def test_hosts_origins_and_headers(planted: Path) -> None:
 
 def test_stream_answers_in_order_with_ids_and_errors_in_their_place(server: Server, classifier: Classifier) -> None:
     lines = [
-        json.dumps({"text": TEXTS[0], "id": "a"}),
+        json.dumps({"text": TEXTS[0], "id": "a\u2028b"}),  # a line end to Unicode and so to splitlines
         "",
         '{"text": "x", "id": 7, "id": 8}',
         "nonsense",
@@ -283,7 +283,7 @@ def test_stream_answers_in_order_with_ids_and_errors_in_their_place(server: Serv
     ]
     response = server.send("/v1/classify/stream?probabilities=true", "\n".join(lines), "application/x-ndjson")
     answers = [json.loads(line) for line in response.text.splitlines()]
-    assert [one["id"] for one in answers] == ["a", None, None, 3, 4, None]
+    assert [one["id"] for one in answers] == ["a\u2028b", None, None, 3, 4, None]
     codes = [one["error"] and one["error"]["code"] for one in answers]
     assert codes == [None, "bad_json", "bad_json", "empty_text", "bad_request", None]
     own = classifier([TEXTS[0], TEXTS[1]])

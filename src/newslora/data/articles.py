@@ -201,11 +201,9 @@ def require_labels(labels: LabelSet, train: ArticleSet) -> None:
 
 def write_quarantine(path: Path, sets: Iterable[ArticleSet]) -> None:
     """All rows set aside, one JSON object a line: source, row, reason, excerpt."""
-    # a reason may quote a broken label: its lone surrogates become \\u escapes, which JSON knows
-    how: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
-    with files.atomic_path(path) as temporary, temporary.open("w", **how) as stream:
+    with files.atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
         for one in sets:
-            stream.writelines(json.dumps(asdict(bad), ensure_ascii=False) + "\n" for bad in one.quarantined)
+            stream.writelines(files.json_line(asdict(bad)) for bad in one.quarantined)
 
 
 def check_quarantine(one: ArticleSet, limit: float, kept_in: Path | None) -> None:

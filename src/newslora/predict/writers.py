@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from newslora import files
+
 OUTPUTS = (".csv", ".jsonl", ".parquet")
 GROUP_ROWS, GROUP_BYTES = 65_536, 64_000_000  # of a Parquet file's row groups, whichever comes first
 
@@ -75,7 +77,7 @@ def tab_writer(output: IO[str], text_columns: tuple[str, ...]) -> Writer:
 
 
 def _json_line(row: dict[str, Any]) -> str:
-    return _printable(json.dumps(row, ensure_ascii=False, default=str)) + "\n"
+    return files.json_line(row, default=str)
 
 
 def _joined(row: dict[str, Any], separator: str) -> dict[str, Any]:

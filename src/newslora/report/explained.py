@@ -1,7 +1,6 @@
 """Explanations -> JSON lines or one HTML file; and a run's own examples, right and wrong, for its report."""
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ def write_explanations(explanations: Sequence[Explanation], path: Path) -> None:
     check_suffix(path)
     records = [one.record() for one in explanations]
     if path.suffix.lower() == ".jsonl":
-        files.write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        files.write_text(path, "".join(map(files.json_line, records)))
     else:
         files.write_text(path, environment().get_template("explained.html").render(explanations=records))
 

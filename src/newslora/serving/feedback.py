@@ -171,7 +171,7 @@ def export_corrections(address: str, output: Path, separator: str = ",") -> int:
         for row in table.rows:
             next(count)
             if writer is None:
-                stream.write(json.dumps(row.fields, ensure_ascii=False) + "\n")
+                stream.write(files.json_line(row.fields))
             else:
                 writer.writerow([row.fields["text"], _joined(row.fields["label"], separator)])
     return next(count)

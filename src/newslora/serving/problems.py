@@ -7,6 +7,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from newslora import files
 from newslora.errors import (
     BackboneError,
     CanaryError,
@@ -88,7 +89,8 @@ class Problem(HTTPException):
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A plain value as JSON; a lone surrogate, as a label may hold one, stays an escape."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # streams are made of these, and a client may split them at Unicode's line ends too
+    text = files.unbroken(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
     try:
         body = text.encode()
     except UnicodeEncodeError:
