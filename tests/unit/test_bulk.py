@@ -148,12 +148,47 @@ def test_every_format_in_and_out_gives_every_row_once_in_order(name: str, suffix
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == sorted([name, output.name])
 
 
+@pytest.mark.parametrize("suffix", OUTPUTS)
+@pytest.mark.parametrize("name", ["in.csv", "in.csv.gz", "in.parquet"])
+def test_columns_without_rows_come_out_as_columns_without_rows(name: str, suffix: str, tmp_path: Path) -> None:
+    source, output = given_file(tmp_path, name), tmp_path / f"out{suffix}"
+    if name.endswith(".parquet"):
+        pq.write_table(pq.read_table(source).slice(0, 0), source)
+    else:
+        source.write_bytes(b"id,text\n" if name == "in.csv" else gzip.compress(b"id,text\n"))
+    assert run(source, output) == Counted(0, 0, 0, 0)
+    columns = ["id", "text", "predicted", "probability", "error"]
+    if suffix == ".parquet":
+        assert pq.read_table(output).schema.names == columns
+    else:
+        assert output.read_bytes() == ((",".join(columns) + "\r\n").encode() if suffix == ".csv" else b"")
+    printed = io.StringIO()
+    assert print_source(Fake(), str(source), printed, DataSettings()).rows == 0
+    assert printed.getvalue() == ""
+
+
+@pytest.mark.parametrize("suffix", OUTPUTS)
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_file_with_nothing_in_it_is_refused_without_a_word_of_labels(name: str, suffix: str, tmp_path: Path) -> None:
+    source, output = tmp_path / name, tmp_path / f"out{suffix}"
+    source.write_bytes(b"")
+    with pytest.raises(DataError, match=rf"{name} is empty: nothing in it names a column\. Make or copy it again"):
+        run(source, output)
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == [name]
+
+
+def test_no_line_on_standard_input_is_no_line_out() -> None:
+    printed = io.StringIO()
+    assert predict_lines(Fake(), io.BytesIO(b""), printed) == Counted(0, 0, 0, 0)
+    assert printed.getvalue() == ""
+
+
 def test_json_lines_are_lines_to_every_reader(tmp_path: Path) -> None:
     rows = [{"text": "one\x85two\u2028three\u2029four"}] * 2
     output, printed = tmp_path / "out.jsonl", io.StringIO()
     source = given_file(tmp_path, "in.jsonl", rows)
     run(source, output)
-    print_source(Fake(), str(source), printed, DataSettings(), Answers(Fake.labels, top_k=1))  # type: ignore[arg-type]
+    print_source(Fake(), str(source), printed, DataSettings(), Answers(Fake.labels, top_k=1))
     for text in (output.read_text(encoding="utf-8"), printed.getvalue()):
         assert [json.loads(line)["text"] for line in text.splitlines()] == [row["text"] for row in rows]
 

@@ -268,15 +268,17 @@ def test_columns_are_those_of_the_first_rows_together(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet", "a.csv.gz"])
 def test_an_empty_file_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is empty"):
+    with pytest.raises(DataError, match="is empty") as caught:
         open_file(write(tmp_path / name, b""))
+    assert "label" not in str(caught.value)  # who predicts has none
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json"])
 @pytest.mark.parametrize("content", ["\n\n", "\ufeff", "\r\n"])
 def test_a_file_of_blank_lines_is_refused(name: str, content: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no rows"):
+    with pytest.raises(DataError, match="holds no rows") as caught:
         open_file(write(tmp_path / name, content))
+    assert "label" not in str(caught.value)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])

@@ -36,7 +36,8 @@ def predict(
     run
         A finished run folder, or what `newslora export` made of one.
     source
-        A CSV, JSON lines or Parquet file, a folder, a hub name, or '-' for one text a line on standard input.
+        A CSV, JSON lines or Parquet file, a folder, a hub name, or '-' for one text a line on standard input. A table that
+        has columns but no rows gives an output without rows; a file with nothing in it is an error.
     output
         File to write (.csv, .jsonl or .parquet); without it, label, probability and text go to standard output.
     settings

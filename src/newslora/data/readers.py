@@ -74,7 +74,7 @@ def open_file(path: Path, header: bool | None = None) -> Table:
     with _reading(path):
         before = path.stat()
         if before.st_size == 0:
-            raise DataError(f"The file {path} is empty. A data file has at least one row of text and label.")
+            raise DataError(f"The file {path} is empty: nothing in it names a column. Make or copy it again.")
         digest, meter = sha256_file(path), Meter()
         if kind == ".parquet":
             columns, behind = _parquet_rows(path, meter)
@@ -102,7 +102,7 @@ def _json_columns(path: Path) -> tuple[str, ...]:
     """All columns of the first 100 rows."""
     first = list(itertools.islice(json_rows(path), 100))
     if not first:
-        raise DataError(f"The file {path} holds no rows. A data file has at least one row of text and label.")
+        raise DataError(f"The file {path} holds no rows, and only rows name columns in JSON. Make or copy it again.")
     if all(row.problem or not row.fields for row in first):
         reason = first[0].problem or "an object without fields"
         raise DataError(f"No row of {path} can be read; the first is {reason}. Give one object a line, or one array.")
@@ -205,7 +205,7 @@ def _csv_rows(path: Path, kind: str, header: bool | None, meter: Meter) -> tuple
     csv.field_size_limit(CELL_LIMIT)
     first = next(_csv_records(path, delimiter), None)
     if first is None:
-        raise DataError(f"The file {path} holds no rows. A data file has at least one row of text and label.")
+        raise DataError(f"The file {path} holds no rows, and no header either. Make or copy it again.")
     if first.problem is not None:
         raise DataError(f"The first row of {path} is {first.problem}. Repair or remove it.")
     has_header = is_header(first.cells) if header is None else header
