@@ -56,7 +56,8 @@ class DataSettings(Section):
         min_length=1,  # an empty path would be the current folder
         description="Training rows: a file (CSV, JSON lines, Parquet; .gz and .zst too), a folder, a hub name, 'corpus' for "
         "the bundled one, or a server's corrections by their database address. A split is named after a colon, as in "
-        "'fancyzhx/ag_news:train'; an adapter's corrections after #, as in 'sqlite:///corrections.db#news'.",
+        "'fancyzhx/ag_news:train', of a hub or save_to_disk data set also a slice, as in 'fancyzhx/ag_news:train[:10%]'; an "
+        "adapter's corrections after #, as in 'sqlite:///corrections.db#news'.",
     )
     validation: str | None = Field(
         None,

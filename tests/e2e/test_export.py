@@ -19,9 +19,11 @@ from newslora import files
 from newslora.cli.app import main
 from newslora.errors import CanaryError, ExportError, MissingExtraError, RunError, SettingsError
 from newslora.exporting import export as exporting
+from newslora.exporting.held import own_rows
 from newslora.exporting.odd_texts import odd_texts
 from newslora.model.packed import eight_bits
 from newslora.predict.classifier import Classifier
+from newslora.runfolder import RunFolder
 from newslora.serving.service import Service
 from newslora.serving.settings import ServeSettings
 
@@ -411,6 +413,20 @@ def test_an_export_or_a_run_that_did_not_finish_is_not_exported(made: Made, tmp_
         newslora.export(unfinished, "merged")
     with pytest.raises(RunError, match="not a run folder"):
         newslora.export(made.folders["merged"], "onnx")
+
+
+def test_a_runs_own_rows_are_known_by_their_bytes_whatever_their_source_is_called(
+    planted: Path, tmp_path: Path
+) -> None:
+    run = RunFolder.open(Path(shutil.copytree(planted, tmp_path / "run")))
+    record = run.data()
+    record["splits"]["test"]["source"] = "a name that an older newslora gave it"
+    files.write_json(run.data_file, record)
+    assert len(own_rows(run).present()["test"]) == 40
+    record["splits"]["test"]["sha256"] = "0" * 64
+    files.write_json(run.data_file, record)
+    with pytest.raises(RunError, match=r"test rows of .* have changed since it was trained"):
+        own_rows(run)
 
 
 @pytest.mark.skipif(

@@ -275,6 +275,29 @@ def test_the_cache_does_without_the_hub(trained: Trained, down: Session) -> None
     assert weights[0] == weights[1]
 
 
+def test_a_slice_of_a_hub_data_set(online: Session) -> None:
+    outcome = online.train("someone/tiny-bert", "someone/tiny_news:train[25%:]")
+    assert outcome.code == 0, outcome.shown
+    run = sorted(online.folder.iterdir(), key=lambda path: int(path.name.removeprefix("run-")))[-1]
+    rows = {name: (one["source"], one["rows"]) for name, one in read(run / "data.json")["splits"].items()}
+    assert rows == {
+        "train": ("someone/tiny_news:train[25%:]", 28),
+        "validation": ("someone/tiny_news:train[25%:]", 8),
+        "test": ("someone/tiny_news:test", 16),  # whole
+    }
+    outcome = online.run("evaluate", str(run), "--data", "someone/tiny_news:test[:5]+train[:1]")
+    assert outcome.code == 0, outcome.shown
+    assert "6 rows of someone/tiny_news:test[:5]+train[:1]" in " ".join(outcome.shown.split())
+    outcome = online.run("evaluate", str(run), "--by", "label")  # its test rows are found again
+    assert outcome.code == 0, outcome.shown
+
+
+def test_a_slice_that_cannot_be_read(online: Session, tiny_bert: Path) -> None:
+    for split, reason in (("train[:10%", "Unrecognized"), ("tarin[:5]", "Unknown split"), ("train[:0]", "are none")):
+        outcome = online.train(str(tiny_bert), f"someone/tiny_news:{split}")
+        outcome.refuses(3, f"'someone/tiny_news:{split}'", reason, "NAME:train[:10%]")
+
+
 def test_dry_run_of_seed_asks_nobody(online: Session) -> None:
     # a row a batch, as it times steps of RoBERTa-base; the hub has both names and would answer
     outcome = online.run("train", "seed", "--dry-run", "--set", "train.batch_size=1", "--device", "cpu")

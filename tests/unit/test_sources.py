@@ -4,7 +4,7 @@ import csv
 import functools
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -415,6 +415,94 @@ def test_the_bundled_corpus() -> None:
     assert [split_for(source, role) for role in ("train", "validation", "test")] == ["train", "validation", "test"]
     assert parse_source("corpus:test").split == "test"
     assert len(read("corpus:test")[1]) > 50
+
+
+@pytest.mark.parametrize(
+    ("text", "location", "split"),
+    [
+        ("someone/news:train[:10%]", "someone/news", "train[:10%]"),
+        ("news:train[10:-5]", "news", "train[10:-5]"),
+        ("news:train[:33%](pct1_dropremainder)", "news", "train[:33%](pct1_dropremainder)"),
+        ("news:train[:10%]+test[5:]", "news", "train[:10%]+test[5:]"),
+        ("news:train+test", "news", "train+test"),
+        ("news:train[:10%", "news", "train[:10%"),  # for `datasets` to refuse
+    ],
+)
+def test_slices_are_parted_from_a_hub_name(text: str, location: str, split: str) -> None:
+    found = parse_source(text)
+    assert (found.kind, found.location, found.split) == ("hub", location, split)
+    assert (found.whole.text, found.whole.split) == (location, None)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A save_to_disk folder of 120 and 30 rows, with brackets and a colon in its name."""
+    folder = tmp_path_factory.mktemp("saved") / "news[1]:all"
+    splits = {"train": range(120), "test": range(1000, 1030)}
+    rows = {name: {"text": [str(n) for n in some], "label": ["A"] * len(some)} for name, some in splits.items()}
+    made = {name: datasets.Dataset.from_dict(one) for name, one in rows.items()}
+    datasets.disable_progress_bars()
+    datasets.DatasetDict(made).save_to_disk(folder)
+    return folder
+
+
+def sliced(saved: Path, spec: str) -> tuple[str, list[str]]:
+    table, rows = read(f"{saved}:{spec}")
+    return table.sha256, [row["text"] for row in fields(rows)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("train[:10%]", range(12)),
+        ("train[-5%:]", range(114, 120)),
+        ("train[100:110]", range(100, 110)),
+        ("train[:-110]", range(10)),
+        ("train[118:1_000]", range(118, 120)),
+        ("train[:33%](pct1_dropremainder)", range(33)),
+        ("train[:]", range(120)),
+        ("test[:2] + train[5:7]", [1000, 1001, 5, 6]),
+        ("test+train[:1]", [*range(1000, 1030), 0]),
+    ],
+)
+def test_slices_of_a_saved_data_set_are_those_of_datasets(saved: Path, spec: str, expected: Sequence[int]) -> None:
+    digest, texts = sliced(saved, spec)
+    assert texts == [str(number) for number in expected]
+    assert sliced(saved, spec) == (digest, texts)  # the hash is of the rows, and the same each time
+    assert digest != sliced(saved, "train[1:2]")[0]
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("train[:10%", "Unrecognized instruction format"),
+        ("train[10%]", "Unrecognized instruction format"),
+        ("train[:1.5%]", "Unrecognized instruction format"),
+        ("train[a:b]", "Unrecognized instruction format"),
+        ("[:10%]", "Unrecognized instruction format"),
+        ("train[:200%]", "Percent slice boundaries"),
+        ("train[:5](pct1_dropremainder)", "rounding"),
+        ("tran[:10%]", "Unknown split"),
+        ("train+tset", "Unknown split"),
+        ("train[:0]", "rows 0 to 0 of 'train' are none"),
+        ("train[9:5]+test", "rows 9 to 5 of 'train' are none"),
+    ],
+)
+def test_a_slice_that_cannot_be_read_says_why_and_how_to_write_it(saved: Path, spec: str, reason: str) -> None:
+    with pytest.raises(DataError, match=r"The slice of '.*' cannot be read.*NAME:train\[:10%\]") as caught:
+        read(f"{saved}:{spec}")
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["train[:10%]", "train+dev", "[:1]"])
+def test_only_data_sets_of_datasets_are_sliced(spec: str, tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", as_csv())
+    write(tmp_path / "dev.csv", as_csv())
+    for place in (tmp_path, tmp_path / "dev.csv", "corpus"):
+        with pytest.raises(
+            DataError, match=r"Only data sets of the hub or of save_to_disk can be sliced; data\.train_rows"
+        ):
+            read(f"{place}:{spec}")
 
 
 def test_a_hub_name_is_told_from_a_path() -> None:

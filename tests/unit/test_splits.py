@@ -186,6 +186,13 @@ def test_a_folder_without_validation_is_cut_and_its_test_is_kept(folder: Path) -
     assert len(texts(splits.test)) == 3
 
 
+def test_own_splits_of_a_named_split_are_described_by_names_that_can_be_read(folder: Path) -> None:
+    splits = load(f"{folder}:train")
+    assert splits.test is not None
+    assert (splits.train.described, splits.test.described) == (f"{folder}:train", f"{folder}:test")
+    assert texts(splits.test) == texts(load(folder).test)
+
+
 def test_named_sources_go_before_own_splits(folder: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "other.jsonl", ["Business"], 300)
     more = write(tmp_path / "more.jsonl", ["World"], 400)

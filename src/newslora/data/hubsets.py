@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,58 @@ def dataset_table(dataset: Any) -> Table:
     names: Sequence[Sequence[str]] = list((named | listed).values())
     label_names = tuple(names[0]) if len(names) == 1 else None
     return Table(tuple(dataset.column_names), behind(0, 0), True, digest, label_names, behind, meter)
+
+
+def hub_table(name: str, split: str, where: str) -> Table:
+    """A split of a downloaded hub data set, or slices of its splits, as 'train[:10%]' or 'train[10:20]+test'.
+
+    Raises:
+        DataError: slices that cannot be read; `where` is what the user wrote.
+        NetworkError, StorageError, MissingExtraError: as `hub_data_set`.
+    """
+    builder = hub_data_set(name)
+    if split not in builder.info.splits:
+        _read_slices(split, {name: one.num_examples for name, one in builder.info.splits.items()}, where)
+    with hub_errors(name):
+        return dataset_table(builder.as_dataset(split=split))
+
+
+def saved_table(loaded: Mapping[str, Any], split: str, where: str) -> Table:
+    """The same of a data set from save_to_disk."""
+    if split in loaded:
+        return dataset_table(loaded[split])
+    slices = _read_slices(split, {name: len(one) for name, one in loaded.items()}, where)
+    parts = [loaded[one.splitname].select(range(one.from_, one.to)) for one in slices]
+    return dataset_table(_datasets().concatenate_datasets(parts))
+
+
+def is_sliced(split: str) -> bool:
+    """Whether a split's name is not a name, but says which slices of which splits."""
+    return "[" in split or "+" in split
+
+
+def _read_slices(split: str, lengths: Mapping[str, int], where: str) -> Sequence[Any]:
+    """Slices as `datasets` understands them -> name, first and last row of each.
+
+    Args:
+        split: what stands behind the name, as 'train[:10%]'.
+        lengths: the rows of each split.
+        where: the source, for the error.
+
+    Raises:
+        DataError: it understands none, or one is empty.
+    """
+    try:
+        slices: Sequence[Any] = _datasets().ReadInstruction.from_spec(split).to_absolute(dict(lengths))
+        if empty := [one for one in slices if one.from_ >= one.to]:
+            raise ValueError(f"rows {empty[0].from_} to {empty[0].to} of '{empty[0].splitname}' are none.")
+    except ValueError as error:
+        reason = str(error).rstrip(".")
+        raise DataError(
+            f"The slice of '{where}' cannot be read: {reason}. Write it as the library datasets does, with whole numbers: "
+            "NAME:train[:10%], NAME:train[100:200] or NAME:train[-5%:]+test."
+        ) from None
+    return slices
 
 
 def _datasets() -> Any:

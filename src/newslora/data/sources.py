@@ -4,18 +4,20 @@ Knows nothing of labels or text (articles.py does).
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from newslora.config import is_database
 from newslora.data.databases import database_table, split_address
-from newslora.data.hubsets import dataset_table, hub_data_set, hub_errors, load_from_disk
+from newslora.data.hubsets import dataset_table, hub_data_set, hub_table, is_sliced, load_from_disk, saved_table
 from newslora.data.readers import Table, file_format, open_file
 from newslora.errors import DataError, near
 
 CORPUS = "corpus"  # the bundled corpus, as a source name
 ROLES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_NAMED = re.compile(r"(.+):([\w.+\-%\]]+)")  # 'name:split'
+_SLICED = re.compile(r"(.+?):([\w.+\-]*\[[^/]*)")  # 'name:train[:10%]+test[5:]', whose slices hold colons too
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,14 @@ class Source:
     def path(self) -> Path:
         return Path(self.location)
 
+    @property
+    def whole(self) -> "Source":
+        """The same without the split that was named."""
+        return self if self.split is None else replace(self, text=self.text.removesuffix(f":{self.split}"), split=None)
+
 
 def parse_source(text: str) -> Source:
-    """`'corpus'`, `'news.csv.gz'`, `'folder:test'`, `'sqlite:///corrections.db'`, `'fancyzhx/ag_news'` -> Source.
+    """`'corpus'`, `'news.csv.gz'`, `'folder:test'`, `'sqlite:///corrections.db'`, `'fancyzhx/ag_news:train[:10%]'` -> Source.
 
     Raises:
         DataError: a path that does not exist, a name that is neither path nor hub name, or an address with a password.
@@ -45,11 +52,9 @@ def parse_source(text: str) -> Source:
         split_address(text)
         return Source(text, "database", text, None)
     whole = Path(text).expanduser()
-    stem, colon, split = text.rpartition(":")
-    if whole.exists() or not colon or not re.fullmatch(r"[\w.\-\[\]%]+", split):
-        path, named, stem = whole, None, text
-    else:
-        path, named = Path(stem).expanduser(), split
+    parted = None if whole.exists() else _SLICED.fullmatch(text) or _NAMED.fullmatch(text)
+    stem, named = (text, None) if parted is None else parted.groups()
+    path = Path(stem).expanduser()
     if path.is_file():
         return Source(text, "file", str(path), named)
     if path.is_dir():
@@ -87,17 +92,22 @@ def open_table(source: Source, split: str | None, header: bool | None = None) ->
 
     Args:
         source: from `parse_source`.
-        split: one of `available_splits`, or None for a file.
+        split: one of `available_splits`, or slices of those of a data set of `datasets`; None for a file.
         header: whether a CSV file's first line names its columns; None: found out.
 
     Raises:
-        DataError: an empty or unreadable file, an unknown split or file type.
+        DataError: an empty or unreadable file, an unknown split or file type, slices that cannot be read.
         NetworkError, MissingExtraError, StorageError: for hub names and databases.
     """
     splits = available_splits(source)
-    if split is not None and split not in splits:
+    if split is not None and split not in splits and not (splits and _can_slice(source) and is_sliced(split)):
         known = f"its splits are {', '.join(splits)}" if splits else "it has no splits"
-        raise DataError(f"The source '{source.text}' has no split '{split}': {known}.{near(split, splits)}")
+        hint = near(split, splits)
+        if is_sliced(split) and not _can_slice(source):
+            hint = (
+                " Only data sets of the hub or of save_to_disk can be sliced; data.train_rows draws rows of any source."
+            )
+        raise DataError(f"The source '{source.text}' has no split '{split}': {known}.{hint}")
     if split is None and splits and "train" not in splits and source.kind != "folder":
         raise DataError(
             f"The data set '{source.location}' has no train split: its splits are {', '.join(splits)}. "
@@ -106,12 +116,10 @@ def open_table(source: Source, split: str | None, header: bool | None = None) ->
     if source.kind == "database":
         return database_table(source.location)
     if source.kind == "hub":
-        with hub_errors(source.location):
-            dataset = hub_data_set(source.location).as_dataset(split=split or "train")
-        return dataset_table(dataset)
+        return hub_table(source.location, split or "train", source.text)
     if source.kind == "arrow":
         loaded = load_from_disk(source.path)
-        return dataset_table(loaded[split or "train"] if isinstance(loaded, dict) else loaded)
+        return saved_table(loaded, split or "train", source.text) if isinstance(loaded, dict) else dataset_table(loaded)
     if source.kind == "folder":
         files = _split_files(source.path)
         if split is None and "train" not in files:
@@ -121,6 +129,10 @@ def open_table(source: Source, split: str | None, header: bool | None = None) ->
             )
         return open_file(files[split or "train"], header)
     return open_file(source.path, header)
+
+
+def _can_slice(source: Source) -> bool:
+    return source.kind in ("hub", "arrow")
 
 
 def _split_files(folder: Path) -> dict[str, Path]:

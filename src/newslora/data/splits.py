@@ -172,5 +172,5 @@ def _role(main: Source, named: str | None, role: str, settings: DataSettings, la
     if named is not None:
         source = parse_source(named)
         return read_articles(source, split_for(source, role), settings, labels)[0]
-    split = split_for(replace(main, split=None), role) if main.kind not in ("file", "database") else None
-    return read_articles(main, split, settings, labels)[0] if split is not None else None
+    split = split_for(main.whole, role) if main.kind not in ("file", "database") else None
+    return read_articles(main.whole, split, settings, labels)[0] if split is not None else None

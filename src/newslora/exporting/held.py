@@ -88,12 +88,17 @@ def own_rows(run: RunFolder) -> Splits:
     except DataError as error:
         raise DataError(f"The rows of {run.path} cannot be read again. {error} Other rows: --data FILE.") from error
     record, now = run.data(), splits.record()
-    if changed := [name for name, one in now["splits"].items() if record["splits"].get(name) != one]:
+    if changed := [name for name, one in now["splits"].items() if _rows(record["splits"].get(name)) != _rows(one)]:
         raise RunError(
             f"The {changed[0]} rows of {run.path} have changed since it was trained. Restore them, or give held rows with "
             "--data FILE."
         )
     return splits
+
+
+def _rows(split: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What data.json says of a split's rows; its hash knows them under any name of their source."""
+    return {key: value for key, value in (split or {}).items() if key != "source"}
 
 
 def _given(run: RunFolder, data: str, changes: Mapping[str, Any] | None) -> ArticleSet:
