@@ -38,6 +38,7 @@ class RunFolder:
         self.adapter = path / "adapter"
         self.evaluation = path / "evaluation"
         self.figures = path / "figures"
+        self.exports = path / "exports"
         self.report_file = path / "report.html"
         self.manifest_file = path / "manifest.json"
 

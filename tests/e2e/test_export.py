@@ -372,13 +372,36 @@ def test_no_int8_answer_depends_on_its_neighbours(
     assert apart(dynamic) > 1e-6  # what running rows by themselves is for
 
 
+def test_an_export_is_replaced_when_told_and_only_past_the_gate(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(made.run, tmp_path / "run"))
+    target = run / "exports" / "merged"
+    shutil.copytree(made.folders["peft"], target)  # an export, but another
+    left = run / "exports" / ".onnx.abcdefgh.tmp"  # of an export that was killed
+    left.mkdir()
+    (left / ".lock").touch()
+    command = ["export", str(run), "--to", "merged"]
+    assert main(command) == RunError.exit_code
+    assert "put the new one in its place with --replace" in " ".join(capsys.readouterr().err.split())
+    with monkeypatch.context() as patch:
+        patch.setattr(exporting, "merge", damage("classifier.bias", 4e-4))
+        assert main([*command, "--replace"]) == ExportError.exit_code
+    assert Classifier.load(target).card.export == "peft"
+    assert main([*command, "--replace"]) == 0
+    assert Classifier.load(target).card.export == "merged"
+    assert {path.name for path in target.iterdir()} == {path.name for path in made.folders["merged"].iterdir()}
+    assert [path.name for path in target.parent.iterdir()] == ["merged"]
+
+
 @pytest.mark.parametrize(
     ("given", "error", "match"),
     [
         ({"to": "onxx"}, SettingsError, "Did you mean 'onnx'"),
         ({"int8": "both"}, SettingsError, "Allowed: dynamic, static"),
         ({"rows": 0}, SettingsError, "1 and more"),
-        ({"output": "taken"}, RunError, "exists and is not empty"),
+        ({"output": "taken"}, RunError, "exists and is not empty: name another place"),
+        ({"output": "taken", "replace": True}, RunError, "takes the place of an export only"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

@@ -1,7 +1,9 @@
 """`newslora export`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from newslora.cli.common import OutputFlag, SetFlags, counting, data_changes, remarks, results
 
@@ -19,6 +21,7 @@ def export(
     rows: int | None = None,
     int8: str = "dynamic",
     settings: SetFlags = None,
+    replace: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Make a run ready for other programs: published only if it gives the run's answers on rows held back from training.
 
@@ -43,13 +46,16 @@ def export(
         training rows beforehand, so that rows can share batches.
     settings
         Settings of the section data for reading --data, as key=value.
+    replace
+        Put the export in the place of one that stands there, in one step and only after it has passed.
     """
     from newslora.exporting.export import export as export_run
 
     told = remarks()
     with counting("rows answered") as progress:
         made = export_run(
-            run, to, output, data=data, rows=rows, int8=int8, changes=data_changes(settings), progress=progress,
+            run, to, output, data=data, rows=rows, int8=int8, changes=data_changes(settings), replace=replace,
+            progress=progress,
             note=lambda text: told.print(text, highlight=False, markup=False),
         )  # fmt: skip
     console = results()

@@ -1,23 +1,20 @@
 """A finished run -> an export folder, which takes its name only after its gate has passed."""
 
-import contextlib
-import os
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from newslora import files
-from newslora.errors import ExportError, RunError, SettingsError, near
+from newslora.errors import ExportError, SettingsError, near
 from newslora.exporting.card import write_export_card
 from newslora.exporting.forms import merge, open_stock_peft, write_common, write_merged, write_onnx, write_peft
 from newslora.exporting.gate import compare_answers, compare_exact, compare_odd, refusal, require_rows
 from newslora.exporting.held import HeldRows, calibration_texts, held_rows
 from newslora.exporting.odd_texts import odd_texts
 from newslora.exporting.quantise import METHODS, quantise
+from newslora.exporting.staging import discard_left, publish, require_place, staging
 from newslora.metrics.basic import Logits
 from newslora.model.adapter import AdapterCard, load_tokenizer, read_card
 from newslora.model.backbones import resolve_backbone
@@ -51,10 +48,13 @@ def export(
     rows: int | None = None,
     int8: str = "dynamic",
     changes: Mapping[str, Any] | None = None,
+    replace: bool = False,
     note: Callable[[str], None] = lambda text: None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Exported:
     """Export a finished run, if the export gives the run's answers.
+
+    What earlier exports of the run left hidden because they were killed is removed.
 
     Args:
         run: the run folder.
@@ -65,6 +65,8 @@ def export(
         rows: judge by at most as many of them, drawn at random by share of each label; None: all.
         int8: of 'onnx-int8', how activations get their ranges, 'dynamic' or 'static' (newslora.exporting.quantise).
         changes: settings of the section data for reading `data`.
+        replace: put the export in the place of one that stands there, once its gate has passed; the old one is there until
+            then, and stays where the gate refuses.
         note: told what is being done.
         progress: told the rows of each finished batch, of the run's answers and of the export's.
 
@@ -80,12 +82,14 @@ def export(
     source.manifest()  # written last: calibration and evaluation are there too
     adapter = source.adapter_folder()
     card = read_card(adapter)
-    target = Path(output) if output is not None else source.path / "exports" / to
-    _require_free(target)
+    target = Path(output) if output is not None else source.exports / to
+    require_place(target, replace)
     held = held_rows(source, data, changes, rows)
     if to in INT8:
         require_rows(len(held.articles), held.name)
-    with _staging(target) as folder:
+    discard_left(source.exports)
+    discard_left(target.parent, target.name)
+    with staging(target) as folder:
         note(f"Writing {to} of {source.path}")
         made = _write(adapter, card, to, folder)
         note(f"Answering {len(held.articles):,} rows with the run: {held.name}")
@@ -113,7 +117,9 @@ def export(
             raise ExportError(f"{said} {_way_out(to, int8)}")
         (folder / FULL).unlink(missing_ok=True)
         write_export_card(adapter, folder, record)
-        _publish(folder, target, record)
+        _flush(folder, record)
+        require_place(target, replace)  # minutes have passed
+        publish(folder, target)
     return Exported(target, record)
 
 
@@ -123,23 +129,6 @@ def _check_arguments(to: str, int8: str, rows: int | None) -> None:
             raise SettingsError(f"{name} is '{value}'. Allowed: {', '.join(allowed)}.{near(value, allowed)}")
     if rows is not None and rows < 1:
         raise SettingsError(f"--rows is {rows}. Allowed: 1 and more; leave it out for all rows.")
-
-
-def _require_free(target: Path) -> None:
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise RunError(f"{target} exists and is not empty: name another place with --output, or remove it.")
-
-
-@contextlib.contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """A hidden folder beside the target, gone at the end whatever happened, unless it was renamed."""
-    with files.disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(adapter: Path, card: AdapterCard, to: str, folder: Path) -> dict[str, Any]:
@@ -231,17 +220,15 @@ def _open(folder: Path, to: str) -> Classifier:
     return Classifier(PaddedEngine(model, precision), load_tokenizer(folder), card, precision, folder, None, thresholds)
 
 
-def _publish(folder: Path, target: Path, record: dict[str, Any]) -> None:
-    """Everything to the disk, export.json last, then the folder takes its name."""
+def _flush(folder: Path, record: dict[str, Any]) -> None:
+    """Everything to the disk, export.json last."""
     mask = files.umask()
     for path in folder.iterdir():
-        path.chmod(0o666 & ~mask)  # what safetensors and mkdtemp make would lock colleagues out of a shared folder
+        path.chmod(0o666 & ~mask)  # what safetensors makes would lock colleagues out of a shared folder
         files.flush_to_disk(path)
     files.write_json(folder / MANIFEST, record)
     folder.chmod(0o777 & ~mask)
     files.flush_to_disk(folder)
-    os.rename(folder, target)
-    files.flush_to_disk(target.parent)
 
 
 def _opset(path: Path) -> int:

@@ -1,0 +1,133 @@
+"""An export in the making: hidden beside its place until it is whole, then there in one step.
+
+.NAME.XXXXXXXX.tmp/
+    .lock   held by the process that makes it; the system frees it when that process dies, however it dies
+    made/   the export, which becomes NAME
+    old/    what NAME was, for the moment in between, where the system cannot swap two names in one step
+"""
+
+import contextlib
+import ctypes
+import errno
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from newslora import files
+from newslora.errors import RunError
+from newslora.model.exported import MANIFEST
+from newslora.report.card import FILE as README
+
+LOCK, MADE, OLD = ".lock", "made", "old"
+_RANDOM = "?" * 8  # as many characters as mkdtemp puts into a name
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
+
+
+def require_place(target: Path, replace: bool) -> None:
+    """See that an export may be published as `target`.
+
+    Raises:
+        RunError: something stands there, and is not to be replaced, or holds files of someone else.
+    """
+    if not os.path.lexists(target) or (target.is_dir() and not target.is_symlink() and not any(target.iterdir())):
+        return
+    odd = _not_an_exports(target)
+    if odd is None and replace:
+        return
+    if odd is None:
+        raise RunError(
+            f"{target} holds an export already: put the new one in its place with --replace, or name another place with "
+            "--output."
+        )
+    why = f", and --replace takes the place of an export only ({odd})" if replace else ""
+    raise RunError(f"{target} exists and is not empty{why}: name another place with --output, or remove it.")
+
+
+@contextlib.contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """An empty hidden folder for an export that is to be `target`; gone at the end, unless it was published.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    from filelock import FileLock
+
+    with files.disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # under a name that nobody removes, until the lock is held
+        new = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".new"))
+        lock = FileLock(new / LOCK)
+        lock.acquire(timeout=0)
+        folder = new.rename(new.with_suffix(".tmp"))
+        try:
+            (folder / MADE).mkdir()
+            yield folder / MADE
+        finally:
+            _end(folder, target)
+            lock.release()
+
+
+def publish(made: Path, target: Path) -> None:
+    """Give a folder from `staging` its name: at every moment there is the old export or the new one.
+
+    Where the system cannot swap names, there is none for a moment; broken off in it, the old one is put back, by
+    `discard_left` if need be.
+    """
+    if not os.path.lexists(target) or not any(target.iterdir()):
+        made.rename(target)
+    elif not _exchange(made, target):
+        target.rename(made.with_name(OLD))
+        made.rename(target)
+    files.flush_to_disk(target.parent)
+
+
+def discard_left(parent: Path, name: str | None = None) -> None:
+    """Remove what exports that were killed left in a folder: hidden ones whose maker is no longer alive.
+
+    Args:
+        parent: where the exports are.
+        name: of the export; None: any.
+    """
+    from filelock import FileLock
+
+    for folder in parent.glob(f".{'*' if name is None else glob.escape(name)}.{_RANDOM}.tmp"):
+        if not (folder / LOCK).is_file():
+            continue  # not of this module
+        with contextlib.suppress(OSError), FileLock(folder / LOCK, timeout=0):  # a Timeout: somebody is at work in it
+            _end(folder, parent / folder.name[1 : -len(f".{_RANDOM}.tmp")])
+
+
+def _end(folder: Path, target: Path) -> None:
+    """Put back what was taken away for nothing, then remove all, the lock at last: without it the rest would never go."""
+    if (folder / OLD).is_dir() and not os.path.lexists(target):
+        (folder / OLD).rename(target)
+    for part in (folder / OLD, folder / MADE, folder):
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _not_an_exports(target: Path) -> str | None:
+    """What tells that a folder is no export, or not only one; None where it is one."""
+    if target.is_symlink() or not target.is_dir():
+        return "it is no folder"
+    try:
+        named = set(files.read_json(target / MANIFEST)["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"it has no {MANIFEST} that can be read"
+    others = sorted(path.name for path in target.iterdir() if path.name not in named | {MANIFEST, README})
+    return f"it also holds {others[0]}" if others else None
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders swap their names in one step; False where the system or the file system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if os.name == "posix" else None
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
