@@ -1,6 +1,7 @@
 """Exports of a trained run: the same answers by every way of loading them, and a gate that lets nothing else through."""
 
 import asyncio
+import csv
 import importlib.util
 import json
 import shutil
@@ -18,8 +19,8 @@ import newslora
 from newslora import files
 from newslora.cli.app import main
 from newslora.errors import CanaryError, ExportError, MissingExtraError, RunError, SettingsError
+from newslora.evaluation.own import own_rows
 from newslora.exporting import export as exporting
-from newslora.exporting.held import own_rows
 from newslora.exporting.odd_texts import odd_texts
 from newslora.model.packed import eight_bits
 from newslora.predict.classifier import Classifier
@@ -195,6 +196,83 @@ def test_predict_takes_an_export_in_the_runs_place(made: Made, tmp_path: Path) -
         for wanted, got in zip(outputs[0], other, strict=True):
             assert (got["predicted"], got["answer_set"]) == (wanted["predicted"], wanted["answer_set"])
             assert got["p(World)"] == pytest.approx(wanted["p(World)"], abs=2e-5)
+
+
+@pytest.fixture
+def exported(made: Made, tmp_path: Path) -> Path:
+    """The run with its exports in exports/, as they are without --output."""
+    run = Path(shutil.copytree(made.run, tmp_path / "run"))
+    for kind, folder in made.folders.items():
+        shutil.copytree(folder, run / "exports" / kind)
+    return run
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_evaluate_scores_an_exports_own_answers_and_keeps_them_apart(
+    kind: str, exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = {path.name: path.read_bytes() for path in (exported / "evaluation").iterdir() if path.is_file()}
+    assert main(["evaluate", str(exported / "exports" / kind)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"test, {kind} export: 40 rows" in shown
+    assert f"evaluation/exports/{kind}" in shown
+    kept = exported / "evaluation" / "exports" / kind
+    result, lines = files.read_json(kept / "test.json"), rows_of(kept / "test.csv")
+    export = Classifier.load(exported / "exports" / kind)
+    assert result["export"] == {"name": kind, "kind": kind, "weights_sha256": export.export_sha256}
+    probabilities = export.predict_proba([line["text"] for line in lines])
+    told = np.array([[float(line[f"p({name})"]) for name in export.labels] for line in lines])
+    np.testing.assert_allclose(told, probabilities, atol=1e-6)
+    right = [line["label"] == export.labels[place] for line, place in zip(lines, probabilities.argmax(1), strict=True)]
+    assert result["accuracy"]["value"] == pytest.approx(np.mean(right))
+    runs = [float(line["p(World)"]) for line in rows_of(exported / "evaluation" / "test.csv")]
+    moved = float(np.abs(np.array(runs) - told[:, export.labels.index("World")]).max())
+    assert (moved > 1e-4) is (kind in INT8), moved  # so it is not the run that was scored
+    assert {path.name: path.read_bytes() for path in (exported / "evaluation").iterdir() if path.is_file()} == own
+    assert {one["name"] for one in RunFolder.open(exported).evaluations()} == {"test", "validation"}
+
+
+def test_evaluate_scores_an_export_on_other_rows_too(exported: Path, made: Made) -> None:
+    place = exported / "exports" / "merged"
+    assert main(["evaluate", str(place), "--data", str(made.rows), "--by", "label"]) == 0
+    result = files.read_json(exported / "evaluation" / "exports" / "merged" / "held.json")
+    assert (result["rows"], result["accuracy_by"][-1]["by"]) == (200, "label")
+    assert main(["evaluate", str(place), "--data", str(exported.parent / "none.csv")]) == 3
+
+
+def test_without_test_rows_an_export_scores_the_validation_rows_and_says_what_they_did(exported: Path) -> None:
+    recipe = exported / "recipe.toml"
+    lines = recipe.read_text(encoding="utf-8").splitlines(keepends=True)
+    recipe.write_text("".join(line for line in lines if not line.startswith("test = ")), encoding="utf-8")
+    assert main(["evaluate", str(exported / "exports" / "merged")]) == 0
+    found = files.read_json(exported / "evaluation" / "exports" / "merged" / "validation.json")
+    stored = files.read_json(exported / "evaluation" / "validation.json")
+    same = ("rows", "chose_the_epoch", "trained", "note", "accuracy", "sha256")
+    assert [found[key] for key in same] == [stored[key] for key in same]
+    assert found["chose_the_epoch"]
+
+
+def test_an_export_without_its_run_or_of_another_is_not_evaluated(
+    exported: Path, made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(exported / "exports" / "merged"), "--set", "data.hedaer=true"]) == 2
+    capsys.readouterr()
+    assert main(["evaluate", str(made.folders["merged"])]) == 5
+    assert "Put it into the exports/ of that run, or evaluate the run itself" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    manifest = exported / "manifest.json"
+    files.write_json(manifest, files.read_json(manifest) | {"adapter_sha256": "0" * 64})
+    assert main(["evaluate", str(exported / "exports" / "merged")]) == 5
+    assert "was made of other weights" in " ".join(capsys.readouterr().err.split())
+    (exported / "exports" / "merged" / "export.json").write_text("{", encoding="utf-8")
+    assert main(["evaluate", str(exported / "exports" / "merged")]) == 5
+    assert "export.json is damaged" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_merged_export_can_be_explained_and_an_onnx_one_says_what_can(made: Made) -> None:

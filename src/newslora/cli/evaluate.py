@@ -18,9 +18,10 @@ def evaluate(
     Parameters
     ----------
     run
-        A finished run folder.
+        A finished run folder; or an export in its exports/, whose own answers are scored then. They are kept in the run's
+        evaluation/exports/NAME; its report and comparisons are of the run alone.
     data
-        Other labelled rows to score; by default the run's own test rows, as scored when it finished.
+        Other labelled rows to score; by default the run's own test rows, a run's as scored when it finished.
     by
         A column of the data, such as a publisher, to break accuracy down by.
     settings

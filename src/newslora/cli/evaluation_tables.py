@@ -58,12 +58,17 @@ def remarks_on(result: dict[str, Any]) -> Iterator[str]:
     yield from reasons[:1]
     if result["note"]:
         yield result["note"]
+    if "export" in result:
+        yield (
+            f"These are the export's own answers, with the run's temperature and thresholds; they are kept in the run's "
+            f"evaluation/exports/{result['export']['name']}."
+        )
 
 
 def _whole(result: dict[str, Any]) -> "Table":
-    table = _table(
-        f"{result['name']}: {result['rows']:,} rows of {result['source']}", "metric", "value", "95 % interval"
-    )
+    export = f", {result['export']['kind']} export" if "export" in result else ""
+    title = f"{result['name']}{export}: {result['rows']:,} rows of {result['source']}"
+    table = _table(title, "metric", "value", "95 % interval")
     names = SHARES | NUMBERS | ({"accuracy": "subset accuracy"} if result.get("multi_label") else {})
     for key, name in names.items():
         if key in result:

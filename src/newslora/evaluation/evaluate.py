@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ import numpy as np
 
 from newslora import files
 from newslora.config import DataSettings, load_recipe
-from newslora.data.articles import ArticleSet, check_quarantine, read_articles
-from newslora.data.labels import make_label_set
-from newslora.data.sources import open_table, parse_source, split_for
+from newslora.data.articles import ArticleSet
+from newslora.data.sources import open_table, parse_source
 from newslora.errors import RunError
 from newslora.evaluation.abstention import abstention
 from newslora.evaluation.breakdown import breakdowns, by_name, column_values, find_column, source_column
 from newslora.evaluation.multi_label import TUNED, evaluate_several
+from newslora.evaluation.own import given_rows, held_split, is_export, own_rows, require_same_weights, run_of_export
 from newslora.evaluation.rows import find_errors, shortened, write_errors, write_rows
 from newslora.evaluation.score import Scored, score_articles
 from newslora.metrics import full_metrics, softmax
@@ -68,7 +69,8 @@ def evaluate_articles(
         `accuracy_by`: a list of breakdowns (newslora.evaluation.breakdown);
         `errors`: the fifty most confidently wrong rows (newslora.evaluation.rows);
         `chose_the_epoch`, `trained`, `note`: what makes these rows kinder than others;
-        `adapter_sha256`, `precision`, `seconds`: what scored them, and how long it took.
+        `adapter_sha256`, `precision`, `seconds`: what scored them, and how long it took;
+        `export`: name, kind and hash of the weights, where an export scored them.
 
     Raises:
         DataError: no column `by`.
@@ -86,6 +88,7 @@ def evaluate_articles(
         "adapter_sha256": classifier.card.weights_sha256,
         "precision": classifier.precision.name,
         "seconds": round(scored.seconds, 3),
+        **_exported(classifier),
     }
     write_errors(folder / f"{name}-errors.csv", errors)
     files.write_json(folder / f"{name}.json", result)
@@ -113,37 +116,69 @@ def evaluate_run(
     progress: Callable[[int], None] = lambda rows: None,
     by: str | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a finished run on its own test rows (else validation rows), or on another source.
+    """Evaluate a finished run, or one of its exports, on its own test rows (else validation rows), or on another source.
+
+    What an export scored is kept in the run's evaluation/exports/NAME, apart from what the run itself did.
 
     Args:
-        run_path: the run folder.
-        data: as `data.source`; None gives the result stored when the run finished.
+        run_path: the run folder, or an export in its exports/.
+        data: as `data.source`; None gives a run's result as stored when it finished, and lets an export score the same rows.
         changes: settings of the section data for reading `data`, over those of the run's recipe.
         progress: told the rows of each finished batch.
         by: a column of the data to break accuracy down by.
 
     Raises:
-        RunError: an unfinished run, or one whose stored data cannot be found again.
+        RunError: an unfinished run, one whose stored data cannot be found again, or an export outside of its run.
         DataError: rows that cannot be used, or no column `by`.
     """
-    run = RunFolder.open(run_path)
+    export = is_export(run_path)
+    run = run_of_export(run_path) if export else RunFolder.open(run_path)
     settings = load_recipe(run.recipe_file, changes).data
-    if data is None:
+    if data is None and not export:
         stored = _stored_result(run)
         return stored if by is None else _broken_down(run, stored, settings, by)
-    classifier = Classifier.load(run_path)
-    settings = settings.model_copy(update={"multi_label": classifier.multi_label})  # as trained, whatever is asked
-    record = run.data()
-    source = parse_source(data)
-    spellings = make_label_set(tuple(record["labels"]), record["label_base"])
-    articles, _ = read_articles(source, split_for(source, "test"), settings, spellings)
-    check_quarantine(articles, settings.max_quarantine_share, None)
+    classifier, folder = Classifier.load(run_path), run.evaluation
+    if export:
+        require_same_weights(run, run_path, classifier.card)
+        folder = run.evaluation / "exports" / run_path.resolve().name
+    rows = _own(run) if data is None else _given(run, data, settings)
+    return evaluate_articles(
+        classifier, rows.articles, rows.name, folder, settings,
+        chose_the_epoch=rows.chose, trained=rows.trained, by=by, progress=progress,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows to be scored, and what they were to the run."""
+
+    name: str
+    articles: ArticleSet
+    chose: bool  # the epoch
+    trained: bool
+
+
+def _own(run: RunFolder) -> _Rows:
+    splits = own_rows(run)
+    name = held_split(splits)
+    chose = name == "validation"
+    trained = chose and not splits.validation_is_cut_from_train and splits.validation.sha256 == splits.train.sha256
+    return _Rows(name, splits.present()[name], chose, trained)
+
+
+def _given(run: RunFolder, data: str, settings: DataSettings) -> _Rows:
+    articles, record = given_rows(run, data, settings), run.data()
     roles = [role for role, split in record["splits"].items() if split["sha256"] == articles.sha256]
     chose = "validation" in roles or ("train" in roles and record["validation_is_cut_from_train"])
-    return evaluate_articles(
-        classifier, articles, _file_name(data), run.evaluation, settings,
-        chose_the_epoch=chose, trained="train" in roles, by=by, progress=progress,
-    )  # fmt: skip
+    return _Rows(_file_name(data), articles, chose, "train" in roles)
+
+
+def _exported(classifier: Classifier) -> dict[str, Any]:
+    """Which export scored the rows; nothing where the run did."""
+    if classifier.export_sha256 is None:
+        return {}
+    name = classifier.folder.resolve().name
+    return {"export": {"name": name, "kind": classifier.card.export, "weights_sha256": classifier.export_sha256}}
 
 
 def _calibration(classifier: Classifier, scored: Scored) -> dict[str, Any]:

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from newslora.config import load_recipe
-from newslora.data.articles import ArticleSet, check_quarantine, read_articles
-from newslora.data.labels import make_label_set
-from newslora.data.sources import parse_source, split_for
-from newslora.data.splits import Splits, draw_by_share, load_splits
-from newslora.errors import DataError, RunError
+from newslora.data.articles import ArticleSet
+from newslora.data.splits import draw_by_share
+from newslora.errors import DataError
+from newslora.evaluation.own import given_rows, held_split, own_rows
 from newslora.exporting.gate import Given
 from newslora.report.card import data_set
 from newslora.runfolder import RunFolder
@@ -52,10 +51,11 @@ def held_rows(run: RunFolder, data: str | None, changes: Mapping[str, Any] | Non
         RunError: the run's own rows have changed.
     """
     if data is not None:
-        found = HeldRows(f"'{data_set(data.rstrip('/'))[1]}'", _given(run, data, changes))
+        settings = load_recipe(run.recipe_file, changes).data
+        found = HeldRows(f"'{data_set(data.rstrip('/'))[1]}'", given_rows(run, data, settings))
     else:
         splits = own_rows(run)
-        name = "validation" if splits.test is None else "test"
+        name = held_split(splits)
         found = HeldRows(f"the {name} rows", splits.present()[name])
     if not len(found.articles):
         raise DataError(f"{found.name} hold no usable row. Give others with --data.")
@@ -73,41 +73,3 @@ def calibration_texts(run: RunFolder) -> list[str]:
     count = min(CALIBRATION_ROWS, len(train))
     places = np.arange(len(train)) if count == len(train) else draw_by_share(labels, count, run.recipe().train.seed)
     return [train.texts[int(place)] for place in places]
-
-
-def own_rows(run: RunFolder) -> Splits:
-    """The rows a run was made of, read again from where they were.
-
-    Raises:
-        DataError: they cannot be read.
-        RunError: they have changed.
-    """
-    recipe = run.recipe()
-    try:
-        splits = load_splits(recipe.data, recipe.train.seed)
-    except DataError as error:
-        raise DataError(f"The rows of {run.path} cannot be read again. {error} Other rows: --data FILE.") from error
-    record, now = run.data(), splits.record()
-    if changed := [name for name, one in now["splits"].items() if _rows(record["splits"].get(name)) != _rows(one)]:
-        raise RunError(
-            f"The {changed[0]} rows of {run.path} have changed since it was trained. Restore them, or give held rows with "
-            "--data FILE."
-        )
-    return splits
-
-
-def _rows(split: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What data.json says of a split's rows; its hash knows them under any name of their source."""
-    return {key: value for key, value in (split or {}).items() if key != "source"}
-
-
-def _given(run: RunFolder, data: str, changes: Mapping[str, Any] | None) -> ArticleSet:
-    record = run.data()
-    settings = load_recipe(run.recipe_file, changes).data
-    several = bool(record.get("multi_label"))
-    source = parse_source(data)
-    spellings = make_label_set(tuple(record["labels"]), record["label_base"])
-    settings = settings.model_copy(update={"multi_label": several})  # as trained, whatever is asked
-    articles, _ = read_articles(source, split_for(source, "test"), settings, spellings)
-    check_quarantine(articles, settings.max_quarantine_share, None)
-    return articles

@@ -1,0 +1,95 @@
+"""The run behind an export, the rows a run was made of, and others read as it reads its own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from newslora.config import DataSettings
+from newslora.data.articles import ArticleSet, check_quarantine, read_articles
+from newslora.data.labels import make_label_set
+from newslora.data.sources import parse_source, split_for
+from newslora.data.splits import Splits, load_splits
+from newslora.errors import DataError, RunError
+from newslora.model.adapter import AdapterCard
+from newslora.model.exported import MANIFEST
+from newslora.runfolder import RunFolder
+
+
+def is_export(path: Path) -> bool:
+    """Whether a folder is what `newslora export` made, rather than a run."""
+    return (path / MANIFEST).is_file()
+
+
+def run_of_export(folder: Path) -> RunFolder:
+    """The run in whose exports/ an export lies.
+
+    Raises:
+        RunError: it lies elsewhere.
+    """
+    run = RunFolder(folder.resolve().parent.parent)
+    if folder.resolve().parent != run.exports or not run.recipe_file.is_file():
+        raise RunError(
+            f"{folder} is an export outside of its run, and evaluating it needs what the run knows: its rows, and how labels "
+            "are read. Put it into the exports/ of that run, or evaluate the run itself."
+        )
+    return run
+
+
+def require_same_weights(run: RunFolder, folder: Path, card: AdapterCard) -> None:
+    """Refuse an export (its card) of other weights than those of the finished run it lies in.
+
+    Raises:
+        RunError: it was made before the run was trained anew, or of another.
+    """
+    if card.weights_sha256 != run.manifest()["adapter_sha256"]:
+        raise RunError(
+            f"{folder} was made of other weights than {run.path} holds. Export the run again with --replace."
+        )
+
+
+def own_rows(run: RunFolder) -> Splits:
+    """The rows a run was made of, read again from where they were.
+
+    Raises:
+        DataError: they cannot be read.
+        RunError: they have changed.
+    """
+    recipe = run.recipe()
+    try:
+        splits = load_splits(recipe.data, recipe.train.seed)
+    except DataError as error:
+        raise DataError(f"The rows of {run.path} cannot be read again. {error} Other rows: --data FILE.") from error
+    record, now = run.data(), splits.record()
+    if changed := [name for name, one in now["splits"].items() if _rows(record["splits"].get(name)) != _rows(one)]:
+        raise RunError(
+            f"The {changed[0]} rows of {run.path} have changed since it was trained. Restore them, or give held rows with "
+            "--data FILE."
+        )
+    return splits
+
+
+def held_split(splits: Splits) -> str:
+    """The name of those that trained nothing: the test rows where there are any, else the validation rows."""
+    return "validation" if splits.test is None else "test"
+
+
+def given_rows(run: RunFolder, data: str, settings: DataSettings) -> ArticleSet:
+    """Labelled rows of another source (its test split where it has splits), with the run's labels.
+
+    Raises:
+        DataError: they cannot be read or used.
+    """
+    record = run.data()
+    settings = settings.model_copy(
+        update={"multi_label": bool(record.get("multi_label"))}
+    )  # as trained, whatever is asked
+    source = parse_source(data)
+    spellings = make_label_set(tuple(record["labels"]), record["label_base"])
+    articles, _ = read_articles(source, split_for(source, "test"), settings, spellings)
+    check_quarantine(articles, settings.max_quarantine_share, None)
+    return articles
+
+
+def _rows(split: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What data.json says of a split's rows; its hash knows them under any name of their source."""
+    return {key: value for key, value in (split or {}).items() if key != "source"}
