@@ -12,7 +12,6 @@ import pytest
 from children import start
 from newslora import files
 from newslora.errors import RunError, StorageError
-from newslora.exporting import staging as module
 from newslora.exporting.staging import discard_left, publish, require_place, staging
 
 
@@ -82,14 +81,7 @@ def test_neither_a_file_nor_a_link_is_replaced(tmp_path: Path) -> None:
             require_place(tmp_path / name, replace=True)
 
 
-@pytest.fixture(params=["one step", "two renames"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "two renames":
-        monkeypatch.setattr(module, "_exchange", lambda one, other: False)
-    return str(request.param)
-
-
-def test_the_new_export_takes_the_old_ones_place(way: str, tmp_path: Path) -> None:
+def test_the_new_export_takes_the_old_ones_place(tmp_path: Path) -> None:
     target = export_at(tmp_path / "onnx", "old")
     with staging(target) as made:
         export_at(made, "new")
@@ -118,27 +110,11 @@ def test_broken_off_between_the_renames_the_old_export_is_put_back(
             raise KeyboardInterrupt
         return rename(path, to)
 
-    monkeypatch.setattr(module, "_exchange", lambda one, other: False)
     monkeypatch.setattr(Path, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt), staging(target) as made:
         publish(export_at(made, "new"), target)
     assert content(target) == "old"
     assert hidden(tmp_path) == []
-
-
-def test_a_swap_that_fails_for_another_reason_is_told(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="No such file"), staging(tmp_path / "onnx") as made:
-        module._exchange(made, tmp_path / "gone")
-    assert hidden(tmp_path) == []
-
-
-def test_names_are_swapped_in_one_step_on_linux(tmp_path: Path) -> None:
-    one, other = export_at(tmp_path / "one", "1"), export_at(tmp_path / "other", "2")
-    try:
-        assert module._exchange(one, other)
-    except AssertionError:
-        pytest.skip("this system or file system cannot")
-    assert (content(one), content(other)) == ("2", "1")
 
 
 def wait_in_staging(target: Path, started: Path, between: bool) -> None:

@@ -47,7 +47,7 @@ def export(
     settings
         Settings of the section data for reading --data, as key=value.
     replace
-        Put the export in the place of one that stands there, in one step and only after it has passed.
+        Put the export in the place of one that stands there, once it has passed.
     """
     from newslora.exporting.export import export as export_run
 

@@ -1,14 +1,12 @@
-"""An export in the making: hidden beside its place until it is whole, then there in one step.
+"""An export in the making: hidden beside its place until it is whole.
 
 .NAME.XXXXXXXX.tmp/
     .lock   held by the process that makes it; the system frees it when that process dies, however it dies
     made/   the export, which becomes NAME
-    old/    what NAME was, for the moment in between, where the system cannot swap two names in one step
+    old/    what NAME was, until the new one has its name
 """
 
 import contextlib
-import ctypes
-import errno
 import glob
 import os
 import shutil
@@ -23,7 +21,6 @@ from newslora.report.card import FILE as README
 
 LOCK, MADE, OLD = ".lock", "made", "old"
 _RANDOM = "?" * 8  # as many characters as mkdtemp puts into a name
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
 
 
 def require_place(target: Path, replace: bool) -> None:
@@ -71,16 +68,14 @@ def staging(target: Path) -> Iterator[Path]:
 
 
 def publish(made: Path, target: Path) -> None:
-    """Give a folder from `staging` its name: at every moment there is the old export or the new one.
+    """Give a folder from `staging` its name.
 
-    Where the system cannot swap names, there is none for a moment; broken off in it, the old one is put back, by
-    `discard_left` if need be.
+    Between the two renames of a replacement nothing has it; broken off there, the old one is put back, by `discard_left` if
+    need be.
     """
-    if not os.path.lexists(target) or not any(target.iterdir()):
-        made.rename(target)
-    elif not _exchange(made, target):
+    if os.path.lexists(target) and any(target.iterdir()):
         target.rename(made.with_name(OLD))
-        made.rename(target)
+    made.rename(target)
     files.flush_to_disk(target.parent)
 
 
@@ -118,16 +113,3 @@ def _not_an_exports(target: Path) -> str | None:
         return f"it has no {MANIFEST} that can be read"
     others = sorted(path.name for path in target.iterdir() if path.name not in named | {MANIFEST, README})
     return f"it also holds {others[0]}" if others else None
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders swap their names in one step; False where the system or the file system cannot."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if os.name == "posix" else None
-    if rename is None:
-        return False
-    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-        return False
-    raise OSError(number, os.strerror(number), str(other))
