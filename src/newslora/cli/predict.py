@@ -37,7 +37,8 @@ def predict(
         A finished run folder, or what `newslora export` made of one.
     source
         A CSV, JSON lines or Parquet file, a folder, a hub name, or '-' for one text a line on standard input. A table that
-        has columns but no rows gives an output without rows; a file with nothing in it is an error.
+        has columns but no rows gives an output without rows; a file with nothing in it is an error. A column of a name that
+        is added, such as predicted, is kept as input_predicted.
     output
         File to write (.csv, .jsonl or .parquet); without it, label, probability and text go to standard output.
     settings
@@ -77,18 +78,22 @@ def predict(
     if abstain is not None:
         classifier.answer_sets(abstain)  # a level that cannot be had is told before a row is read
     console = remarks()
+
+    def note(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
     if source == "-":
         if output is not None:
             raise SettingsError("Standard input goes to standard output: leave --output out, or name a file as input.")
         counted = predict_lines(classifier, sys.stdin.buffer, sys.stdout, answers)
     elif output is None:
-        counted = print_source(classifier, source, sys.stdout, data, answers)
+        counted = print_source(classifier, source, sys.stdout, data, answers, note)
     else:
         with stop_on_signal() as request, RowsProgress(console) as progress:
             counted = predict_source(
-                classifier, source, output, data, progress.told, answers, fresh, lambda: request.signal_number
+                classifier, source, output, data, progress.told, answers, fresh, lambda: request.signal_number, note
             )
-        console.print(f"{counted.rows:,} rows in {output}", highlight=False, markup=False)
+        note(f"{counted.rows:,} rows in {output}")
     if abstain is not None:
         console.print(f"{counted.abstained:,} of {counted.rows:,} rows were left undecided at level {abstain:g}.")
     if counted.failed:

@@ -1,6 +1,6 @@
 """What is told of each row besides its own columns: names, types and values of the columns prediction adds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ from newslora.errors import SettingsError
 from newslora.predict.classifier import Prediction
 
 DIGITS = 6
+KEPT = "input_"  # before the name of an input's own column that an added one takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,20 @@ class Answers:
         if self.words is not None:
             found |= {"words": dict}
         return found | {"error": str}
+
+    def kept_as(self, own: Collection[str]) -> dict[str, str]:
+        """Added column -> the name under which an input's own column of that name is kept: `input_predicted` and its like.
+
+        Args:
+            own: the input's columns.
+        """
+        found = {}
+        for column in (added := self.columns()):
+            name = KEPT + column
+            while name in own or name in added:
+                name = KEPT + name
+            found[column] = name
+        return found
 
     def of(self, prediction: Prediction, text: str) -> dict[str, Any]:
         """The added columns of a row that could be classified; `text` is what was."""

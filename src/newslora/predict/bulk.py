@@ -1,7 +1,7 @@
 """A file (or lines of text) -> the same rows with predictions; bad rows come out as rows with an error."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -40,11 +40,13 @@ def predict_source(
     answers: Answers | None = None,
     fresh: bool = False,
     stop: Callable[[], int | None] = lambda: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Counted:
     """Classify every row of a source into `output` (CSV, JSON lines or Parquet by its suffix), which appears when whole.
 
     Until then finished rows are kept in `OUTPUT.partial`. Stopped in whatever way and called again, it goes on behind them
-    and ends with the same bytes.
+    and ends with the same bytes. A column of the input whose name an added one takes is kept as `input_predicted` and the
+    like.
 
     Args:
         classifier: a loaded run.
@@ -56,6 +58,7 @@ def predict_source(
         answers: what to tell of each row; None: label and probability.
         fresh: forget what an earlier sitting left.
         stop: asked after each chunk; a signal's number ends the sitting.
+        note: told of columns that are kept under another name.
 
     Raises:
         SettingsError: an output that cannot be written, or a level of abstention the run cannot tell.
@@ -68,12 +71,14 @@ def predict_source(
     kind = _check_output(output, source)
     told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
     table, text_columns = open_texts(source, settings)
-    form = file_format(kind, table.columns, told.columns(), classifier.card.label_separator)
+    kept_as = _kept_as(table, told, note)
+    own = tuple(kept_as.get(name, name) for name in table.columns)
+    form = file_format(kind, own, told.columns(), classifier.card.label_separator)
     plan = _plan(classifier, table, text_columns, told, kind)
     with Partial.open(output, plan, fresh) as partial:
         progress(partial.state.rows, partial.state.share)
         if not partial.state.whole:
-            _fill(partial, classifier, table, text_columns, told, form, progress, stop)
+            _fill(partial, classifier, table, text_columns, told, kept_as, form, progress, stop)
         partial.publish(form.convert)
     done = partial.state
     return Counted(done.rows, done.rows - done.abstained - done.failed, done.abstained, done.failed)
@@ -88,17 +93,22 @@ def predict_lines(classifier: Classifier, stream: BinaryIO, output: IO[str], ans
     told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
     most = chunk_rows(told)
     made = (one for rows in _arriving(stream) for one in chunks(classifier, rows, ("text",), Meter(), most))
-    return _print(classifier, made, ("text",), output, told)
+    return _print(classifier, made, ("text",), output, told, {})
 
 
 def print_source(
-    classifier: Classifier, source: str, output: IO[str], settings: DataSettings, answers: Answers | None = None
+    classifier: Classifier,
+    source: str,
+    output: IO[str],
+    settings: DataSettings,
+    answers: Answers | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Counted:
     """Like `predict_source`, printed as `predict_lines` prints; it cannot be gone on with."""
     table, text_columns = open_texts(source, settings)
     told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
     made = ahead(chunks(classifier, table.rows, text_columns, table.meter, chunk_rows(told)))
-    return _print(classifier, made, text_columns, output, told)
+    return _print(classifier, made, text_columns, output, told, _kept_as(table, told, note))
 
 
 def open_texts(source: str, settings: DataSettings) -> tuple[Table, tuple[str, ...]]:
@@ -130,6 +140,14 @@ def _check_output(output: Path, source: str) -> str:
     return suffix
 
 
+def _kept_as(table: Table, answers: Answers, note: Callable[[str], None]) -> dict[str, str]:
+    """As `Answers.kept_as`; says so where it matters."""
+    kept_as = answers.kept_as(table.columns)
+    if moved := [f"'{name}' as '{kept_as[name]}'" for name in table.columns if name in kept_as]:
+        note(f"The input has columns of these names too; kept: {', '.join(moved)}.")
+    return kept_as
+
+
 def _plan(
     classifier: Classifier, table: Table, text_columns: Sequence[str], answers: Answers, kind: str
 ) -> dict[str, Any]:
@@ -152,6 +170,7 @@ def _fill(
     table: Table,
     text_columns: Sequence[str],
     answers: Answers,
+    kept_as: Mapping[str, str],
     form: Format,
     progress: Callable[[int, float | None], None],
     stop: Callable[[], int | None],
@@ -161,7 +180,7 @@ def _fill(
         partial.add(form.head, partial.state)
     rows = table.rows_behind(partial.state.rows, partial.state.end)
     for chunk in ahead(chunks(classifier, rows, text_columns, table.meter, chunk_rows(answers))):
-        finished = finish(classifier, chunk, answers)
+        finished = finish(classifier, chunk, answers, kept_as)
         partial.add(form.encode(finished), _counted(partial.state, chunk, finished, answers))
         progress(partial.state.rows, chunk.share)
         if (number := stop()) is not None:
@@ -192,11 +211,13 @@ def _print(
     text_columns: tuple[str, ...],
     output: IO[str],
     answers: Answers,
+    kept_as: Mapping[str, str],
 ) -> Counted:
-    write: Writer = tab_writer(output, text_columns) if answers.plain else json_writer(output)
+    shown = tuple(kept_as.get(name, name) for name in text_columns)
+    write: Writer = tab_writer(output, shown) if answers.plain else json_writer(output)
     state = State()
     for chunk in made:
-        finished = finish(classifier, chunk, answers)
+        finished = finish(classifier, chunk, answers, kept_as)
         write(finished)
         state = _counted(state, chunk, finished, answers)
     return Counted(state.rows, state.rows - state.abstained - state.failed, state.abstained, state.failed)

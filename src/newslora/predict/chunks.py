@@ -5,7 +5,7 @@ the same batches and the same bits wherever reading began.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -51,13 +51,12 @@ def chunks(
         yield Chunk(some, [problem for _, problem in checked], texts, classifier.rows(texts), meter.share)
 
 
-def finish(classifier: Classifier, chunk: Chunk, answers: Answers) -> list[dict[str, Any]]:
-    """The chunk's rows with their answers, or with the error that kept them out."""
-    added = answers.columns()
+def finish(classifier: Classifier, chunk: Chunk, answers: Answers, kept_as: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The chunk's rows with their answers, or with the error that kept them out; `kept_as` as `Answers.kept_as`."""
     found = zip(classifier.predictions(chunk.tokens, answers.abstain), chunk.texts, strict=True)
     finished = []
     for row, problem in zip(chunk.rows, chunk.problems, strict=True):
-        fields = {name: value for name, value in row.fields.items() if name not in added}
+        fields = {kept_as.get(name, name): value for name, value in row.fields.items()}
         told = answers.of(*next(found)) if problem is None else answers.of_failed(problem)
         finished.append(fields | told)
     return finished

@@ -37,11 +37,11 @@ def file_format(suffix: str, own: tuple[str, ...], added: Mapping[str, type], se
 
     Args:
         suffix: one of `OUTPUTS`.
-        own: the rows' own columns.
+        own: the rows' own columns, under the names they are kept as.
         added: columns of the answers, with the types of their values.
         separator: stands between the predicted labels of a row in a CSV file, where it may carry several.
     """
-    names = [name for name in own if name not in added] + list(added)
+    names = [*own, *added]
     if suffix == ".parquet":
         return _parquet(names, added)
     if suffix == ".jsonl":
