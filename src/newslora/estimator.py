@@ -26,7 +26,7 @@ from sklearn.utils.validation import check_is_fitted
 from newslora import files
 from newslora.config import Recipe, load_recipe, make_recipe
 from newslora.errors import DataError, InterruptedRun, SettingsError
-from newslora.training.watch import Silent
+from newslora.training.watch import Logged, Silent
 
 if TYPE_CHECKING:
     from newslora.predict.classifier import Classifier
@@ -73,7 +73,7 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         device: 'cpu', 'cuda', ...; None picks.
         runs_folder: where each fit leaves a folder of its own with rows.jsonl and run/, which `newslora report`,
             `compare` and `serve` take; None: they are removed when the fit ends.
-        verbose: 0 is silent; 1 prints a line an epoch and what the run notes.
+        verbose: 0 tells standard logging only; 1 prints a line an epoch and what the run notes.
 
     Attributes:
         classes_: (C,) the labels of y, sorted, in their own dtype; the columns of `predict_proba`. For an indicator matrix: its
@@ -158,7 +158,7 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             recipe = self._recipe(folder / "rows.jsonl", len(texts), tuple(map(str, classes.tolist())), several)
             lines = (json.dumps({"text": text, "label": label}) for text, label in zip(texts, ids, strict=True))
             files.write_text(folder / "rows.jsonl", "".join(line + "\n" for line in lines))
-            watcher = _Printing() if self.verbose else Silent()
+            watcher = _Printing() if self.verbose else Logged()
             try:
                 run = train(
                     recipe,
@@ -322,6 +322,8 @@ class _Printing(Silent):
 
     def note(self, text: str) -> None:
         print(text)
+
+    warn = note
 
 
 def read_texts(X: Any) -> list[str]:  # noqa: N803

@@ -28,7 +28,7 @@ from newslora.report.report import write_report
 from newslora.runfolder import FORMAT, RunFolder
 from newslora.runtime import Precision, cache_folder, environment_record, pick_device, resolve_precision
 from newslora.training.loop import FitResult, fit
-from newslora.training.watch import Silent, Watcher
+from newslora.training.watch import Logged, Watcher
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,7 @@ def train(
     Args:
         recipe: a bundled recipe's name, a TOML path, or a Recipe.
         output: the run folder to make; None: runs/DATE-NAME.
-        watcher: who looks on; None: nobody.
+        watcher: who looks on (newslora.training.watch); None: standard logging, as 'newslora'.
         device: 'cpu', 'cuda', ...; None picks.
         report: whether to draw the figures and write report.html at the end; `newslora report` does so later.
         **changes: settings, with two underscores for the dot: `train__epochs=1`.
@@ -76,7 +76,7 @@ def train(
         resolved = load_recipe(recipe, {key.replace("__", "."): value for key, value in changes.items()})
     run = RunFolder.create(Path(output) if output is not None else None, resolved)
     try:
-        return _train_in(run, watcher or Silent(), device, report)
+        return _train_in(run, watcher or Logged(), device, report)
     except InterruptedRun:
         raise
     except NewsloraError:  # so that the same command can be given again, corrected
@@ -95,7 +95,7 @@ def resume(
         RunError: no run there, or its data has changed since it began.
     """
     folder = RunFolder.open(Path(run))
-    return folder if folder.complete else _train_in(folder, watcher or Silent(), device, report)
+    return folder if folder.complete else _train_in(folder, watcher or Logged(), device, report)
 
 
 def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool) -> RunFolder:

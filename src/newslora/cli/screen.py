@@ -60,6 +60,8 @@ class ProgressWatcher:
     def note(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)
 
+    warn = note
+
     def stop(self) -> None:
         self._bar.stop()
 

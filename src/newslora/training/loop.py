@@ -112,7 +112,7 @@ class _Loop:
             model.gradient_checkpointing_enable()
         loaded, damaged = load_newest(run.checkpoints, model, self.stepper.optimizer)
         for path in damaged:
-            watcher.note(f"The checkpoint {path} is damaged and was passed over.")
+            watcher.warn(f"The checkpoint {path} is damaged and was passed over.")
         self.state = loaded or LoopState()
         if self.state.step:
             self.stepper.continue_at(self.state.step, self.state.scaler)
@@ -122,14 +122,14 @@ class _Loop:
     def run_to_end(self, request: StopRequest) -> None:
         state, settings = self.state, self.settings
         if settings.warmup_steps >= self.total_steps:
-            self.watcher.note(
+            self.watcher.warn(
                 f"train.warmup_steps is {settings.warmup_steps:,} and the run has {self.total_steps:,} steps: the learning "
                 "rate never reaches its peak. Lower it, or train for longer."
             )
         if (note := note_objective(self.objective, self.names)) is not None:
             self.watcher.note(note)
             if settings.best_metric == "accuracy":
-                self.watcher.note(
+                self.watcher.warn(
                     "train.best_metric is accuracy, which frequent labels decide: macro_f1 weighs all alike."
                 )
         self.watcher.start(self.total_steps, state.step)
@@ -211,7 +211,7 @@ class _Loop:
         """Too high a learning rate ends in a loss that stands still, finite: nothing else would tell."""
         best = min(entry["validation_loss"] for entry in self.state.history)
         if best >= self._frequency_loss:
-            self.watcher.note(
+            self.watcher.warn(
                 f"After epoch {self.state.epoch} the lowest validation loss is {best:.3f}; {self._frequency_loss:.3f} is had "
                 "by knowing no more than how frequent each label is. Where it stays so, lower train.learning_rate "
                 f"({self.settings.learning_rate:g})."

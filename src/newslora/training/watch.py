@@ -1,5 +1,6 @@
 """Who looks on while a run trains."""
 
+import logging
 from typing import Any, Protocol
 
 
@@ -18,6 +19,9 @@ class Watcher(Protocol):
     def note(self, text: str) -> None:
         """Something a person wants to know."""
 
+    def warn(self, text: str) -> None:
+        """Something that is probably not meant."""
+
     def stop(self) -> None:
         """Training ended, well or not."""
 
@@ -29,4 +33,22 @@ class Silent:
     def step(self, rows: int, loss: float) -> None: ...
     def epoch(self, entry: dict[str, Any]) -> None: ...
     def note(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
     def stop(self) -> None: ...
+
+
+class Logged(Silent):
+    """Standard logging as 'newslora': epochs and notes as information, and warnings, which Python shows by default."""
+
+    def __init__(self) -> None:
+        self._log = logging.getLogger("newslora")
+
+    def epoch(self, entry: dict[str, Any]) -> None:
+        found = (f"{name} {value:.4f}" for name, value in entry.items() if isinstance(value, float))
+        self._log.info("epoch %d: %s", entry["epoch"], ", ".join(found))
+
+    def note(self, text: str) -> None:
+        self._log.info("%s", text)
+
+    def warn(self, text: str) -> None:
+        self._log.warning("%s", text)
