@@ -9,6 +9,7 @@ from newslora import files
 from newslora.config import Recipe, load_recipe
 from newslora.data.articles import ArticleSet
 from newslora.data.batches import Rows
+from newslora.data.overlap import copied_rows
 from newslora.data.splits import Splits, load_splits
 from newslora.data.tokens import tokenize, tokenizer_sha256
 from newslora.errors import InterruptedRun, NewsloraError, RunError
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
+
+MANY_COPIES = 0.01  # part of held rows: fewer move a score by less than its interval is wide
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,7 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool
         for name, one in prepared.splits.present().items():
             aside = f", {len(one.quarantined):,} set aside in {run.quarantine_file}" if one.quarantined else ""
             watcher.note(f"{name}: {len(one):,} rows of {one.described}{aside}")
+        copies = _count_copies(prepared.splits, watcher)
         names = prepared.splits.labels.names
         model = build_classifier(
             prepared.backbone, names, recipe.lora, recipe.train.seed, recipe.model, recipe.data.multi_label
@@ -123,6 +127,7 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool
             recipe.data.workers, watcher,
         )  # fmt: skip
         manifest = _finish(run, prepared, model, result, precision, target, watcher)
+        manifest["copies_of_training_rows"] = copies
         write_card(run, manifest)
         if report:
             write_report(run, manifest)
@@ -163,6 +168,22 @@ def _check_same_data(run: RunFolder, prepared: Prepared) -> None:
             "same result. Restore the files, or train anew in another folder."
         )
     files.write_json(run.data_file, record)
+
+
+def _count_copies(splits: Splits, watcher: Watcher) -> dict[str, int]:
+    """Rows of each held split that stand among the training rows too; those of a split that is the training rows count not."""
+    found = {}
+    for name, one in splits.present().items():
+        if name == "train" or (one.sha256 == splits.train.sha256 and not splits.validation_is_cut_from_train):
+            continue
+        found[name] = copied_rows(splits.train.texts, one.texts)
+        if found[name]:
+            tell = watcher.warn if found[name] > MANY_COPIES * len(one) else watcher.note
+            tell(
+                f"{found[name]:,} of {len(one):,} {name} rows stand among the training rows too, word for word: scores on them "
+                "are kinder than on new texts. `newslora audit` lists them, and near copies."
+            )
+    return found
 
 
 def _finish(
