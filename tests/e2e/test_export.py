@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,8 @@ from newslora.exporting.odd_texts import odd_texts
 from newslora.model.packed import eight_bits
 from newslora.predict.classifier import Classifier
 from newslora.runfolder import RunFolder
+from newslora.serving.app import create_app
+from newslora.serving.context import Context
 from newslora.serving.service import Service
 from newslora.serving.settings import ServeSettings
 
@@ -567,3 +570,38 @@ def test_an_export_is_served_after_its_canary(kind: str, made: Made, tmp_path: P
         assert service.get("news").version == served.version
     finally:
         service.drain(0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_served_export_is_explained_as_by_itself_and_drifts_from_its_validation_rows(kind: str, made: Made) -> None:
+    pytest.importorskip("captum")
+    from newslora.explanation.attributions import explain
+
+    context = Context(Service(ServeSettings()), ServeSettings())
+    context.service.start()
+    try:
+        served = context.load("news", made.folders[kind])
+        assert context.observed.adapters()["news"]["drift"]["baseline"] == "validation rows"
+        answer = ask(context, {"text": TEXTS[0], "explain": True})
+        if kind.startswith("onnx"):
+            assert answer.status_code == 422  # for good: nothing to come again for
+            assert "The adapter 'news' is an ONNX export: it gives answers, but no gradients" in answer.text
+            return
+        assert (answer.status_code, answer.json()["version"]) == (200, served.version)
+        own = explain(Classifier.load(made.folders[kind], engine="padded"), TEXTS[0])
+        told = answer.json()["results"][0]["words"]
+        assert [(word["text"], word["score"]) for word in told] == [
+            (word.text, pytest.approx(word.score, abs=1e-4)) for word in own.words
+        ]
+    finally:
+        context.service.drain(0)
+        context.close()
+
+
+def ask(context: Context, request: dict[str, Any]) -> httpx.Response:
+    async def post() -> httpx.Response:
+        transport = httpx.ASGITransport(create_app(context))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return await client.post("/v1/classify", json=request)
+
+    return asyncio.run(post())

@@ -34,6 +34,7 @@ BATCH_TOKENS = {
 }  # tokens a forward pass, by device: enough to fill it, few enough to stay in cache
 # characters read of a text: tokenizers take some hundred bytes a character, and cut at `max_length` tokens afterwards
 TEXT_LIMIT = 1_000_000
+VERSION_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +131,18 @@ class Classifier:
             SettingsError: an ONNX export, which has no stock forward.
             RunError, BackboneError, NetworkError: the folder or its backbone is no longer there.
         """
-        if self.card.export in ONNX:
-            raise SettingsError(
-                f"{self.folder} is an ONNX export: it gives answers, but no gradients to explain them by. Explain the run it "
-                "was made of, or its adapter: both give the same answers to rounding (int8: to what its gate measured)."
-            )
+        check_gradients(self.card, str(self.folder))
         if self.engine.name == "padded" and self.precision.name == "fp32":
             return self
         if self._padded is None:
             self._padded = Classifier.load(self.folder, str(self.engine.device), engine="padded")
         return self._padded
+
+    @property
+    def version(self) -> str:
+        """Tells it from what else has been or will be served under its name: the first hex digits of the sha256 of the weights
+        that answer, an export's own or the adapter's."""
+        return (self.export_sha256 or self.card.weights_sha256)[:VERSION_DIGITS]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -280,6 +283,23 @@ class Classifier:
         answer_set = tuple(self.labels[k] for k in likeliest if members is not None and members[k])
         decided = answer_set[0] if len(answer_set) == 1 else None
         return Prediction(decided, shares[best], named, answer_set, () if decided is None else (decided,))
+
+
+def check_gradients(card: AdapterCard, what: str) -> None:
+    """Refuse to explain what has no gradients.
+
+    Args:
+        card: of the adapter or export.
+        what: it is, for the message.
+
+    Raises:
+        SettingsError: an ONNX export.
+    """
+    if card.export in ONNX:
+        raise SettingsError(
+            f"{what} is an ONNX export: it gives answers, but no gradients to explain them by. Explain the run it was made of, "
+            "or its adapter: both give the same answers to rounding (int8: to what its gate measured)."
+        )
 
 
 def check_texts(texts: Sequence[object]) -> None:

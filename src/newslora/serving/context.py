@@ -6,10 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newslora import files
-from newslora.errors import NewsloraError
-from newslora.predict.calibration import CALIBRATION, load_calibration
-from newslora.runfolder import RunFolder
 from newslora.serving.drift import Baseline, validation_baseline
 from newslora.serving.feedback import FeedbackStore
 from newslora.serving.keys import Key, KeyRing
@@ -66,7 +62,7 @@ class Context:
         """Load an adapter and begin to count for it; blocks."""
         with self.changing:
             served = self.service.load(name, folder)
-            self.observed.loaded(name, served.version, baseline_of(folder, served))
+            self.observed.loaded(name, served.version, baseline_of(served))
             self.log.info("adapter loaded", adapter=name, version=served.version)
             return served
 
@@ -133,14 +129,9 @@ class Context:
         self.log.error("keys", message=sentence)
 
 
-def baseline_of(folder: Path, served: "Served") -> Baseline | None:
-    """Out of the validation rows beside an adapter; None where there are none of this very version."""
-    try:
-        inside = folder if (folder / CALIBRATION).is_file() else RunFolder.open(folder).adapter_folder()
-        weights = str(files.read_json(inside / CALIBRATION)["weights_sha256"])
-        held = load_calibration(inside, weights) if weights.startswith(served.version) else None
-    except (NewsloraError, OSError, ValueError, KeyError, TypeError):
-        return None
+def baseline_of(served: "Served") -> Baseline | None:
+    """Out of the validation rows beside an adapter; None where it has none, or several labels a text."""
+    held = served.calibration
     if served.multi_label or held is None or not len(held.labels):
         return None
     return validation_baseline(held, served.labels)

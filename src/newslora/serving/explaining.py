@@ -25,6 +25,7 @@ async def explain_texts(
     Raises:
         OverloadedError, DeadlineError: too many wait, or it takes too long.
         MissingExtraError: captum is not installed.
+        SettingsError: an ONNX export, which cannot be explained.
         Problem: 503, another version has taken the adapter's place.
     """
     if context.explaining + len(texts) > MOST_WAITING:
@@ -56,7 +57,7 @@ def _explain(
     from newslora.explanation.attributions import explain
 
     classifier = context.service.classifier(served.name)
-    if not classifier.card.weights_sha256.startswith(served.version):
+    if classifier.version != served.version:
         raise Problem(503, "replaced", f"The adapter '{served.name}' was replaced meanwhile. Send it again.", 1.0)
     found = []
     for text, prediction in zip(texts, predictions, strict=True):

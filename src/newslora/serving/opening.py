@@ -21,7 +21,6 @@ from newslora.serving.lane import Lane, Passes
 from newslora.serving.settings import ServeSettings
 from newslora.serving.vouching import vouch
 
-VERSION_DIGITS = 12
 # files of an adapter folder that its tokenizer does not read; any other is taken to be one that it does
 NOT_TOKENIZER = {
     CARD, WEIGHTS, CALIBRATION, LOGITS, THRESHOLDS, CANARY, "adapter_config.json", "config.json", "README.md",
@@ -35,7 +34,6 @@ class Opened:
     classifier: Classifier
     lane: Lane
     new_lane: bool
-    version: str
     warning: str | None
 
 
@@ -72,8 +70,7 @@ class Opener:
         classifier = Classifier.load(inside, str(self.device), self.limits.precision)
         warning = vouch(classifier)
         compute = Alone(classifier.engine, int(classifier.tokenizer.pad_token_id), self._budget)
-        version = getattr(classifier, "export_sha256", None) or classifier.card.weights_sha256
-        return Opened(classifier, self._lane(name, compute), True, version[:VERSION_DIGITS], warning)
+        return Opened(classifier, self._lane(name, compute), True, warning)
 
     def forget(self, lane: Lane) -> None:
         """Nothing uses this lane any more."""
@@ -96,7 +93,7 @@ class Opener:
         )  # fmt: skip
         with lane.tokenising:
             warning = vouch(classifier)
-        return Opened(classifier, lane, new_lane, card.weights_sha256[:VERSION_DIGITS], warning)
+        return Opened(classifier, lane, new_lane, warning)
 
     def _tokenizer(self, lane: Lane, folder: Path) -> Any:
         """Adapters of one backbone have equal tokenizers, each of which would take more memory than all of an adapter."""

@@ -9,12 +9,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from newslora.errors import DeadlineError, DrainingError, NewsloraError, RunError, UnknownAdapterError, near
 from newslora.metrics import Logits
-from newslora.predict.classifier import Classifier, Prediction, check_texts
+from newslora.predict.calibration import Calibration
+from newslora.predict.classifier import Classifier, Prediction, check_gradients, check_texts
 from newslora.serving.jobs import Job
 from newslora.serving.lane import Lane
 from newslora.serving.opening import Opener
@@ -28,13 +29,14 @@ class Served:
     """One loaded adapter; a replacement is another object."""
 
     name: str
-    version: str  # first 12 hex digits of the weights' sha256
+    version: str  # the classifier's
     labels: tuple[str, ...]
     multi_label: bool
     backbone: str
     calibrated: bool
     loaded: float  # unix time
     warning: str | None = None  # why its answers could not be checked against stored ones, where they could not
+    calibration: Calibration | None = field(default=None, compare=False, repr=False)  # with its validation rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +100,10 @@ class Service:
         """
         with self._loading:
             opened = self._opener.open(name, Path(folder))
-            card = opened.classifier.card
+            card, calibration = opened.classifier.card, opened.classifier.calibration
             served = Served(
-                name, opened.version, card.labels, card.multi_label, card.backbone,
-                opened.classifier.calibration is not None and opened.classifier.calibration.fitted, time.time(),
-                opened.warning,
+                name, opened.classifier.version, card.labels, card.multi_label, card.backbone,
+                calibration is not None and calibration.fitted, time.time(), opened.warning, calibration,
             )  # fmt: skip
             with self._registry:
                 if self._draining:
@@ -186,6 +187,7 @@ class Service:
 
         Raises:
             UnknownAdapterError: there is no such adapter.
+            SettingsError: an ONNX export, which cannot be explained.
             RunError: its folder holds another version by now.
             NewsloraError: as `load`.
         """
@@ -195,8 +197,9 @@ class Service:
             if key in self._explaining:
                 self._explaining.move_to_end(key)
                 return self._explaining[key]
+        check_gradients(held.classifier.card, f"The adapter '{key[0]}'")
         found = Classifier.load(held.classifier.folder, engine="padded")
-        if found.card.weights_sha256 != held.classifier.card.weights_sha256:
+        if found.version != held.served.version:
             raise RunError(
                 f"The folder of '{key[0]}' holds another version than the one served, {key[1]}. Load it again to explain it."
             )
