@@ -12,14 +12,17 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
 
 from newslora import files
-from newslora.config import LoraSettings
+from newslora.config import LoraSettings, sentence
 from newslora.errors import BackboneError, RunError
 from newslora.model.backbones import Backbone, resolve_backbone
 from newslora.model.classifier import build_classifier
 from newslora.model.exported import check_export
+from newslora.model.records import STRICT, read_record
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -28,24 +31,41 @@ if TYPE_CHECKING:
 FORMAT = 1
 CARD = "newslora.json"
 WEIGHTS = "adapter_model.safetensors"
+MOST_TOKENS = 2**31 - 1  # that a tokenizer can be asked for
+
+
+def _lora(values: dict[str, Any]) -> dict[str, Any]:
+    try:
+        LoraSettings(**values)
+    except ValidationError as error:
+        raise ValueError("; ".join(sentence(item).removesuffix(".") for item in error.errors())) from None
+    return values
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("a name stands there twice")
+    return names
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterCard:
     """What newslora.json says."""
 
-    backbone: str
+    __pydantic_config__ = STRICT
+
+    backbone: Annotated[str, Field(min_length=1)]
     backbone_kind: str
     backbone_revision: str | None
     backbone_sha256: str | None
-    labels: tuple[str, ...]
-    max_length: int
+    labels: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_different)]
+    max_length: Annotated[int, Field(ge=1, le=MOST_TOKENS)]
     text_columns: tuple[str, ...]
-    lora: dict[str, Any]
+    lora: Annotated[dict[str, Any], AfterValidator(_lora)]
     multi_label: bool = False
     label_separator: str = ";"  # between the labels of a row in a CSV file
-    long_texts: str = "cut"  # this and the next as in data's settings
-    window_overlap: int = 0
+    long_texts: Literal["cut", "windows"] = "cut"  # this and the next as in data's settings
+    window_overlap: Annotated[int, Field(ge=0, le=MOST_TOKENS)] = 0
     weights_sha256: str = ""
     format: int = FORMAT
     export: str | None = None  # the kind of export this folder is (newslora.model.exported); None: the adapter itself
@@ -104,15 +124,10 @@ def read_card(folder: Path, gated: bool = True) -> AdapterCard:
     Raises:
         RunError: no adapter there, a damaged card, or weights that are not those the card names.
     """
-    path = folder / CARD
     try:
-        values = files.read_json(path)
-        lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        card = AdapterCard(**lists)
+        card = read_record(folder / CARD, AdapterCard, "Train the run again, or restore the file.")
     except FileNotFoundError:
         raise RunError(f"{folder} holds no whole adapter: {CARD}, which is written last, is missing.") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} is damaged: {error}. Train the run again, or restore the file.") from None
     if card.format != FORMAT:
         raise RunError(
             f"The adapter {folder} has format {card.format}; this newslora reads {FORMAT}. Use the newslora that made it."
@@ -149,10 +164,18 @@ def load_adapter(
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """The tokenizer of an adapter or export folder."""
+    """The tokenizer of an adapter or export folder.
+
+    Raises:
+        RunError: its files are missing or damaged.
+    """
     from transformers import AutoTokenizer
 
-    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    try:
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001  # of every kind: transformers lets through what its parts raise
+        text = " ".join(str(error).split())[:200]
+        raise RunError(f"The tokenizer in {folder} cannot be read ({text}). Restore the folder.") from None
     return found
 
 

@@ -122,8 +122,12 @@ class Backbone:
         folder = Path(self.location)
         if self.kind == "hub":
             from huggingface_hub import try_to_load_from_cache
+            from huggingface_hub.errors import HFValidationError
 
-            found = try_to_load_from_cache(self.location, "model.safetensors", revision=self.revision)
+            try:
+                found = try_to_load_from_cache(self.location, "model.safetensors", revision=self.revision)
+            except HFValidationError:  # no name that the hub gives; whoever loads it is told
+                return None
             return _sha256_once(Path(found)) if isinstance(found, str) else None
         path = folder / "model.safetensors"
         return _sha256_once(path) if path.is_file() else None

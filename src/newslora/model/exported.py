@@ -9,10 +9,13 @@ export.json                                     hash of every file and the gate'
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from newslora import files
 from newslora.errors import RunError
 from newslora.model.backbones import Backbone
 from newslora.model.classifier import quiet_transformers
+from newslora.model.records import Record, read_record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,6 +33,16 @@ ONNX = ("onnx", "onnx-int8")
 MERGED = ("merged", "int8")  # the stock classifier's own files
 
 
+class _Manifest(Record):
+    """What is read of export.json."""
+
+    to: str
+    adapter_sha256: str
+    files: dict[str, str]  # hashes by name
+    gate: dict[str, Any] | None = None
+    int8: dict[str, Any] = Field(default_factory=dict)
+
+
 def check_export(folder: Path, kind: str, version: str, gated: bool = True) -> None:
     """See that every file of an export is the one its manifest names.
 
@@ -44,15 +57,12 @@ def check_export(folder: Path, kind: str, version: str, gated: bool = True) -> N
     """
     path = folder / MANIFEST
     try:
-        record = files.read_json(path)
-        named = {str(name): str(digest) for name, digest in record["files"].items()}
-        same = (record["format"], record["to"], record["adapter_sha256"]) == (FORMAT, kind, version)
-        passed = not gated or record["gate"]["passed"] is True
+        record = read_record(path, _Manifest, "Export the run again.")
     except FileNotFoundError:
         raise RunError(f"{folder} holds no whole export: {MANIFEST}, which is written last, is missing.") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(f"{path} is damaged ({error!r}). Export the run again.") from None
-    weights = WEIGHTS.get(kind)
+    named, weights = record.files, WEIGHTS.get(kind)
+    same = (record.format, record.to, record.adapter_sha256) == (FORMAT, kind, version)
+    passed = not gated or (record.gate or {}).get("passed") is True
     if not same or weights is None or not {"newslora.json", "config.json", weights} <= set(named):
         raise RunError(f"{path} is not of this export, or damaged. Export the run again.")
     if not passed:

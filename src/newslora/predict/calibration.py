@@ -8,14 +8,16 @@ calibration.json          temperature, what it changed, hashes; written last
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from newslora import files
 from newslora.errors import RunError
 from newslora.metrics.basic import Labels, Logits, Probabilities, softmax
 from newslora.metrics.calibration import calibration_numbers
+from newslora.model.records import Record, read_record
 
 FORMAT = 1
 CALIBRATION = "calibration.json"
@@ -40,6 +42,15 @@ class Calibration:
     def probabilities(self) -> Probabilities:
         """(R, C) of the validation rows, as the classifier answers them."""
         return softmax(self.logits, self.temperature)
+
+
+class _File(Record):
+    """calibration.json as it is read."""
+
+    weights_sha256: str
+    logits_sha256: str
+    temperature: Annotated[float, Field(gt=0)]
+    reason: str | None
 
 
 def calibrate(logits: Logits, labels: Labels, fit: bool = True) -> Calibration:
@@ -122,17 +133,20 @@ def load_calibration(folder: Path, weights_sha256: str) -> Calibration | None:
 
     path = folder / CALIBRATION
     try:
-        record = files.read_json(path)
-        kind, version, digest = record.pop("format"), record.pop("weights_sha256"), record.pop("logits_sha256")
-        temperature = float(record["temperature"])
-        same = kind == FORMAT and files.sha256_file(folder / LOGITS) == digest and temperature > 0
-        tensors = load_file(folder / LOGITS) if same else {}
-        if not same or version != weights_sha256:
-            raise RunError(f"{path} is not of this adapter, or damaged: restore the folder, or remove {CALIBRATION}.")
-        return Calibration(temperature, tensors["logits"], tensors["labels"], record)
+        held = read_record(path, _File, "Restore it, or remove it to answer uncalibrated.")
     except FileNotFoundError:
-        if path.exists():
-            raise RunError(f"{folder / LOGITS} is missing. Restore it, or remove {CALIBRATION} beside it.") from None
         return None
-    except (ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
-        raise RunError(f"{path} is damaged ({error}). Restore it, or remove it to answer uncalibrated.") from None
+    try:
+        ours = held.format == FORMAT and held.weights_sha256 == weights_sha256
+        if not ours or files.sha256_file(folder / LOGITS) != held.logits_sha256:
+            raise RunError(f"{path} is not of this adapter, or damaged: restore the folder, or remove {CALIBRATION}.")
+        tensors = load_file(folder / LOGITS)
+        logits, labels = tensors["logits"], tensors["labels"]
+    except FileNotFoundError:
+        raise RunError(f"{folder / LOGITS} is missing. Restore it, or remove {CALIBRATION} beside it.") from None
+    except (KeyError, SafetensorError) as error:
+        raise RunError(
+            f"{folder / LOGITS} is damaged ({error}). Restore it, or remove {CALIBRATION} beside it."
+        ) from None
+    record = held.model_dump(exclude={"format", "weights_sha256", "logits_sha256"})
+    return Calibration(held.temperature, logits, labels, record)

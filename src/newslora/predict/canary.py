@@ -7,13 +7,15 @@ another order or no adapter at all would. canary.json holds everything: format, 
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from pydantic import Field
 
 from newslora import files
 from newslora.errors import CanaryError, RunError
 from newslora.metrics import Logits
+from newslora.model.records import Record, read_record
 
 if TYPE_CHECKING:
     from newslora.predict.classifier import Classifier
@@ -35,6 +37,15 @@ class Canary:
     labels: tuple[str, ...]
     texts: tuple[str, ...]
     logits: Logits  # (32, C) fp32, before the temperature
+
+
+class _File(Record):
+    """canary.json as it is read."""
+
+    weights_sha256: str
+    labels: tuple[str, ...]
+    texts: Annotated[tuple[str, ...], Field(min_length=1)]
+    logits: list[list[float]]
 
 
 def canary_texts() -> tuple[str, ...]:
@@ -76,23 +87,23 @@ def load_canary(folder: Path, weights_sha256: str) -> Canary | None:
         CanaryError: one of another adapter.
         RunError: a damaged file.
     """
-    path = folder / CANARY
+    path, remedy = folder / CANARY, "Restore it: an adapter is not served without a check."
     try:
-        record = files.read_json(path)
-        kind, version = record["format"], record["weights_sha256"]
-        found = Canary(tuple(record["labels"]), tuple(record["texts"]), np.array(record["logits"], dtype=np.float32))
-        whole = found.logits.shape == (len(found.texts), len(found.labels)) and bool(np.isfinite(found.logits).all())
-        if kind != FORMAT or not found.texts or not whole or not all(isinstance(text, str) for text in found.texts):
-            raise ValueError("not a canary of format 1")
+        held = read_record(path, _File, remedy)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{path} is damaged ({error}). Restore it: an adapter is not served without a check.") from None
-    if version != weights_sha256:
-        raise CanaryError(
-            f"{path} is of another adapter ({version[:12]}, not {weights_sha256[:12]}): restore the folder."
+    shapes = {len(row) for row in held.logits} == {len(held.labels)} and len(held.logits) == len(held.texts)
+    with np.errstate(over="ignore"):
+        logits = np.array(held.logits if shapes else [], dtype=np.float64).astype(np.float32)
+    if held.format != FORMAT or not shapes or not np.isfinite(logits).all():
+        raise RunError(
+            f"{path} is damaged: its logits are not those of its texts and labels in format {FORMAT}. {remedy}"
         )
-    return found
+    if held.weights_sha256 != weights_sha256:
+        raise CanaryError(
+            f"{path} is of another adapter ({held.weights_sha256[:12]}, not {weights_sha256[:12]}): restore the folder."
+        )
+    return Canary(held.labels, held.texts, logits)
 
 
 def check_canary(canary: Canary, labels: tuple[str, ...], logits: Logits, exact: bool, what: str) -> None:

@@ -6,15 +6,17 @@ thresholds.json   a threshold a label, what it was tuned on, and what it changed
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from newslora import files
 from newslora.errors import RunError
 from newslora.metrics.basic import Probabilities
 from newslora.metrics.multi_label import HALF, Indicators, quick_multi_metrics
+from newslora.model.records import Record, read_record
 
 FORMAT = 1
 THRESHOLDS = "thresholds.json"
@@ -27,6 +29,13 @@ class LabelThresholds:
 
     values: NDArray[np.float64]  # (C,)
     record: dict[str, Any]  # method, rows, before and after, and by label: threshold, rows with it, why it is 0.5
+
+
+class _File(Record):
+    """thresholds.json as it is read."""
+
+    weights_sha256: str
+    values: list[Annotated[float, Field(ge=0, le=1)]]
 
 
 def tune_thresholds(indicators: Indicators, probabilities: Probabilities, names: Sequence[str]) -> LabelThresholds:
@@ -102,14 +111,10 @@ def load_thresholds(folder: Path, weights_sha256: str, labels: int) -> LabelThre
     """
     path = folder / THRESHOLDS
     try:
-        record = files.read_json(path)
-        kind, version = record.pop("format"), record.pop("weights_sha256")
-        values = np.array(record.pop("values"), dtype=np.float64)
+        held = read_record(path, _File, "Restore it, or remove it to answer from 0.5 on.")
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(f"{path} is damaged ({error}). Restore it, or remove it to answer from 0.5 on.") from None
-    within = values.shape == (labels,) and bool(((values >= 0) & (values <= 1)).all())
-    if kind != FORMAT or version != weights_sha256 or not within:
+    if held.format != FORMAT or held.weights_sha256 != weights_sha256 or len(held.values) != labels:
         raise RunError(f"{path} is not of this adapter, or damaged: restore the folder, or remove {THRESHOLDS}.")
-    return LabelThresholds(values, record)
+    record = held.model_dump(exclude={"format", "weights_sha256", "values"})
+    return LabelThresholds(np.array(held.values, dtype=np.float64), record)

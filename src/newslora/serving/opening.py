@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from newslora import files
-from newslora.errors import RunError
-from newslora.model.adapter import CARD, WEIGHTS, AdapterCard, read_card, same_backbone
+from newslora.model.adapter import CARD, WEIGHTS, AdapterCard, load_tokenizer, read_card, same_backbone
 from newslora.model.packed.mixed import MixedEncoder
 from newslora.model.shared import AdapterEngine, encoder_key, load_encoder, load_weights, shares
 from newslora.predict.calibration import CALIBRATION, LOGITS, load_calibration
@@ -97,16 +96,10 @@ class Opener:
 
     def _tokenizer(self, lane: Lane, folder: Path) -> Any:
         """Adapters of one backbone have equal tokenizers, each of which would take more memory than all of an adapter."""
-        from transformers import AutoTokenizer
-
         paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in NOT_TOKENIZER)
         told = [(path.name, files.sha256_file(path)) for path in paths if not path.name.startswith(".")]
         key = hashlib.sha256(repr(told).encode()).hexdigest()
         held = self._tokenizers.setdefault(lane, {})
         if key not in held:
-            try:
-                held[key] = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            except Exception as error:  # noqa: BLE001  # of every kind: transformers lets through what its parts raise
-                text = " ".join(str(error).split())[:200]
-                raise RunError(f"The tokenizer in {folder} cannot be read ({text}). Restore the folder.") from None
+            held[key] = load_tokenizer(folder)
         return held[key]

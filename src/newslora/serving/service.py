@@ -18,7 +18,7 @@ from newslora.predict.calibration import Calibration
 from newslora.predict.classifier import Classifier, Prediction, check_gradients, check_texts
 from newslora.serving.jobs import Job
 from newslora.serving.lane import Lane
-from newslora.serving.opening import Opener
+from newslora.serving.opening import Opened, Opener
 from newslora.serving.settings import ServeSettings
 
 KEPT_FOR_EXPLAINING = 2  # classifiers with an encoder of their own
@@ -99,7 +99,7 @@ class Service:
             DrainingError: the service is ending.
         """
         with self._loading:
-            opened = self._opener.open(name, Path(folder))
+            opened = self._open(name, Path(folder))
             card, calibration = opened.classifier.card, opened.classifier.calibration
             served = Served(
                 name, opened.classifier.version, card.labels, card.multi_label, card.backbone,
@@ -253,6 +253,14 @@ class Service:
         """What is broken, a sentence a lane."""
         with self._registry:
             return [lane.broken for lane in self._lanes() if lane.broken is not None]
+
+    def _open(self, name: str, folder: Path) -> Opened:
+        try:
+            return self._opener.open(name, folder)
+        except NewsloraError:  # some are OSErrors too
+            raise
+        except OSError as error:
+            raise RunError(f"{error.filename or folder} cannot be read: {error.strerror or error}.") from None
 
     async def _logits(self, held: _Held, texts: tuple[str, ...], until: float) -> Logits:
         loop = asyncio.get_running_loop()
