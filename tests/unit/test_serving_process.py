@@ -248,7 +248,8 @@ def quietly(server: Process) -> httpx.Response | None:
 
 def test_the_command_serves_a_run_and_ctrl_c_ends_it(planted: Path, tmp_path: Path) -> None:
     database = f"sqlite:///{tmp_path}/corrections.db"
-    (tmp_path / "watched").mkdir()
+    (tmp_path / "watched" / "bad").mkdir(parents=True)
+    (tmp_path / "watched" / "bad" / "newslora.json").write_text('{"lora": [1]}')  # keeps nothing else from being served
     options = ["--port", "0", "--feedback", database, "--set", "max_texts=3", "--watch", str(tmp_path / "watched")]
     with started(tmp_path, "-m", "newslora", "serve", f"news={planted}", *options) as server:
         own = newslora.Classifier.load(planted)(TEXT)
@@ -267,6 +268,9 @@ def test_the_command_serves_a_run_and_ctrl_c_ends_it(planted: Path, tmp_path: Pa
         server.signal(signal.SIGINT)
         assert server.process.wait(timeout=20) == 0
         logged = [one for one in server.log() if one["event"] == "request"]
+        (bad,) = (one for one in server.log() if one["event"] == "watch" and one["adapter"] == "bad")
+    assert bad["level"] == "warning"
+    assert "newslora.json is damaged" in str(bad["message"])
     assert [(one["route"], one["status"]) for one in logged][:2] == [("/v1/classify", 200), ("/v1/feedback", 200)]
     assert logged[0]["rows"] == 1
     assert TEXT not in server.errors.read_text()
@@ -310,8 +314,21 @@ def test_what_cannot_be_served_is_one_sentence(
     assert "--open" in capsys.readouterr().err
     assert main(["serve", str(planted), str(planted)]) == 2
     assert "NAME=PATH" in capsys.readouterr().err
-    assert main(["serve", f"a b={planted}x"]) in (2, 5)
-    capsys.readouterr()
+    for given, name, folder in (
+        ("my name=quick", "my name", "quick"),
+        ("my run", "my run", "my run"),
+        ("=quick", "", "quick"),
+    ):
+        assert main(["serve", given]) == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert f"'{name}' is no name for an adapter. Allowed: " in told
+        assert told.endswith(f"Give it one: 'NAME={folder}'.")
+    odd = tmp_path / "lr=0.1"
+    odd.mkdir()
+    assert main(["serve", str(odd)]) == 2
+    assert "'lr=0.1' is no name for an adapter" in " ".join(capsys.readouterr().err.split())
+    assert main(["serve", f"news={odd}", "--port", "0"]) == 5
+    assert "not a run folder" in " ".join(capsys.readouterr().err.split())
     assert main(["serve", str(planted), "--set", "max_text=3"]) == 2
     assert "Did you mean 'max_texts'" in capsys.readouterr().err
     assert main(["serve", str(planted), "--set", "max_texts=0"]) == 2

@@ -1,5 +1,6 @@
 """A watched folder: adapters are served as they come, change and go, and nothing half-written takes a place."""
 
+import json
 import shutil
 import threading
 import time
@@ -24,7 +25,7 @@ def test_a_folder_is_followed(tmp_path: Path, adapter: Path, planted: Path, make
     folder.mkdir()
     service = Service(ServeSettings())
     service.load("fixed", adapter)
-    watch = Watch(service, folder, lambda name, what: told.append((name, what)), fixed=("fixed",))
+    watch = Watch(service, folder, lambda *what: told.append(what), fixed=("fixed",))
     names = lambda: [one.name for one in service.adapters()]  # noqa: E731
 
     shutil.copytree(adapter, folder / "news")
@@ -38,7 +39,7 @@ def test_a_folder_is_followed(tmp_path: Path, adapter: Path, planted: Path, make
     watch.look()
     watch.look()
     assert names() == ["fixed", "run", "news"]
-    assert told == [("run", "loaded"), ("news", "loaded")]  # each once
+    assert told == [("info", "run", "loaded"), ("info", "news", "loaded")]  # each once
 
     before = service.get("news")
     (folder / "news" / "README.md").write_text("a card written anew is no new version")
@@ -49,9 +50,9 @@ def test_a_folder_is_followed(tmp_path: Path, adapter: Path, planted: Path, make
     watch.look()
     watch.look()
     assert service.get("news") is before
-    assert told[2:] == [("news", told[2][1])]  # told once
-    assert "hash is not the card's" in told[2][1]
-    assert told[2][1].endswith("What was served under this name before is kept.")
+    assert told[2:] == [("warning", "news", told[2][2])]  # told once
+    assert "hash is not the card's" in told[2][2]
+    assert told[2][2].endswith("What was served under this name before is kept.")
 
     make_adapter(folder / "news", seed=2)
     watch.look()
@@ -61,10 +62,103 @@ def test_a_folder_is_followed(tmp_path: Path, adapter: Path, planted: Path, make
     shutil.rmtree(folder / "run")
     watch.look()
     assert names() == ["fixed"]
-    assert told[-1] == ("news", "removed: its folder has gone")
+    assert told[-1] == ("info", "news", "removed: its folder has gone")
     shutil.rmtree(folder)
     watch.look()  # a drive that is away takes nothing along
+    watch.look()
     assert names() == ["fixed"]
+    assert told[-2][1:] == ("news", "removed: its folder has gone")
+    assert told[-1] == ("warning", "watched", "cannot be watched now: No such file or directory. What is served stays.")
+
+
+def test_a_bad_folder_is_told_of_once_and_the_others_are_followed(
+    tmp_path: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, told = tmp_path / "watched", []
+    for name in ("good", "bad", "broken", "my name", "ünïcode", "lost+found"):
+        shutil.copytree(adapter, folder / name)
+    (folder / "also not").mkdir()  # no adapter, so nobody's name
+    card = json.loads((adapter / "newslora.json").read_text())
+    (folder / "bad" / "newslora.json").write_text(json.dumps(card | {"max_length": "512", "lora": [1]}))
+    is_file = Path.is_file
+
+    def closed(path: Path) -> bool:  # as for whoever is not its owner; root may read all
+        if path.parent == folder / "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    service = Service(ServeSettings())
+    load = service.load
+    failing = {"broken"}
+
+    def load_or_fail(name: str, path: Path) -> object:
+        if name in failing:
+            raise KeyError("reason")
+        return load(name, path)
+
+    monkeypatch.setattr(service, "load", load_or_fail)
+    watch = Watch(service, folder, lambda *what: told.append(what))
+    for _ in range(3):
+        watch.look()
+    assert [one.name for one in service.adapters()] == ["good"]
+    by_name = {name: (level, sentence) for level, name, sentence in told}
+    assert len(told) == len(by_name) == 6  # each once
+    assert by_name["lost+found"] == ("warning", "left alone: it cannot be read (Permission denied).")
+    for name in ("my name", "ünïcode"):
+        level, sentence = by_name[name]
+        assert (level, sentence.split(" Allowed")[0]) == ("warning", f"not loaded: '{name}' is no name for an adapter.")
+        assert sentence.endswith("Rename the folder.")
+    assert by_name["bad"][0] == "warning"
+    assert f"{folder / 'bad' / 'newslora.json'} is damaged: max_length is '512'" in by_name["bad"][1]
+    assert by_name["broken"] == ("error", "not loaded, by a fault of newslora: KeyError: 'reason'.")
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    failing.clear()
+    (folder / "broken" / "newslora.json").touch()
+    shutil.copyfile(adapter / "newslora.json", folder / "bad" / "newslora.json")
+    (folder / "my name").rename(folder / "my-name")
+    shutil.rmtree(folder / "good")
+    watch.look()
+    assert [one.name for one in service.adapters()] == ["bad", "broken", "my-name"]  # lost+found is none either
+    assert told[6:][0][:2] == ("warning", "lost+found")
+    assert "no name for an adapter" in told[6][2]
+
+
+def test_what_cannot_be_read_for_a_while_stays_served(
+    tmp_path: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, told = tmp_path / "watched", []
+    shutil.copytree(adapter, folder / "news")
+    service = Service(ServeSettings())
+    watch = Watch(service, folder, lambda *what: told.append(what))
+    watch.look()
+    served = service.get("news")
+    with monkeypatch.context() as patch:
+        patch.setattr("newslora.serving.watch._stamp", closed_folder)
+        watch.look()
+    watch.look()
+    assert service.get("news") is served
+    assert [level for level, _, _ in told] == ["info", "warning"]
+
+
+def closed_folder(folder: Path) -> None:
+    raise PermissionError(13, "Permission denied", str(folder))
+
+
+def test_a_look_that_fails_is_told_and_the_next_one_happens(
+    tmp_path: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, told = tmp_path / "watched", []
+    shutil.copytree(adapter, folder / "news")
+    service = Service(ServeSettings())
+    watch = Watch(service, folder, lambda *what: told.append(what))
+    with monkeypatch.context() as patch:
+        patch.setattr("newslora.serving.watch._whole", lambda path: 1 / 0)
+        watch.look()
+    watch.look()
+    assert [one[:2] for one in told] == [("error", "watched"), ("info", "news")]
+    assert f"looking at {folder} failed: ZeroDivisionError" in told[0][2]
 
 
 def test_changes_are_seen_as_they_happen_and_watching_ends(
@@ -74,7 +168,7 @@ def test_changes_are_seen_as_they_happen_and_watching_ends(
     folder, came = tmp_path / "watched", threading.Event()
     folder.mkdir()
     service, stop = Service(ServeSettings()), threading.Event()
-    watch = Watch(service, folder, lambda name, what: came.set() if what == "loaded" else None)
+    watch = Watch(service, folder, lambda level, name, what: came.set() if what == "loaded" else None)
     thread = threading.Thread(target=watch.follow, args=(stop,))
     thread.start()
     try:

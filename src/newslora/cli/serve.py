@@ -90,22 +90,27 @@ def named(runs: Sequence[str]) -> dict[str, Path]:
         SettingsError: a name that none can have, or two of one name.
     """
     from newslora.errors import SettingsError
-    from newslora.serving.keys import NAME
+    from newslora.serving.keys import NAME, NAME_RULE
 
     found: dict[str, Path] = {}
     for text in runs:
-        name, sign, path = text.partition("=")
-        folder = Path(path if sign and NAME.fullmatch(name) else text)
-        name = name if sign and NAME.fullmatch(name) else _folder_name(folder)
+        name, folder = _named(text)
         if not NAME.fullmatch(name):
-            raise SettingsError(
-                f"'{name}' is no name for an adapter. Allowed: up to 64 letters, digits, dots, dashes, underscores. Give "
-                f"NAME={folder}."
-            )
+            raise SettingsError(f"'{name}' is no name for an adapter. {NAME_RULE} Give it one: 'NAME={folder}'.")
         if name in found:
             raise SettingsError(f"Two adapters are called '{name}': {found[name]} and {folder}. Give one as NAME=PATH.")
         found[name] = folder
     return found
+
+
+def _named(text: str) -> tuple[str, Path]:
+    """Name and folder. What stands before a = is a name; one that is not allowed, only where the whole is not a path."""
+    from newslora.serving.keys import NAME
+
+    name, sign, path = text.partition("=")
+    if sign and (NAME.fullmatch(name) or not ("/" in name or Path(text).exists())):
+        return name, Path(path)
+    return _folder_name(Path(text)), Path(text)
 
 
 def _folder_name(folder: Path) -> str:

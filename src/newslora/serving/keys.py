@@ -24,6 +24,7 @@ SCOPES = ("classify", "feedback", "admin", "metrics")
 FORMAT = 1
 PREFIX = "nl_"  # lets secret scanners recognise a key that was published by mistake
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME_RULE = "Allowed: up to 64 of A-Z, a-z, 0-9, dots, dashes and underscores, a letter or digit first."
 DAY = 86_400.0  # seconds
 
 
@@ -81,9 +82,7 @@ def add_key(path: Path, name: str, scopes: Iterable[str], days: float | None = N
     """
     asked = tuple(dict.fromkeys(scopes))
     if not NAME.fullmatch(name):
-        raise SettingsError(
-            f"'{name}' is no name for a key. Allowed: up to 64 letters, digits, dots, dashes, underscores."
-        )
+        raise SettingsError(f"'{name}' is no name for a key. {NAME_RULE}")
     if odd := [scope for scope in asked if scope not in SCOPES]:
         raise SettingsError(f"There is no scope '{odd[0]}'. Scopes: {', '.join(SCOPES)}.{near(odd[0], SCOPES)}")
     if not asked:

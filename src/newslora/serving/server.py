@@ -23,7 +23,7 @@ from newslora.serving.context import Context
 from newslora.serving.logs import Gathered, forward_server_logs, make_log
 from newslora.serving.protocol import protocol_class
 from newslora.serving.settings import ServeSettings
-from newslora.serving.watch import Watch
+from newslora.serving.watch import Level, Watch
 
 if TYPE_CHECKING:
     from newslora.serving.service import Service
@@ -149,8 +149,8 @@ class DrainingServer(Server):
         self.told(f"Listening on {self.address}")
         self.loading = asyncio.get_running_loop().create_task(self._load())
 
-    def _watched(self, name: str, sentence: str) -> None:
-        self.context.log.info("watch", adapter=name, message=sentence)
+    def _watched(self, level: Level, name: str, sentence: str) -> None:
+        getattr(self.context.log, level)("watch", adapter=name, message=sentence)
 
     def _follow(self, watch: Watch) -> None:
         """In a thread of its own; the server goes on without it, should it fail."""
