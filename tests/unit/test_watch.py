@@ -167,6 +167,7 @@ def test_changes_are_seen_as_they_happen_and_watching_ends(
     monkeypatch.setattr("newslora.serving.watch.REST_MS", 20)
     folder, came = tmp_path / "watched", threading.Event()
     folder.mkdir()
+    (folder / "lost+found").mkdir(mode=0)  # unless root runs this, it cannot be read, and so not be watched
     service, stop = Service(ServeSettings()), threading.Event()
     watch = Watch(service, folder, lambda level, name, what: came.set() if what == "loaded" else None)
     thread = threading.Thread(target=watch.follow, args=(stop,))
