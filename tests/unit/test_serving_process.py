@@ -1,6 +1,7 @@
 """A real server process: its socket, slow clients, streaming, and how it ends."""
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -120,6 +121,59 @@ def test_a_head_without_end_is_refused(server: Process) -> None:
     with server.connect() as one:
         one.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * 70_000)
         assert closed_within(one, 5).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "status"),
+    [("/v1/nothing", 90_000, 404), ("/v1/classify", 900_000, 413), ("/v1/classify/stream", 90_000, 422)],
+)
+def test_a_refusal_of_a_body_not_read_is_received_and_leaves_no_stray_answer(
+    server: Process, path: str, size: int, status: int
+) -> None:
+    for chunked in (False, True):
+        talk = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        for _ in range(5):
+            body = iter([b"x" * 1000] * (size // 1000)) if chunked else b"x" * size
+            talk.request("POST", path, body, {"Content-Type": "text/plain"}, encode_chunked=chunked)
+            answer = talk.getresponse()
+            assert (answer.status, set(json.loads(answer.read()))) == (status, {"error"})
+            talk.request("GET", "/health")  # on the same connection, unless the server said that it closes it
+            assert talk.getresponse().read() == b'{"status":"ok"}'
+        talk.close()
+
+
+def test_body_bytes_are_not_counted_as_a_head_and_what_follows_a_closing_answer_is_no_request(server: Process) -> None:
+    head = b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 95000\r\n\r\n"
+    with server.connect() as one:
+        one.sendall(head)
+        said = one.recv(65536)
+        assert said.startswith(b"HTTP/1.1 404")
+        assert b"connection: close" in said.lower()
+        one.sendall(b"x" * 95_000 + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"HTTP/1.1" not in said.partition(b"\r\n\r\n")[2] + closed_within(one, 5)
+
+
+def test_a_connection_whose_bodies_were_read_is_kept(server: Process) -> None:
+    refused = json.dumps({"texts": ["a"] * 300}).encode()
+    with server.connect() as one:
+        for path, body, status in (("/v1/classify", refused, b"413"), ("/v1/nothing", b"x" * 100, b"404")):
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            one.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            said = b""
+            while not said.endswith(b"}}"):
+                said += one.recv(65536)
+            assert said.startswith(b"HTTP/1.1 " + status)
+            assert b"connection: close" not in said.lower()
+
+
+def test_a_body_that_is_not_wanted_is_dropped_within_bounds(server: Process) -> None:
+    with server.connect() as one:
+        one.sendall(b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n")
+        assert closed_within(one, 5).startswith(b"HTTP/1.1 404")  # although the body never comes
+    with server.connect() as one:
+        one.sendall(b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000000\r\n\r\n")
+        with pytest.raises(ConnectionError):
+            one.sendall(bytes(90_000_000))
 
 
 def test_a_body_that_does_not_come_is_told_and_cut(server: Process) -> None:

@@ -4,6 +4,7 @@ Plain ASGI, for it must see each piece of a body as it comes and each piece of a
 """
 
 import asyncio
+import contextlib
 import random
 import re
 import time
@@ -18,6 +19,7 @@ from newslora.serving.problems import Problem, problem_of
 from newslora.serving.protocol import ABORT
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+DROPPED = 10  # times `body_bytes`: so much of an unwanted body is read, for its writer to hear the answer
 STREAMED = "/v1/classify/stream"  # its body has no end in view: limits hold for each line and each piece
 IDS = (
     random.Random()
@@ -85,7 +87,10 @@ class Exchange:
         self.id = given if REQUEST_ID.fullmatch(given) else f"{IDS.getrandbits(128):032x}"
         self.status: int | None = None
         self.ended: str | None = None  # what cut it short
+        self.seconds: float | None = None  # to the answer's end, where the request outlasts it
+        self.slow = False  # its body did not come in time
         self.read = 0  # bytes of the body
+        self.whole = self._has_no_body()  # all of it was read, or nobody is there to send more
         self.streamed = scope["path"] == STREAMED
         self.until = time.monotonic() + context.settings.read_seconds
         self.note: dict[str, Any] = {}  # what routes add to the log line
@@ -116,12 +121,13 @@ class Exchange:
         """
         settings = self.context.settings
         if self.status is not None and not self.streamed:
-            return await self._receive()  # the answer has begun: this waits for the client to leave
+            return await self._piece()  # the answer has begun: this waits for the client to leave
         left = settings.read_seconds if self.streamed else self.until - time.monotonic()
         try:
             async with asyncio.timeout(max(0.0, left)):
-                message = await self._receive()
+                message = await self._piece()
         except TimeoutError:
+            self.slow = True
             raise Problem(
                 408, "slow_request", f"The body did not come within {settings.read_seconds:g} seconds. Send it again."
             ) from None
@@ -133,22 +139,66 @@ class Exchange:
     async def send(self, message: Message) -> None:
         """The next piece of the answer, with headers that every answer has.
 
+        An answer that does not wait for the whole body, as most refusals, ends the connection, but not at once: a connection
+        closed on a client that still writes is reset, and the answer lost.
+
         Raises:
             SlowClient: it is not taken in time.
         """
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            await self._take_what_came()
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.id
             for name, value in SECURITY.items():
                 headers.setdefault(name, value)
-            if self.context.draining:
+            if self.context.draining or not (self.whole or self._answers_while_reading()):
                 headers["Connection"] = "close"
+        elif not self.whole and not message.get("more_body", False):
+            await self._pass_on({**message, "more_body": True})
+            self.seconds = time.perf_counter() - self.began
+            await self._drop_rest()
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._pass_on(message)
+
+    async def _pass_on(self, message: Message) -> None:
         try:
             async with asyncio.timeout(self.context.settings.write_seconds):
                 await self._send(message)
         except TimeoutError:
             raise SlowClient from None
+
+    async def _piece(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self.whole = True
+        return message
+
+    async def _take_what_came(self) -> None:
+        """Read the piece of an unread body that is there already, without waiting for it."""
+        asking = "expect" in self.headers and not self.read  # it would be told to send the body
+        if self.whole or asking or self._answers_while_reading():
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await self._piece()
+
+    async def _drop_rest(self) -> None:
+        """Read an unwanted body to its end, within bounds of time and size."""
+        settings = self.context.settings
+        if self.slow:
+            return
+        dropped = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(settings.read_seconds):
+                while not self.whole and dropped <= DROPPED * settings.body_bytes:
+                    dropped += len((await self._piece()).get("body", b""))
+
+    def _answers_while_reading(self) -> bool:
+        return self.streamed and self.status == 200
+
+    def _has_no_body(self) -> bool:
+        return "transfer-encoding" not in self.headers and self.headers.get("content-length", "0") == "0"
 
     async def fail(self, error: Exception) -> None:
         """Answer with what went wrong, or cut the connection if the answer has begun."""
@@ -174,7 +224,7 @@ class Exchange:
 
     def told(self) -> None:
         """One log line and the counts, at the end."""
-        seconds = time.perf_counter() - self.began
+        seconds = time.perf_counter() - self.began if self.seconds is None else self.seconds
         route = getattr(self.scope.get("route"), "path", None)
         self.context.metrics.request(route, self.scope["method"], self.status or 499, seconds)
         if self.note.get("rows") and self.status == 200:

@@ -47,7 +47,6 @@ FRAMEWORK = {
     404: ("not_found", "There is nothing at this address. See /docs."),
     405: ("method_not_allowed", "This address does not take that method. See /docs."),
 }
-CLOSING = (408, 413)  # the rest of a body that is not read would be taken for the next request
 DRAIN_RETRY = 1.0  # seconds; the next server of a rolling restart may be there by then
 
 
@@ -73,8 +72,6 @@ class Problem(HTTPException):
         more = dict(headers or {})
         if retry_after is not None:
             more["Retry-After"] = str(max(1, -int(-retry_after // 1)))  # whole seconds, rounded up
-        if status in CLOSING:
-            more["Connection"] = "close"
         super().__init__(status, message, more)
         self.code, self.message = code, message
 

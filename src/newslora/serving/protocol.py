@@ -12,7 +12,8 @@ HEAD_BYTES = 65_536
 class GuardedProtocol(HttpToolsProtocol):
     """Cuts connections whose next request's head does not come whole in time, or without end.
 
-    uvicorn's own timer runs between requests only, and the first byte of one stops it.
+    uvicorn's own timer runs between requests only, and the first byte of one stops it. A connection whose request was answered
+    before its body had come is closed: what still comes is no request.
     """
 
     head_seconds = 10.0  # set by `protocol_class`
@@ -21,6 +22,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._in_body = False  # of the request that was parsed last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -32,7 +34,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         idle = self.cycle is None or self.cycle.response_complete
-        if idle and self._head_timer is None:
+        if idle and not self._in_body and self._head_timer is None:
             self._await_head()
         if self._head_timer is not None:
             self._head_bytes += len(data)
@@ -42,8 +44,18 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_came()
+        self._in_body = True
         cast(dict[str, Any], self.scope)[ABORT] = self.transport.abort
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        if self._in_body and self.cycle.response_complete:  # else this was the answer to one before the last parsed
+            self.transport.close()
+        super().on_response_complete()
 
     def _await_head(self) -> None:
         self._head_bytes = 0
