@@ -169,6 +169,25 @@ def test_hostile_bodies_are_refused_in_the_declared_form(server: Server, body: b
     assert response.json()["error"]["message"].endswith(".") or "/docs" in response.json()["error"]["message"]
 
 
+def test_query_parameters_that_would_be_ignored_are_refused(server: Server) -> None:
+    line = b'{"text": "treaty"}'
+    for query, told in (
+        ("adaptor=news", "Did you mean 'adapter'?"), ("explain=true", "Known: adapter, top_k, probabilities, abstain."),
+        ("adapter=news&adapter=other", "names adapter twice"), ("a%0ab" + "c" * 500 + "=", "a\\nb"), ("=1", "is not"),
+    ):  # fmt: skip
+        response = server.send(f"/v1/classify/stream?{query}", line, "application/x-ndjson")
+        message = declared(response, 422, "bad_request")
+        assert told in message
+        assert len(message) < 300
+    message = declared(server.post("/v1/classify?adapter=news", {"text": "treaty"}), 422, "bad_request")
+    assert "There are none. It is a field of the body." in message
+    for path in ("/v1/adapters", "/v1/status", "/v1/feedback", "/v1/uncertain"):
+        declared(server.get(path + "?limits=5"), 422, "bad_request")
+    declared(server.ask(lambda client: client.delete("/v1/adapters/other?force=1")), 422, "bad_request")
+    assert server.get("/v1/uncertain?limit=5&adapter=news").status_code == 200
+    assert server.get("/metrics?at=1").status_code == server.get("/health?at=1").status_code == 200
+
+
 def test_another_content_type_is_refused(server: Server) -> None:  # or any page could post here without asking
     message = declared(server.send("/v1/classify", b'{"text": "a"}', "text/plain"), 422, "bad_request")
     assert "application/json" in message

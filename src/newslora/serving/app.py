@@ -91,7 +91,7 @@ async def classify_stream(
     return LineStream(context, key_of(request), options, exchange_of(request))
 
 
-@router.get("/v1/adapters", response_model=Adapters, responses=refusals(401, 429), tags=["adapters"])
+@router.get("/v1/adapters", response_model=Adapters, responses=refusals(401, 422, 429), tags=["adapters"])
 @needs()
 async def list_adapters(request: Request) -> Response:
     """The adapters served; `default` answers requests that name none."""
@@ -140,7 +140,7 @@ async def list_uncertain(request: Request, adapter: QueryName = None, limit: Lim
     return json_response({"items": managing.uncertain(context_of(request), adapter, limit)})
 
 
-@router.get("/v1/status", response_model=Status, responses=refusals(401, 429), tags=["server"])
+@router.get("/v1/status", response_model=Status, responses=refusals(401, 422, 429), tags=["server"])
 @needs()
 async def status(request: Request) -> Response:
     """Live numbers: rates and times over the last minute, what waits, and by adapter label mix, confidence and drift."""

@@ -118,17 +118,17 @@ def validation_problem(errors: Sequence[Any]) -> Problem:
         if item["type"] == "missing":
             told.append(f"{place} is missing")
         elif item["type"] == "extra_forbidden":
-            told.append(f"{_shown(place)} is not a field of this request")
+            told.append(f"{shown(place)} is not a field of this request")
         elif item["type"] in ("model_attributes_type", "dict_type", "model_type"):
             told.append(f"{place} is not a JSON object sent as application/json")
         else:
-            told.append(f"{_shown(place)}: {message[:1].lower()}{message[1:]}")
+            told.append(f"{shown(place)}: {message[:1].lower()}{message[1:]}")
     if len(errors) > 5:
         told.append(f"{len(errors) - 5} more")
     return Problem(422, "bad_request", "; ".join(told) + ". See /docs.")
 
 
-def _shown(place: str) -> str:
+def shown(place: str) -> str:
     """A place whose names the client may have made up, short and printable."""
     short = place if len(place) <= 80 else place[:80] + "..."
-    return short.encode("ascii", "backslashreplace").decode() if not short.isprintable() else short
+    return short.encode("unicode_escape").decode() if not short.isprintable() else short

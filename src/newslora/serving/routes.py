@@ -1,4 +1,4 @@
-"""How routes are made: keys and rates before the body is read, JSON read strictly, errors declared."""
+"""How routes are made: keys and rates before the body is read, query and JSON read strictly, errors declared."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from newslora.serving.context import Context
 from newslora.serving.guard import Exchange
 from newslora.serving.keys import Key
 from newslora.serving.schemas import ErrorAnswer
-from newslora.serving.strict import parse
+from newslora.serving.strict import check_query, parse
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 WHY = {
@@ -30,6 +30,7 @@ WHY = {
     503: "Too much to do, or the server is ending; `Retry-After` says when to come again.",
     504: "The answer was not ready in time.",
 }
+STRICT = "/v1/"  # whose queries are; machines that ask /health and such add what they like
 KEY = "key"  # the name of the only security scheme
 ALWAYS = (400, 500, 503)
 RETRY = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
@@ -63,11 +64,14 @@ class StrictRequest(Request):
 
 
 class CheckedRoute(APIRoute):
-    """A route that looks at the key before anything else, and reads JSON strictly."""
+    """A route that looks at the key before anything else, and reads query and JSON strictly."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         original = super().get_route_handler()
         scopes = getattr(self.endpoint, "scopes", None)
+        parameters = [one.alias for one in self.dependant.query_params]
+        bodies = [one.field_info.annotation for one in self.dependant.body_params]
+        fields = [name for body in bodies for name in getattr(body, "model_fields", ())]
 
         async def handler(request: Request) -> Response:
             if scopes is not None:
@@ -76,6 +80,8 @@ class CheckedRoute(APIRoute):
                 context.rates.request(context.rated(key))
                 exchange_of(request).note["key"] = key.name
                 request.state.key = key
+            if self.path.startswith(STRICT):
+                check_query([name for name, _ in request.query_params.multi_items()], parameters, fields)
             return await original(StrictRequest(request.scope, request.receive))
 
         return handler

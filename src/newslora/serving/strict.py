@@ -1,10 +1,12 @@
-"""JSON as strictly as its standard: no duplicate keys, NaN, NUL or broken Unicode, and numbers that a computer holds."""
+"""What clients send, read strictly. JSON: no duplicate keys, NaN, NUL or broken Unicode, and numbers that a computer holds."""
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from newslora.serving.problems import Problem
+from newslora.errors import near
+from newslora.serving.problems import Problem, shown
 
 
 def parse(body: bytes | bytearray) -> Any:
@@ -42,6 +44,27 @@ def check_text(text: str) -> str:
     except UnicodeEncodeError as error:
         raise ValueError(f"holds half of a surrogate pair at character {error.start}: send valid Unicode") from None
     return text
+
+
+def check_query(given: Sequence[str], parameters: Sequence[str], fields: Sequence[str]) -> None:
+    """Refuse an option that would be ignored.
+
+    Args:
+        given: names in the query.
+        parameters: names that the route reads.
+        fields: names that it reads in the body instead.
+
+    Raises:
+        Problem: 422, naming the near ones.
+    """
+    for name in given:
+        if name not in parameters:
+            way = " It is a field of the body." if name in fields else near(name, [*parameters, *fields])
+            known = f" Known: {', '.join(parameters)}." if parameters else " There are none."
+            raise Problem(422, "bad_request", f"{shown(name)} is not a query parameter of this request.{known}{way}")
+    if len(set(given)) < len(given):
+        twice = next(name for name in given if given.count(name) > 1)
+        raise Problem(422, "bad_request", f"The query names {twice} twice, and which one counts would be a guess.")
 
 
 def _bad(reason: str) -> Problem:
