@@ -340,6 +340,24 @@ def test_stream_waits_where_the_queue_is_full(planted: Path) -> None:
     assert json.loads(server.ask(talk).text)["error"] is None
 
 
+def test_a_stream_whose_client_takes_its_time_is_no_slow_answer(planted: Path) -> None:
+    server = Server(planted)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"text": "treaty"}\n'
+        await asyncio.sleep(0.6)
+        yield b'{"text": "games"}\n'
+
+    server.ask(lambda client: client.post("/v1/classify/stream", content=slowly(), headers=LINES))
+    load = server.get("/v1/status").json()["load"]
+    assert (load["p50_ms"], load["p99_ms"]) == (None, None)
+    assert load["texts_per_second"] == pytest.approx(2 * load["requests_per_second"])
+    server.post("/v1/classify", {"text": "treaty"})
+    assert server.get("/v1/status").json()["load"]["p99_ms"] < 500
+    counted = server.get("/metrics").text
+    assert 'newslora_request_seconds_count{route="/v1/classify"} 1.0' in counted  # each route has its own
+
+
 def test_adapters_come_change_and_go_while_requests_run(planted: Path, tmp_path: Path) -> None:
     import shutil
 

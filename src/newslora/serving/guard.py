@@ -228,7 +228,7 @@ class Exchange:
         route = getattr(self.scope.get("route"), "path", None)
         self.context.metrics.request(route, self.scope["method"], self.status or 499, seconds)
         if self.note.get("rows") and self.status == 200:
-            self.context.observed.request(seconds, self.note["rows"])
+            self.context.observed.request(None if self.streamed else seconds, self.note["rows"])
         if self.scope["path"] in QUIET and self.status in (200, 503):
             return
         ended = {} if self.ended is None else {"ended": self.ended}

@@ -36,10 +36,18 @@ class Metrics:
             registry=registry,
         )
         self._seconds = Histogram(
-            "newslora_request_seconds", "Time to the answer's end.", ["route"], buckets=SECONDS, registry=registry
+            "newslora_request_seconds",
+            "Time to the answer's end; a stream's is its client's.",
+            ["route"],
+            buckets=SECONDS,
+            registry=registry,
         )
         self._texts = Histogram(
-            "newslora_request_texts", "Texts a request.", ["adapter"], buckets=ROWS, registry=registry
+            "newslora_request_texts",
+            "Texts a request, or a window of a stream.",
+            ["adapter"],
+            buckets=ROWS,
+            registry=registry,
         )
         self._rows = Counter(
             "newslora_texts",

@@ -68,7 +68,7 @@ class Observed:
     def __init__(self, settings: ServeSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock
         self._adapters: dict[str, _Adapter] = {}
-        self._requests: deque[tuple[float, float, int]] = deque(maxlen=REQUESTS_KEPT)  # when, seconds, texts
+        self._requests: deque[tuple[float, float | None, int]] = deque(maxlen=REQUESTS_KEPT)  # when, seconds, texts
         self._lock = threading.Lock()
         self.started = time.time()
 
@@ -96,8 +96,8 @@ class Observed:
             one.minutes[-1][1].add(labels, confidence, abstained)
         one.drift.add(labels, confidence)
 
-    def request(self, seconds: float, texts: int) -> None:
-        """One request that was answered."""
+    def request(self, seconds: float | None, texts: int) -> None:
+        """One request that was answered; a stream has no time, for it lasts as long as its client writes and reads."""
         with self._lock:
             self._requests.append((self._clock(), seconds, texts))
 
@@ -109,12 +109,12 @@ class Observed:
         span = max(1.0, min(MINUTE, time.time() - self.started))
         if len(recent) == REQUESTS_KEPT:  # older ones fell out: the rate is that of the newest
             span = max(1.0, now - recent[0][0])
-        times = np.array([seconds for _, seconds, _ in recent]) * 1000
+        times = np.array([seconds for _, seconds, _ in recent if seconds is not None]) * 1000
         return {
             "requests_per_second": len(recent) / span,
             "texts_per_second": sum(texts for _, _, texts in recent) / span,
-            "p50_ms": float(np.quantile(times, 0.5)) if recent else None,
-            "p99_ms": float(np.quantile(times, 0.99)) if recent else None,
+            "p50_ms": float(np.quantile(times, 0.5)) if len(times) else None,
+            "p99_ms": float(np.quantile(times, 0.99)) if len(times) else None,
         }
 
     def adapters(self) -> dict[str, dict[str, Any]]:

@@ -43,7 +43,7 @@ class Load(BaseModel):
 
     requests_per_second: float
     texts_per_second: float
-    p50_ms: float | None
+    p50_ms: float | None = Field(description="Of requests other than streams, whose clients set the pace.")
     p99_ms: float | None
     requests_active: int
 
