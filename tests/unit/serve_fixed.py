@@ -50,6 +50,9 @@ class Fixed:
     def queue(self) -> QueueState:
         return QueueState(0, 0, 100, 1000)
 
+    def queues(self) -> dict[str, QueueState]:
+        return {"none": self.queue()}
+
     def passes(self) -> dict[str, float]:
         return {}
 

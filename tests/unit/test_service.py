@@ -310,6 +310,25 @@ def test_bounds_refuse_with_the_time_to_come_again(make_service: Callable[..., S
     waits.tokens = 0
 
 
+def test_the_queue_told_of_is_the_fullest_encoders(make_service: Callable[..., Service]) -> None:
+    service = make_service("news", "deberta", start=False, queue_rows=10, queue_tokens=10_000)
+
+    async def fill() -> None:
+        asked = [asyncio.create_task(service.answer(name, ["treaty"])) for name in ["deberta"] * 9 + ["news"]]
+        async with asyncio.timeout(20):
+            while sum(state.rows for state in service.queues().values()) < 10:
+                await asyncio.sleep(0.005)
+        assert (service.queue().rows, service.queue().rows_bound, service.queue().share) == (9, 10, 0.9)
+        assert sorted(state.rows for state in service.queues().values()) == [1, 9]
+        service.start()
+        await asyncio.gather(*asked)
+
+    asyncio.run(fill())
+    for name in ("news", "deberta"):
+        service.remove(name)
+    assert (service.queue().rows, service.queue().rows_bound, service.queues()) == (0, 10, {})
+
+
 def test_late_requests_are_dropped_before_they_are_computed(make_service: Callable[..., Service]) -> None:
     service = make_service("news")
     gate = Gate(service)

@@ -477,6 +477,7 @@ def test_status_metrics_and_uncertain_count_what_was_answered(planted: Path, cla
     assert since["mean_confidence"] == pytest.approx(expected, abs=1e-6)
     assert status["load"]["p50_ms"] > 0
     assert status["adapters"]["news"]["drift"]["baseline"] == "validation rows"
+    assert status["queue"] == {"rows": 0, "tokens": 0, "rows_bound": 2048, "tokens_bound": 200_000, "share": 0}
     items = server.get("/v1/uncertain").json()["items"]
     sure = sorted(own, key=lambda one: one.probability)
     assert [item["probability"] for item in items] == pytest.approx([one.probability for one in sure[:2]], abs=1e-6)
@@ -487,7 +488,7 @@ def test_status_metrics_and_uncertain_count_what_was_answered(planted: Path, cla
         'newslora_requests_total{method="POST",route="/v1/classify",status="200"} 2.0',
         'newslora_requests_total{method="GET",route="other",status="404"} 1.0',
         'newslora_adapter_info{adapter="news"',
-        'newslora_queue{what="rows_bound"} 2048.0',
+        f'newslora_queue{{encoder="{classifier.card.backbone}",what="rows_bound"}} 2048.0',
         'newslora_rejected_total{reason="not_found"} 1.0',
     ):
         assert line in text

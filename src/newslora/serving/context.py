@@ -18,7 +18,7 @@ from newslora.serving.settings import ServeSettings
 from newslora.serving.uncertain import UncertainItems
 
 if TYPE_CHECKING:
-    from newslora.serving.service import Answered, Served, Service
+    from newslora.serving.service import Answered, QueueState, Served, Service
 
 OPEN = Key("open", ("classify", "feedback", "admin", "metrics"), "", 0.0)  # whoever asks, where no keys are asked for
 
@@ -44,7 +44,7 @@ class Context:
         self.corrections = {} if self.feedback is None else self.feedback.counts()
         self.uncertain = UncertainItems(settings.keep_uncertain)
         self.observed = Observed(settings)
-        self.metrics = Metrics(self.queue, service.passes, service.adapters, self.observed)
+        self.metrics = Metrics(self.queues, service.passes, service.adapters, self.observed)
         self.ready = False
         self.draining = False
         self.active = 0  # requests
@@ -112,9 +112,13 @@ class Context:
         return None if key is OPEN else key.name
 
     def queue(self) -> dict[str, float]:
-        """What waits in the service, and the bounds."""
+        """What waits before the fullest encoder, the bounds, and how full that is."""
         state = self.service.queue()
-        return {one.name: float(getattr(state, one.name)) for one in dataclasses.fields(state)}
+        return _numbers(state) | {"share": state.share}
+
+    def queues(self) -> dict[str, dict[str, float]]:
+        """What waits before each encoder, and the bounds."""
+        return {name: _numbers(state) for name, state in self.service.queues().items()}
 
     def seen(self, text: str, answered: "Answered") -> None:
         """Count an answer everywhere."""
@@ -127,6 +131,10 @@ class Context:
 
     def _complain(self, sentence: str) -> None:
         self.log.error("keys", message=sentence)
+
+
+def _numbers(state: "QueueState") -> dict[str, float]:
+    return {name: float(value) for name, value in dataclasses.asdict(state).items()}
 
 
 def baseline_of(served: "Served") -> Baseline | None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from newslora.serving.observed import Observed
 
 Asked = Callable[[], dict[str, float]]  # numbers by name, as they are now
+EachAsked = Callable[[], dict[str, dict[str, float]]]  # the same of each encoder
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 UNROUTED = "other"  # every address that is no route: made up ones must not fill the memory
@@ -19,13 +20,15 @@ class Metrics:
     """All series of the server.
 
     Args:
-        queue: what waits, asked at each scrape: {'rows': ..., 'tokens': ..., and the bounds of both}.
+        queues: what waits by encoder, asked at each scrape: {'rows': ..., 'tokens': ..., and the bounds of both}.
         passes: forward passes so far, asked at each scrape: {'passes': ..., 'texts': ..., 'tokens': ..., 'seconds': ...}.
         adapters: what is served, asked at each scrape.
         observed: label mix and drift by adapter, asked at each scrape.
     """
 
-    def __init__(self, queue: Asked, passes: Asked, adapters: Callable[[], list[Any]], observed: "Observed") -> None:
+    def __init__(
+        self, queues: EachAsked, passes: Asked, adapters: Callable[[], list[Any]], observed: "Observed"
+    ) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         registry = self.registry = CollectorRegistry()
@@ -67,7 +70,7 @@ class Metrics:
         self.active = Gauge("newslora_requests_active", "Requests being answered.", registry=registry)
         build = Gauge("newslora_build_info", "Always 1.", ["version", "python"], registry=registry)
         build.labels(__version__, platform.python_version()).set(1)
-        registry.register(_AtScrape(queue, passes, adapters, observed))
+        registry.register(_AtScrape(queues, passes, adapters, observed))
 
     def request(self, route: str | None, method: str, status: int, seconds: float) -> None:
         """A request has ended."""
@@ -104,8 +107,10 @@ class Metrics:
 class _AtScrape:
     """Gauges that are read off when somebody scrapes, so that nothing has to keep them up to date."""
 
-    def __init__(self, queue: Asked, passes: Asked, adapters: Callable[[], list[Any]], observed: "Observed") -> None:
-        self._queue, self._passes, self._adapters, self._observed = queue, passes, adapters, observed
+    def __init__(
+        self, queues: EachAsked, passes: Asked, adapters: Callable[[], list[Any]], observed: "Observed"
+    ) -> None:
+        self._queues, self._passes, self._adapters, self._observed = queues, passes, adapters, observed
 
     def collect(self) -> Any:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -114,9 +119,12 @@ class _AtScrape:
         for what, value in self._passes().items():
             name = "newslora_batches" if what == "passes" else f"newslora_batch_{what}"
             yield CounterMetricFamily(name, f"{meaning[what]} in forward passes.", value=value)
-        waiting = GaugeMetricFamily("newslora_queue", "What waits to be answered, and the bounds.", labels=["what"])
-        for what, value in self._queue().items():
-            waiting.add_metric([what], value)
+        waiting = GaugeMetricFamily(
+            "newslora_queue", "What waits to be answered, and the bounds.", labels=["encoder", "what"]
+        )
+        for encoder, numbers in self._queues().items():
+            for what, value in numbers.items():
+                waiting.add_metric([encoder, what], value)
         yield waiting
         loaded = GaugeMetricFamily(
             "newslora_adapter_info", "Adapters served; always 1.", labels=["adapter", "version", "backbone"]

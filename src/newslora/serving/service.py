@@ -49,12 +49,17 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """What is accepted and not answered, and how much may be."""
+    """What one encoder has accepted and not answered, and how much may be."""
 
     rows: int
     tokens: int
     rows_bound: int
     tokens_bound: int
+
+    @property
+    def share(self) -> float:
+        """How full it is, by what it is fullest of."""
+        return max(self.rows / self.rows_bound, self.tokens / self.tokens_bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,13 +238,19 @@ class Service:
             thread.join(None if until is None else max(0.0, until - time.monotonic()))
 
     def queue(self) -> QueueState:
-        """What waits in all lanes together, and their bounds."""
+        """The fullest lane's, for each has bounds of its own: one that is full refuses, whatever the others have room for."""
+        none = QueueState(0, 0, self.limits.queue_rows, self.limits.queue_tokens)
+        return max(self.queues().values(), key=lambda state: state.share, default=none)
+
+    def queues(self) -> dict[str, QueueState]:
+        """What waits before each encoder, by its name; of lanes of one name the fullest's."""
         with self._registry:
-            waiting = [lane.waiting for lane in self._lanes()]
-        return QueueState(
-            sum(one.rows for one in waiting), sum(one.tokens for one in waiting),
-            sum(one.rows_bound for one in waiting), sum(one.tokens_bound for one in waiting),
-        )  # fmt: skip
+            lanes = self._lanes()
+        found: dict[str, QueueState] = {}
+        for name, on in ((lane.name, lane.waiting) for lane in lanes):
+            state = QueueState(on.rows, on.tokens, on.rows_bound, on.tokens_bound)
+            found[name] = max(state, found.get(name, state), key=lambda one: one.share)
+        return found
 
     def passes(self) -> dict[str, float]:
         """Forward passes so far: 'passes', and their 'texts', 'tokens' and 'seconds' added up."""

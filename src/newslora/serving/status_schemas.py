@@ -63,5 +63,7 @@ class ServerFacts(BaseModel):
 class Status(BaseModel):
     server: ServerFacts
     load: Load
-    queue: dict[str, float] = Field(description="Texts and tokens that wait, and how many may.")
+    queue: dict[str, float] = Field(
+        description="Texts and tokens that wait before the fullest encoder, how many may, and the larger share of the two."
+    )
     adapters: dict[str, AdapterStatus]
