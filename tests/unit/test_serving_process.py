@@ -222,6 +222,33 @@ def test_a_stream_is_answered_while_it_is_written(server: Process) -> None:
         assert b"0\r\n" in (answer.readline(), answer.readline())
 
 
+STREAM = b"POST /v1/classify/stream HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
+
+
+def test_a_stream_that_asks_whether_to_go_on_is_told_at_once(server: Process) -> None:
+    with server.connect() as one, one.makefile("rb") as answer:
+        one.sendall(STREAM + b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n")
+        assert answer.readline() + answer.readline() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        line = json.dumps({"text": TEXT}).encode()
+        one.sendall(b"%x\r\n%s\r\n0\r\n\r\n" % (len(line), line))
+        assert answer.readline() == b"HTTP/1.1 200 OK\r\n"
+    with server.connect() as one:  # one that is refused is not
+        one.sendall(STREAM.replace(b"stream", b"stream?a=b") + b"Content-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+        assert closed_within(one, 5).startswith(b"HTTP/1.1 422")
+
+
+def test_a_stream_without_a_line_ends_and_one_that_does_not_begin_is_told(server: Process) -> None:
+    with server.connect() as one:
+        one.sendall((STREAM + b"Content-Length: 0\r\n\r\n") * 2)  # on the same connection
+        said = b""
+        while said.count(b"0\r\n\r\n") < 2:
+            said += one.recv(65536)
+        assert said.count(b"HTTP/1.1 200 OK") == 2
+    with server.connect() as one:
+        one.sendall(STREAM + b"Content-Length: 9\r\n\r\n")
+        assert closed_within(one, 5).startswith(b"HTTP/1.1 408")
+
+
 def test_a_long_stream_takes_bounded_memory(server: Process) -> None:
     def resident() -> int:
         return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")

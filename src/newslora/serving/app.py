@@ -67,7 +67,7 @@ async def classify_texts(request: Request, asked: ClassifyRequest) -> Response:
 @router.post(
     "/v1/classify/stream",
     response_class=Response,
-    responses=refusals(*ASKED, 404, 501)
+    responses=refusals(*ASKED, 404, 408, 501)
     | {200: {"description": "A line for each line, in order.", "content": LINES_OUT}},
     openapi_extra={"requestBody": {"required": True, "content": LINES_IN}},
     tags=["classify"],

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from newslora.errors import DrainingError, NewsloraError, OverloadedError
 from newslora.serving.answering import EMPTY, answers, failed, result, too_long
@@ -61,9 +61,10 @@ class LineStream(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        first = await receive()  # before the answer begins, or a client that sent Expect would never be told to go on
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
-            async for lines in self._windows(receive):
+            async for lines in self._windows(first, receive):
                 body = await self._answer(lines)
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         except (Problem, DrainingError) as error:  # the body stopped coming, or the server is ending
@@ -76,12 +77,11 @@ class LineStream(Response):
             self.exchange.ended = "client_left"
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _windows(self, receive: Receive) -> AsyncIterator[list[Line]]:
+    async def _windows(self, message: Message, receive: Receive) -> AsyncIterator[list[Line]]:
         """The lines of each piece of the body, at most `stream_rows` at once."""
         size, limit = self.context.settings.stream_rows, self.context.settings.body_bytes
-        rest, skipping, more = bytearray(), False, True
-        while more:
-            message = await receive()
+        rest, skipping = bytearray(), False
+        while True:
             if message["type"] == "http.disconnect":
                 raise _Left
             more = message.get("more_body", False)
@@ -102,6 +102,9 @@ class LineStream(Response):
                 rest, skipping = bytearray(), True
             for start in range(0, len(lines), size):
                 yield lines[start : start + size]
+            if not more:
+                return
+            message = await receive()
 
     def _read(self, raw: bytearray, limit: int) -> Line:
         """One line of the body."""
