@@ -1,6 +1,7 @@
 """The API through the app object: answers are the classifier's own, and whatever comes in is answered in the declared form."""
 
 import asyncio
+import gzip
 import io
 import json
 import re
@@ -192,6 +193,32 @@ def test_another_content_type_is_refused(server: Server) -> None:  # or any page
     message = declared(server.send("/v1/classify", b'{"text": "a"}', "text/plain"), 422, "bad_request")
     assert "application/json" in message
     declared(server.send("/v1/classify/stream", b'{"text": "a"}', "text/plain"), 422, "bad_request")
+
+
+def test_a_compressed_body_is_refused_by_its_head(server: Server) -> None:
+    body = gzip.compress(b'{"text": "treaty"}')
+    for path, kind in (("/v1/classify", JSON), ("/v1/classify/stream", LINES)):
+
+        async def talk(client: httpx.AsyncClient, path: str = path, kind: dict[str, str] = kind) -> httpx.Response:
+            return await client.post(path, content=body, headers=kind | {"Content-Encoding": "gzip"})
+
+        response = server.ask(talk)
+        assert "Content-Encoding" in declared(response, 415, "unsupported_encoding")
+        assert response.headers["accept-encoding"] == "identity"
+    plain = server.post("/v1/classify", {"text": "treaty"}, headers={"Content-Encoding": "identity"})
+    assert plain.status_code == 200
+
+
+def test_probes_may_ask_for_heads(planted: Path, tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    scraper = add_key(path, "scraper", ["metrics"])
+    server = Server(planted, keys=path)
+    for place, key in (("/health", None), ("/ready", None), ("/metrics", scraper)):
+        response = server.ask(lambda client, place=place: client.head(place), key)
+        assert (response.status_code, response.content) == (200, b"")
+        assert response.headers["content-type"] == server.get(place, key).headers["content-type"]
+    assert server.ask(lambda client: client.head("/metrics")).status_code == 401
+    assert server.ask(lambda client: client.head("/v1/status"), scraper).status_code == 405
 
 
 def test_limits_are_told_with_what_is_allowed(planted: Path) -> None:

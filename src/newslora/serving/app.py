@@ -44,7 +44,7 @@ QueryName = Annotated[
     str | None, Query(pattern=NAME, description="An adapter's name; left out: the default one, or all.")
 ]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
-BODY = (401, 403, 408, 413, 422, 429)
+BODY = (401, 403, 408, 413, 415, 422, 429)
 ASKED = (401, 403, 422, 429)
 DESCRIPTION = """Classifies texts with LoRA adapters on shared encoders. Where the server has keys, send one as
 `Authorization: Bearer KEY`. Every error is `{"error": {"code": ..., "message": ...}}`, and every answer carries
@@ -67,7 +67,7 @@ async def classify_texts(request: Request, asked: ClassifyRequest) -> Response:
 @router.post(
     "/v1/classify/stream",
     response_class=Response,
-    responses=refusals(*ASKED, 404, 408, 501)
+    responses=refusals(*ASKED, 404, 408, 415, 501)
     | {200: {"description": "A line for each line, in order.", "content": LINES_OUT}},
     openapi_extra={"requestBody": {"required": True, "content": LINES_IN}},
     tags=["classify"],
@@ -147,6 +147,7 @@ async def status(request: Request) -> Response:
     return json_response(await asyncio.to_thread(managing.status, context_of(request)))
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", response_model=Health, responses=refusals(), tags=["server"])
 async def health(request: Request) -> Response:
     """Whether the process works; 503 is for good, and a reason to start it again."""
@@ -155,6 +156,7 @@ async def health(request: Request) -> Response:
     return json_response({"status": "ok"})
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get("/ready", response_model=Health, responses=refusals(), tags=["server"])
 async def ready(request: Request) -> Response:
     """Whether requests should be sent here: 503 until all adapters are loaded, and once the server is told to end."""
@@ -166,6 +168,7 @@ async def ready(request: Request) -> Response:
     return json_response({"status": "ready"})
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get(
     "/metrics",
     responses=refusals(401, 403, 429)

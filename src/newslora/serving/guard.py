@@ -100,7 +100,7 @@ class Exchange:
         """Refuse what can be refused by its head.
 
         Raises:
-            Problem: 400, 413 or 503.
+            Problem: 400, 413, 415 or 503.
         """
         settings = self.context.settings
         if hosts is not None and not _names(self.headers.get("host", ""), hosts):
@@ -112,6 +112,14 @@ class Exchange:
         length = self.headers.get("content-length", "0")
         if not self.streamed and length.isdigit() and int(length) > settings.body_bytes:
             raise self._too_large()
+        encoding = self.headers.get("content-encoding", "identity").strip().lower()
+        if encoding != "identity" and not self.whole:
+            raise Problem(
+                415,
+                "unsupported_encoding",
+                "The body is compressed or otherwise encoded (Content-Encoding). Send it as it is.",
+                headers={"Accept-Encoding": "identity"},
+            )
 
     async def receive(self) -> Message:
         """The next piece of the body, in time and within the limit.

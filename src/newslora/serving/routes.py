@@ -23,6 +23,7 @@ WHY = {
     408: "The body did not come in time.",
     409: "The id belongs to another correction.",
     413: "Body, text or number of texts beyond the limit.",
+    415: "A compressed body.",
     422: "A request that cannot be understood or met; the sentence says why.",
     429: "The key's rate is used up; `Retry-After` says until when.",
     500: "A fault of the server's.",
@@ -98,7 +99,7 @@ def describe_keys(description: dict[str, Any], router: APIRouter, asked_for: boo
     description["components"]["securitySchemes"] = {KEY: {"type": "http", "scheme": "bearer"}}
     for route in router.routes:
         scopes = getattr(getattr(route, "endpoint", None), "scopes", None)
-        if scopes is None or not isinstance(route, APIRoute):
+        if scopes is None or not isinstance(route, APIRoute) or not route.include_in_schema:
             continue
         takes = f"a key with the scope {' or '.join(f'`{scope}`' for scope in scopes)}" if scopes else "any key"
         for method in route.methods or ():
