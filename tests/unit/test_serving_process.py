@@ -23,6 +23,7 @@ from newslora.cli.app import main
 
 TEXT = "meets over border treaty signs"
 FIXED = str(Path(__file__).with_name("serve_fixed.py"))
+STREAM = b"POST /v1/classify/stream HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
 SOURCES = Path(newslora.__file__).parents[1]
 
 
@@ -176,6 +177,31 @@ def test_a_body_that_is_not_wanted_is_dropped_within_bounds(server: Process) -> 
             one.sendall(bytes(90_000_000))
 
 
+@pytest.mark.parametrize(
+    "said", [b"\x16\x03\x01 no HTTP\r\n\r\n", b"GET /health HTTP/1.1\r\nX-A: " + b"a" * 70_000], ids=["garbage", "long"]
+)
+def test_what_is_no_request_is_refused_in_the_form_of_every_error(server: Process, said: bytes) -> None:
+    with server.connect() as one:
+        one.sendall(said)
+        head, _, body = closed_within(one, 5).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert json.loads(body)["error"]["code"] == "bad_request"
+    name = re.search(rb"x-request-id: (\w{32})", head)
+    assert name is not None
+    assert comes_true(lambda: name[1].decode() in server.errors.read_text(), 5)
+
+
+def test_no_answer_is_written_into_one_that_has_begun(server: Process) -> None:
+    line = json.dumps({"text": TEXT}).encode() + b"\n"
+    with server.connect() as one:
+        one.sendall(STREAM + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(line), line))
+        said = one.recv(65536)
+        one.sendall(b"no chunk\r\n")
+        said += closed_within(one, 5)
+    assert said.startswith(b"HTTP/1.1 200")
+    assert said.count(b"HTTP/1.1") == 1
+
+
 def test_a_body_that_does_not_come_is_told_and_cut(server: Process) -> None:
     with server.connect() as one:
         head = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n"
@@ -220,9 +246,6 @@ def test_a_stream_is_answered_while_it_is_written(server: Process) -> None:
             assert json.loads(said)["id"] == number  # before the next is sent
         one.sendall(b"0\r\n\r\n")
         assert b"0\r\n" in (answer.readline(), answer.readline())
-
-
-STREAM = b"POST /v1/classify/stream HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
 
 
 def test_a_stream_that_asks_whether_to_go_on_is_told_at_once(server: Process) -> None:

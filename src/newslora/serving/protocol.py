@@ -1,6 +1,8 @@
 """uvicorn's HTTP protocol, with what it leaves open: how long a request's head may take and how large it may be."""
 
 import asyncio
+import json
+import random
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -56,6 +58,21 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._in_body and self.cycle.response_complete:  # else this was the answer to one before the last parsed
             self.transport.close()
         super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what cannot be parsed in the form that every error has; an answer that has begun is broken off instead."""
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()
+            return
+        name = f"{random.getrandbits(128):032x}"
+        self.logger.warning("Refused before it was a request: %s", name)
+        body = json.dumps({"error": {"code": "bad_request", "message": msg}}).encode()
+        head = (
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            f"x-request-id: {name}\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
 
     def _await_head(self) -> None:
         self._head_bytes = 0
