@@ -1,6 +1,7 @@
 """Requests and answers of the API, as pydantic models; /openapi.json and /docs are made of them.
 
-Limits that are settings (how many texts, how long) are checked in checks.py, for they differ from server to server.
+Limits that are settings (how many texts, how long) are checked in answering.py, managing.py and streaming.py, for they differ
+from server to server.
 """
 
 from typing import Annotated, Any
