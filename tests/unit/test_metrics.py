@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.calibration import calibration_curve
@@ -25,6 +25,7 @@ from sklearn.metrics import (
 
 from newslora.metrics import full_metrics, quick_metrics, softmax
 from newslora.metrics.calibration import BINS, expected_calibration_error, reliability, top_answers
+from newslora.metrics.classes import absent_note, class_rates
 from newslora.metrics.groups import OTHERS, accuracy_by_name, accuracy_by_number, surest_errors
 from newslora.metrics.intervals import bootstrap, share
 from newslora.metrics.ranking import Ranking
@@ -66,6 +67,10 @@ def assert_intervals_hold_their_values(result: dict[str, Any]) -> None:
             low, high = result[name]["interval"]
             assert low - 1e-12 <= result[name]["value"] <= high + 1e-12, name
     for name, rate in rates(result).items():
+        if rate["value"] is None:
+            assert rate["interval"] is None
+            assert rate["reason"], name
+            continue
         low, high = rate["interval"]
         assert 0 <= low <= rate["value"] + 1e-12, name
         assert rate["value"] - 1e-12 <= high <= 1, name
@@ -98,7 +103,62 @@ def test_every_number_is_scikit_learns(seed: int) -> None:
     assert_intervals_hold_their_values(result)
     quick = quick_metrics(truth, probabilities)
     assert quick["accuracy"] == result["accuracy"]["value"]
-    assert quick["macro_f1"] == result["macro_f1"]["value"]
+    assert quick["macro_f1"] == pytest.approx(result["macro_f1"]["value"])
+
+
+ANSWERS = st.lists(
+    st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=12
+)  # (true, predicted) of five
+
+
+@settings(max_examples=60, deadline=None)
+@given(ANSWERS)
+@example([(0, 0), (1, 1), (1, 0)])  # three classes neither among the rows nor predicted
+@example([(0, 0), (1, 2)])  # one of them absent but predicted
+def test_macro_averages_are_scikit_learns_own_whichever_classes_occur(answers: list[tuple[int, int]]) -> None:
+    """Its default is the classes that occur among the rows or the answers; what divides by nothing counts as 0 there."""
+    truth, predicted = (np.array(column) for column in zip(*answers, strict=True))
+    names = ["a", "b", "c", "d", "e"]
+    result = full_metrics(truth, certain(predicted.tolist(), 5), names)
+    for kind, score in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
+        wanted = score(truth, predicted, average="macro", zero_division=0)
+        assert result[f"macro_{kind}"]["value"] == pytest.approx(wanted)
+        alone = score(truth, predicted, average=None, labels=range(5), zero_division=np.nan)
+        ours = [result["per_class"][name][kind]["value"] for name in names]
+        assert ours == [None if math.isnan(value) else pytest.approx(value) for value in alone.tolist()]
+    assert quick_metrics(truth, certain(predicted.tolist(), 5))["macro_f1"] == pytest.approx(
+        result["macro_f1"]["value"]
+    )
+    assert_intervals_hold_their_values(result)
+    json.dumps(result, allow_nan=False)
+
+
+def test_classes_without_rows_are_named_and_told_apart_by_whether_they_are_predicted() -> None:
+    truth, predicted = [0] * 10 + [1] * 10, [0] * 10 + [1] * 8 + [2] * 2
+    result = full_metrics(np.array(truth), certain(predicted, 4), NAMES)
+    assert result["macro_f1"]["value"] == pytest.approx((1 + 16 / 18 + 0) / 3)
+    assert result["macro_f1"]["reason"] == "mean over the labels among the rows or the answers; without: d"
+    assert "reason" not in full_metrics(np.array(truth), certain(predicted, 3), NAMES[:3])["macro_f1"]
+    nothing = {"value": None, "interval": None}
+    per_class = result["per_class"]
+    assert per_class["c"]["recall"] == nothing | {"reason": "no rows of this label"}
+    assert per_class["c"]["precision"]["value"] == per_class["c"]["f1"]["value"] == 0
+    assert per_class["d"]["precision"] == nothing | {"reason": "never predicted"}
+    assert per_class["d"]["f1"]["value"] is None
+    assert absent_note(per_class) == (
+        "No rows of c, d: the numbers say nothing of how well such rows are labelled. Macro averages leave out d. In macro "
+        "averages c counts as 0, for other rows are given that label."
+    )
+    assert absent_note({name: per_class[name] for name in ("a", "b")}) is None
+
+
+def test_a_resample_without_a_class_does_not_count_it_as_wrong() -> None:
+    # two rows of the rare class, all rows right but one: seven resamples of a hundred miss it, and miss no answer by that
+    truth = np.array([0] * 99 + [1] * 2)
+    result = full_metrics(truth, certain([0] * 98 + [1] * 3, 2), ["a", "b"])
+    assert result["macro_f1"]["interval"][0] > 0.49
+    absent = full_metrics(truth, np.pad(certain([0] * 98 + [1] * 3, 2), ((0, 0), (0, 1))), ["a", "b", "never"])
+    assert absent["macro_f1"]["interval"] == result["macro_f1"]["interval"]
 
 
 def wilson_by_hand(hits: int, rows: int) -> list[float]:
@@ -123,23 +183,49 @@ def test_a_known_wilson_interval() -> None:
     assert result["accuracy"]["interval"] == pytest.approx([0.2993, 0.7007], abs=1e-4)
 
 
-def test_the_bootstrap_interval_covers_the_truth_as_often_as_it_says() -> None:
-    # precision of one class with a known truth: of rows predicted 'a', 80 % are 'a'
+def test_a_perfect_precision_of_few_rows_is_not_certain() -> None:
+    result = class_rates(37, 37, 40)
+    assert result["precision"]["interval"] == pytest.approx([0.9059, 1], abs=1e-4)
+    assert result["precision"]["interval"] == pytest.approx(wilson_by_hand(37, 37), abs=1e-9)
+    assert result["f1"]["value"] == pytest.approx(74 / 77)
+    ends = [2 * end / (1 + end) for end in wilson_by_hand(37, 40)]  # 37 hits, 3 errors
+    assert result["f1"]["interval"] == pytest.approx(ends, abs=1e-9)
+    assert class_rates(37, 37, 37)["f1"]["interval"] == pytest.approx([0.9506, 1], abs=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "right", "spill"), [(30, 0.97, 0.05), (150, 0.8, 0.1), (60, 0.5, 0.5)])
+def test_the_intervals_of_a_class_cover_the_truth_as_often_as_they_say(rows: int, right: float, spill: float) -> None:
+    """Half of the rows are of the class; `right` of them are given it, and `spill` of the others."""
     generator = np.random.default_rng(0)
-    covered, trials = 0, 100
+    trials = 1000
+    precision, f1 = right / (right + spill), 2 * right / (1 + right + spill)
+    covered = dict.fromkeys(("precision", "recall", "f1"), 0)
     for _ in range(trials):
-        truth = (generator.random(150) > 0.8).astype(np.int64)
-        low, high = full_metrics(truth, certain([0] * 150, 2), ["a", "b"])["per_class"]["a"]["precision"]["interval"]
-        assert high - low < 0.2
-        covered += low <= 0.8 <= high
-    assert 88 <= covered <= 100  # 95 % +- 3 standard errors
+        truth = generator.random(rows) < 0.5
+        given_it = generator.random(rows) < np.where(truth, right, spill)
+        found = class_rates(int((truth & given_it).sum()), int(given_it.sum()), int(truth.sum()))
+        for kind, value in (("precision", precision), ("recall", right), ("f1", f1)):
+            low, high = found[kind]["interval"]
+            covered[kind] += low <= value <= high
+    assert all(0.92 * trials <= count <= 0.99 * trials for count in covered.values()), covered
 
 
 def test_the_bootstrap_agrees_with_the_normal_approximation() -> None:
-    truth = np.array([0] * 1600 + [1] * 400, dtype=np.int64)
-    interval = full_metrics(truth, certain([0] * 2000, 2), ["a", "b"])["per_class"]["a"]["precision"]["interval"]
+    hits = np.array([1.0] * 1600 + [0.0] * 400)
+    interval = bootstrap(lambda weights: {"share": hits @ weights / 2000}, 2000, cost=1, seed=0)["share"]
     half = 1.96 * math.sqrt(0.8 * 0.2 / 2000)
     assert interval == pytest.approx([0.8 - half, 0.8 + half], abs=0.003)
+
+
+def test_macro_averages_that_no_resample_moves_are_not_certain_either() -> None:
+    truth = np.array([0] * 40 + [1] * 40)
+    right = full_metrics(truth, certain(truth.tolist(), 2), ["a", "b"])
+    low, high = right["macro_recall"]["interval"]
+    distance = 1 - wilson_by_hand(40, 40)[0]
+    assert (low, high) == (pytest.approx(1 - distance / math.sqrt(2)), 1)  # of two classes as good as each other
+    assert right["macro_f1"]["interval"][0] < 0.98
+    wrong = full_metrics(truth, certain((1 - truth).tolist(), 2), ["a", "b"])
+    assert wrong["macro_f1"]["interval"][0] == 0 < wrong["macro_f1"]["interval"][1] < 0.2
 
 
 def test_the_same_seed_gives_the_same_intervals() -> None:
@@ -162,11 +248,10 @@ def test_a_perfect_answer() -> None:
 
 
 def test_intervals_hold_the_value_where_resamples_miss_classes() -> None:
-    # eight rows of eight classes, all right: a resample misses some class almost surely, and its macro F1 is below 1
+    # eight rows of eight classes, one of them right: resamples mostly miss that one, and it is all the macro F1 there is
     truth = np.arange(8)
-    result = full_metrics(truth, certain(truth.tolist(), 8), [str(k) for k in range(8)])
-    assert result["macro_f1"]["value"] == 1
-    assert result["macro_f1"]["interval"][0] < 0.9
+    result = full_metrics(truth, certain([0, 0, 0, 0, 0, 0, 0, 0], 8), [str(k) for k in range(8)])
+    assert result["macro_f1"]["value"] == pytest.approx(2 / 9 / 8)
     assert_intervals_hold_their_values(result)
 
 
@@ -174,9 +259,11 @@ def test_intervals_hold_the_value_where_resamples_miss_classes() -> None:
 def test_rows_of_one_class_only(rows: int) -> None:
     result = full_metrics(np.zeros(rows, dtype=np.int64), certain([0] * rows, 2), ["a", "b"])
     assert result["accuracy"]["value"] == 1
-    assert result["macro_f1"]["value"] == 0.5  # the class without rows counts as 0, as in scikit-learn
+    assert result["macro_f1"]["value"] == 1  # the class without rows or answers is left out, as in scikit-learn
+    assert result["macro_f1"]["interval"][0] < 0.8
+    assert result["mcc"] == {"value": None, "interval": None, "reason": "the rows are all of one label"}
     assert result["per_class"]["b"]["rows"] == 0
-    assert result["per_class"]["b"]["recall"] == {"value": 0.0, "interval": [0.0, 1.0]}
+    assert result["per_class"]["b"]["recall"] == {"value": None, "interval": None, "reason": "no rows of this label"}
     assert_intervals_hold_their_values(result)
 
 
@@ -214,8 +301,7 @@ def test_a_resample_scores_as_its_rows_would(seed: int, rows: int, labels: int, 
             name: value[0] if column < 0 else value[column] for name, value in (many if column >= 0 else whole).items()
         }
         for name, value in wanted.items():
-            if not name.startswith("recall/"):
-                assert ours[name] == pytest.approx(value, abs=1e-9), name
+            assert ours[name] == pytest.approx(value, abs=1e-9), name
         undefined = {name for name in ours if name.startswith("auroc/")} - set(wanted)
         assert all(math.isnan(ours[name]) for name in undefined)
 

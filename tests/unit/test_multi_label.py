@@ -1,5 +1,7 @@
 """Multi-label numbers are scikit-learn's, intervals hold them, and tuned thresholds beat 0.5 where labels are rare."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -88,6 +90,40 @@ def test_a_label_without_rows_is_told_not_invented() -> None:
     found = full_multi_metrics(truth, probabilities, np.full(3, 0.5), NAMES)["per_class"]["c"]
     assert found["average_precision"] == {"value": None, "interval": None, "reason": "no rows of this label"}
     assert found["rows"] == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_macro_f1_is_over_the_labels_that_are_carried_or_given(data: st.DataObject) -> None:
+    rows = data.draw(st.integers(1, 8))
+    cells = st.lists(st.booleans(), min_size=3 * rows, max_size=3 * rows)
+    truth, given_it = (np.array(data.draw(cells)).reshape(rows, 3) for _ in range(2))
+    found = full_multi_metrics(truth, given_it.astype(float), np.full(3, 0.5), NAMES)
+    json.dumps(found, allow_nan=False)
+    occurring = np.flatnonzero((truth | given_it).any(axis=0))
+    if not len(occurring):
+        assert found["macro_f1"]["value"] is found["micro_f1"]["value"] is None
+        assert found["macro_f1"]["reason"] == "no row has a label, and none is predicted"
+        return
+    wanted = f1_score(truth, given_it, average="macro", labels=occurring, zero_division=0)
+    assert found["macro_f1"]["value"] == pytest.approx(wanted)
+    assert quick_multi_metrics(truth, given_it.astype(float))["macro_f1"] == pytest.approx(wanted)
+    alone = f1_score(truth, given_it, average=None, zero_division=np.nan)
+    ours = [found["per_class"][name]["f1"]["value"] for name in NAMES]
+    assert ours == [None if np.isnan(value) else pytest.approx(value) for value in alone.tolist()]
+    for name in ("macro_f1", "micro_f1"):
+        low, high = found[name]["interval"]
+        assert 0 <= low <= found[name]["value"] + 1e-12
+        assert found[name]["value"] - 1e-12 <= high <= 1
+        assert low < high
+
+
+def test_a_label_always_rightly_given_has_wilsons_interval() -> None:
+    truth = np.arange(37)[:, None] % 37 >= [0, 37, 18]
+    found = full_multi_metrics(truth, truth.astype(float), np.full(3, 0.5), NAMES)["per_class"]
+    assert found["a"]["precision"]["interval"] == pytest.approx([0.9059, 1], abs=1e-4)
+    assert found["a"]["f1"]["interval"] == pytest.approx([0.9506, 1], abs=1e-4)
+    assert [found["b"][kind]["interval"] for kind in ("precision", "recall", "f1")] == [None, None, None]
 
 
 def test_rows_without_labels_given_none_are_right() -> None:

@@ -76,6 +76,16 @@ def test_differences_are_those_of_scikit_learns_metrics() -> None:
         assert found[1][metric]["interval"] == pytest.approx([-high, -low])
 
 
+def test_macro_f1_leaves_out_labels_that_neither_occur_nor_are_predicted() -> None:
+    first, second = drawn(0, 200, 0.9, 0.7, classes=3)
+    wider = [Scores(one.labels, one.predicted, np.pad(one.probabilities, ((0, 0), (0, 2)))) for one in (first, second)]
+    assert contrast_intervals(wider, PAIR) == contrast_intervals([first, second], PAIR)
+    second.predicted[second.right.argmin()] = 3  # absent but predicted: it counts as 0 for the second run alone
+    wider[1] = Scores(second.labels, second.predicted, wider[1].probabilities)
+    values = [f1_score(one.labels, one.predicted, average="macro") for one in wider]
+    assert contrast_intervals(wider, PAIR)[0]["macro_f1"]["value"] == pytest.approx(values[0] - values[1])
+
+
 def test_a_run_does_not_differ_from_itself() -> None:
     (run,) = drawn(1, 100, 0.8)
     (found,) = contrast_intervals([run, run], PAIR)

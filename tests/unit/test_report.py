@@ -1,6 +1,7 @@
 """The report states the run's own numbers, stands alone, and its figures keep their text inside."""
 
 import base64
+import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -10,18 +11,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from conftest import DECISIVE
 from newslora import files
+from newslora.cli.evaluation_tables import evaluation_tables, remarks_on
 from newslora.config import load_recipe, make_recipe, setting_fields, to_toml
 from newslora.errors import RunError
 from newslora.evaluation.breakdown import breakdowns
 from newslora.metrics import full_metrics
 from newslora.metrics.calibration import calibration_numbers, reliability, top_answers
+from newslora.metrics.classes import absent_note
 from newslora.metrics.intervals import share
 from newslora.model.families import FAMILIES
 from newslora.report.accuracy import draw_breakdown, draw_reliability
 from newslora.report.architecture import draw_architecture
+from newslora.report.card import write_card
 from newslora.report.curves import draw_confusion, draw_training
 from newslora.report.drawing import DARK, LIGHT, Drawing, Written, drawable, plain_matplotlib
 from newslora.report.explained import _chosen_rows
@@ -377,6 +382,37 @@ def test_an_evaluation_of_an_older_newslora_is_shown_as_far_as_it_goes(tmp_path:
         files.write_json(run.evaluation / f"{name}.json", {key: value for key, value in one.items() if key not in new})
     rows = Page(write_report(run, manifest).read_text(encoding="utf-8")).rows()
     assert ["Loss mean cross-entropy in nats", f"{one['loss']:.4f}", "\N{EN DASH}"] in rows
+
+
+def test_labels_without_rows_show_a_dash_on_every_page_and_screen(tmp_path: Path, no_figures: None) -> None:
+    run, manifest = make_run(tmp_path / "run", LABELS)
+    one, dash = evaluation("test", LABELS, 90, False), "\N{EN DASH}"
+    truth = np.array([0, 0, 1, 1] * 5)
+    numbers = full_metrics(truth, np.eye(len(LABELS))[np.array([0, 0, 1, 2] * 5)], LABELS)
+    one |= {
+        "per_class": numbers["per_class"],
+        "macro_f1": numbers["macro_f1"],
+        "note": absent_note(numbers["per_class"]),
+    }
+    files.write_json(run.evaluation / "test.json", one)
+    html = write_report(run, manifest).read_text(encoding="utf-8")
+    rows = Page(html).rows()
+    assert [LABELS[3], dash, dash, dash, "0"] in rows
+    predicted = next(row for row in rows if row[0] == LABELS[2] and len(row) == 5 and row[-1] == "0")
+    assert predicted[1].startswith("0.00")
+    assert predicted[2] == dash
+    assert "labels have no rows here; macro averages leave out" in html
+    assert "Macro averages leave out Sci/Tech." in html
+    assert "Macro averages leave out Sci/Tech." in write_card(run, manifest).read_text(encoding="utf-8")
+    console = Console(width=80, record=True, file=io.StringIO())
+    for table in evaluation_tables(one):
+        console.print(table)
+    cells = [
+        re.split(r" *\N{BOX DRAWINGS LIGHT VERTICAL} *", line)[1:-1] for line in console.export_text().splitlines()
+    ]
+    assert [LABELS[0], "100 (72.2-100)", "100 (72.2-100)", "100 (83.9-100)", "10"] in cells
+    assert [LABELS[3], "-", "-", "-", "0"] in cells
+    assert one["note"] in list(remarks_on(one))
 
 
 def test_an_audit_of_these_rows_is_shown_and_one_of_others_is_not(tmp_path: Path, no_figures: None) -> None:

@@ -48,11 +48,11 @@ def remarks_on(result: dict[str, Any]) -> Iterator[str]:
             )
     thresholds = result.get("thresholds")
     if thresholds:
-        before, after = thresholds["before"], thresholds["after"]
+        before, after, here = thresholds["before"], thresholds["after"], result["macro_f1"]["value"]
+        these = "" if here is None else f"; on these rows {result['at_half']['macro_f1']:.2%} and {here:.2%}"
         yield (
             f"Thresholds tuned on {thresholds['rows']:,} validation rows: macro F1 {before['macro_f1']:.2%} with 0.5 for every "
-            f"label, {after['macro_f1']:.2%} tuned; on these rows {result['at_half']['macro_f1']:.2%} and "
-            f"{result['macro_f1']['value']:.2%}."
+            f"label, {after['macro_f1']:.2%} tuned{these}."
         )
     reasons = [level["reason"] for level in result.get("abstention", {}).get("levels", []) if "reason" in level]
     yield from reasons[:1]

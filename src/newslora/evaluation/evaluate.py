@@ -21,6 +21,7 @@ from newslora.evaluation.rows import find_errors, shortened, write_errors, write
 from newslora.evaluation.score import Scored, score_articles
 from newslora.metrics import full_metrics, softmax
 from newslora.metrics.calibration import calibration_numbers, reliability, top_answers
+from newslora.metrics.classes import absent_note
 from newslora.predict.classifier import Classifier
 from newslora.runfolder import NOT_EVALUATIONS, RunFolder
 
@@ -68,7 +69,7 @@ def evaluate_articles(
         `abstention`: coverage, set size and share answered at a few levels (newslora.evaluation.abstention);
         `accuracy_by`: a list of breakdowns (newslora.evaluation.breakdown);
         `errors`: the fifty most confidently wrong rows (newslora.evaluation.rows);
-        `chose_the_epoch`, `trained`, `note`: what makes these rows kinder than others;
+        `chose_the_epoch`, `trained`, `note`: what makes these rows kinder than others, and which labels have none;
         `adapter_sha256`, `precision`, `seconds`: what scored them, and how long it took;
         `export`: name, kind and hash of the weights, where an export scored them.
 
@@ -84,7 +85,7 @@ def evaluate_articles(
         "errors": shortened(errors),
         "chose_the_epoch": chose_the_epoch,
         "trained": trained,
-        "note": _note(classifier, chose_the_epoch, trained),
+        "note": _note(classifier, chose_the_epoch, trained, numbers),
         "adapter_sha256": classifier.card.weights_sha256,
         "precision": classifier.precision.name,
         "seconds": round(scored.seconds, 3),
@@ -196,13 +197,15 @@ def _calibration(classifier: Classifier, scored: Scored) -> dict[str, Any]:
     }
 
 
-def _note(classifier: Classifier, chose_the_epoch: bool, trained: bool) -> str | None:
-    """What makes these rows kinder than others."""
+def _note(classifier: Classifier, chose_the_epoch: bool, trained: bool, numbers: Mapping[str, Any]) -> str | None:
+    """What makes these rows kinder than others, and of which labels they tell nothing."""
     said = [TRAINED] if trained else []
     if chose_the_epoch:
         said.append(SELECTION_BIAS)
         said += [FITTED] if classifier.calibration is not None else []
         said += [TUNED] if classifier.thresholds is not None else []
+    if absent := absent_note(numbers["per_class"]):
+        said.append(absent)
     return " ".join(said) or None
 
 

@@ -1,4 +1,4 @@
-"""Values with 95 % intervals: Wilson's for shares of a fixed number of rows, the bootstrap over rows for the rest."""
+"""Values with 95 % intervals: Wilson's for shares and what follows from one, the bootstrap over rows for the rest."""
 
 import warnings
 from collections.abc import Callable
@@ -27,9 +27,27 @@ def undefined(reason: str) -> dict[str, Any]:
     return {"value": None, "interval": None, "reason": reason}
 
 
-def share(hits: int, rows: int) -> dict[str, Any]:
-    """`hits` of `rows` with Wilson's interval; undefined without rows."""
-    return rate(hits / rows, wilson(hits, rows)) if rows else undefined("no rows")
+def share(hits: int, rows: int, reason: str = "no rows") -> dict[str, Any]:
+    """`hits` of `rows` with Wilson's interval; undefined without rows, for the `reason`."""
+    return rate(hits / rows, wilson(hits, rows)) if rows else undefined(reason)
+
+
+def f1_share(hits: int, errors: int, reason: str) -> dict[str, Any]:
+    """The F1 score of a class with its interval; undefined where there are neither hits nor errors, for the `reason`.
+
+    F1 = 2F / (1 + F), where F = hits / (hits + errors) is a share: Wilson's interval of F, its ends mapped to F1, is that of
+    F1, never empty and never beyond 0 and 1. This is the indirect Wilson method of Lam, Gopal and Qian 2024, "Confidence
+    intervals for the F1 score: a comparison of four methods" (arXiv:2309.14621), F being their F*.
+
+    Args:
+        hits: rows of the class that were given it.
+        errors: rows of the class that were not, and others that were.
+        reason: why there might be none.
+    """
+    if not hits + errors:
+        return undefined(reason)
+    value, *bounds = (2 * one / (1 + one) for one in (hits / (hits + errors), *wilson(hits, hits + errors)))
+    return rate(value, bounds)
 
 
 def wilson(hits: int, rows: int) -> list[float]:

@@ -7,7 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newslora.metrics.basic import Logits, Probabilities
-from newslora.metrics.intervals import CONFIDENCE_LEVEL, Statistics, Weights, bootstrap, rate, undefined, wilson
+from newslora.metrics.classes import NO_ROWS, NOTHING, class_means, class_rates, divided, macro_rate
+from newslora.metrics.intervals import (
+    CONFIDENCE_LEVEL,
+    Statistics,
+    Weights,
+    bootstrap,
+    f1_share,
+    rate,
+    undefined,
+    wilson,
+)
 from newslora.metrics.ranking import Ranking
 
 Indicators = NDArray[np.bool_]  # (rows, labels) whether a row carries a label
@@ -33,7 +43,10 @@ def losses_of_rows(indicators: Indicators, probabilities: Probabilities) -> NDAr
 def quick_multi_metrics(
     indicators: Indicators, probabilities: Probabilities, thresholds: Thresholds | float = HALF
 ) -> dict[str, float]:
-    """Loss, accuracy (a row counts when all its labels are right: subset accuracy), micro and macro F1."""
+    """Loss, accuracy (a row counts when all its labels are right: subset accuracy), micro and macro F1.
+
+    Macro F1 is over the labels that are carried or given. Where none is, both are 0 here: an epoch needs a number.
+    """
     from sklearn.metrics import accuracy_score, f1_score
 
     predicted = probabilities >= thresholds
@@ -41,7 +54,7 @@ def quick_multi_metrics(
         "loss": float(losses_of_rows(indicators, probabilities).mean()),
         "accuracy": float(accuracy_score(indicators, predicted)),
         "micro_f1": float(f1_score(indicators, predicted, average="micro", zero_division=0)),
-        "macro_f1": float(f1_score(indicators, predicted, average="macro", zero_division=0)),
+        "macro_f1": 0.0 if np.isnan(macro := _macro_f1(indicators, predicted)) else macro,
     }
 
 
@@ -50,8 +63,9 @@ def full_multi_metrics(
 ) -> dict[str, Any]:
     """Every number of an evaluation, each with its 95 % interval `[low, high]`.
 
-    Accuracy and recall are shares of a fixed number of rows: Wilson's score interval. The others: percentile bootstrap over
-    rows. A number the rows do not define is null, with a `reason`.
+    Accuracy and each label's precision and recall are shares: Wilson's score interval, and one from it for F1
+    (newslora.metrics.classes, also on what macro F1 is over). The others: percentile bootstrap over rows. A number the rows do
+    not define is null, with a `reason`.
 
     Args:
         indicators: (R, C), R at least 1.
@@ -74,18 +88,15 @@ def full_multi_metrics(
     statistics = _RowStatistics(indicators, probabilities, predicted)
     bounds = bootstrap(statistics, len(indicators), PASSES + len(statistics.rankings), seed)
     counts = multilabel_confusion_matrix(indicators, predicted)
-    overall = {name: rate(value, bounds[name]) for name, value in values.items() if "/" not in name}
     per_class = {}
     for k, name in enumerate(names):
         (true_negatives, false_positives), (false_negatives, true_positives) = counts[k].tolist()
         rows = false_negatives + true_positives
         per_class[name] = {
-            "precision": rate(values[f"precision/{k}"], bounds[f"precision/{k}"]),
-            "recall": rate(values[f"recall/{k}"], wilson(true_positives, rows)),
-            "f1": rate(values[f"f1/{k}"], bounds[f"f1/{k}"]),
+            **class_rates(true_positives, true_positives + false_positives, rows),
             "average_precision": rate(values[f"average_precision/{k}"], bounds[f"average_precision/{k}"])
             if rows
-            else undefined("no rows of this label"),
+            else undefined(NO_ROWS),
             "rows": rows,
             "threshold": float(thresholds[k]),
             "counts": {
@@ -93,6 +104,9 @@ def full_multi_metrics(
                 "false_negatives": false_negatives, "true_negatives": true_negatives,
             },
         }  # fmt: skip
+    overall = {name: rate(value, bounds[name]) for name, value in values.items() if "/" not in name}
+    overall["macro_f1"] = macro_rate("f1", values["macro_f1"], bounds["macro_f1"], per_class)
+    overall["micro_f1"] = _micro_rate(values["micro_f1"], bounds["micro_f1"], indicators, predicted)
     return {
         "rows": len(indicators),
         "multi_label": True,
@@ -107,21 +121,31 @@ def full_multi_metrics(
     }
 
 
+def _macro_f1(indicators: Indicators, predicted: Indicators) -> float:
+    """Mean over the labels that are carried or given; NaN where none is."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(indicators, predicted, average="macro", zero_division=np.nan))
+
+
+def _micro_rate(value: float, bounds: list[float], indicators: Indicators, predicted: Indicators) -> dict[str, Any]:
+    """Micro F1; where no resample moves it, as where all is right, with the interval of the F1 of one label."""
+    pooled = f1_share(int((indicators & predicted).sum()), int((indicators ^ predicted).sum()), NOTHING)
+    return rate(value, bounds) if pooled["value"] is not None and bounds[1] - bounds[0] > 1e-12 else pooled
+
+
 def _values(indicators: Indicators, probabilities: Probabilities, predicted: Indicators) -> dict[str, float]:
     """Name -> value, as scikit-learn has it; of one label under `metric/label id`."""
-    from sklearn.metrics import average_precision_score, f1_score, hamming_loss, precision_recall_fscore_support
+    from sklearn.metrics import average_precision_score, f1_score, hamming_loss
 
     quick = quick_multi_metrics(indicators, probabilities)
     found = {
-        "micro_f1": float(f1_score(indicators, predicted, average="micro", zero_division=0)),
-        "macro_f1": float(f1_score(indicators, predicted, average="macro", zero_division=0)),
+        "micro_f1": float(f1_score(indicators, predicted, average="micro", zero_division=np.nan)),
+        "macro_f1": _macro_f1(indicators, predicted),
         "samples_f1": float(f1_score(indicators, predicted, average="samples", zero_division=1)),
         "hamming_loss": float(hamming_loss(indicators, predicted)),
         "log_loss": quick["loss"],
     }
-    scores = precision_recall_fscore_support(indicators, predicted, average=None, zero_division=0)[:3]
-    for kind, numbers in zip(("precision", "recall", "f1"), scores, strict=True):
-        found |= {f"{kind}/{k}": float(number) for k, number in enumerate(numbers)}
     for k in np.flatnonzero(indicators.any(axis=0)):
         found[f"average_precision/{k}"] = float(average_precision_score(indicators[:, k], probabilities[:, k]))
     return found
@@ -146,15 +170,8 @@ class _RowStatistics:
         c, sums = self.labels, self.sums @ weights
         true, given, hits = sums[:c], sums[c : 2 * c], sums[2 * c : 3 * c]
         samples_f1, hamming, log_loss = sums[3 * c :] / len(weights)
-        precision, f1 = _divide(hits, given), _divide(2 * hits, true + given)
-        micro = _divide(2 * hits.sum(axis=0), true.sum(axis=0) + given.sum(axis=0))
-        found = {"micro_f1": micro, "macro_f1": f1.mean(axis=0), "samples_f1": samples_f1}
+        micro = divided(2 * hits.sum(axis=0), true.sum(axis=0) + given.sum(axis=0), np.nan)
+        macro = class_means(hits, given, true)["macro_f1"]
+        found = {"micro_f1": micro, "macro_f1": macro, "samples_f1": samples_f1}
         found |= {"hamming_loss": hamming, "log_loss": log_loss}
-        for kind, numbers in (("precision", precision), ("f1", f1)):
-            found |= {f"{kind}/{k}": numbers[k] for k in range(c)}
         return found | {f"average_precision/{k}": one.average_precision(weights) for k, one in self.rankings.items()}
-
-
-def _divide(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:
-    """0 where there is nothing to divide by, as scikit-learn's zero_division=0."""
-    return np.divide(top, bottom, out=np.zeros_like(top, dtype=np.float64), where=bottom > 0)

@@ -8,17 +8,21 @@ from numpy.typing import NDArray
 
 from newslora.metrics.basic import Labels, Probabilities, row_briers, row_losses
 from newslora.metrics.calibration import BINS, bin_of, calibration_numbers, reliability, top_answers
+from newslora.metrics.classes import KINDS, NO_ROWS, class_means, class_rates, divided, macro_rate
 from newslora.metrics.intervals import CONFIDENCE_LEVEL, Statistics, Weights, bootstrap, rate, undefined, wilson
 from newslora.metrics.ranking import Ranking
 
+ONE_LABEL = "the rows are all of one label"
+ALL_ROWS = "all rows are of this label"
 PASSES = 8  # sums a row takes part in; AUROC adds one a label
 
 
 def full_metrics(labels: Labels, probabilities: Probabilities, names: Sequence[str], seed: int = 0) -> dict[str, Any]:
     """Every number of an evaluation, each with its 95 % interval `[low, high]`.
 
-    Accuracy and recall are shares of a fixed number of rows: Wilson's score interval. The others: percentile bootstrap
-    over rows. A number the rows do not define is null, with a `reason`.
+    Accuracy and each class's precision and recall are shares: Wilson's score interval, and one from it for F1
+    (newslora.metrics.classes, also on what macro averages are over). The others: percentile bootstrap over rows. A number the
+    rows do not define is null, with a `reason`.
 
     Args:
         labels: (R,) label ids, R at least 1.
@@ -40,19 +44,13 @@ def full_metrics(labels: Labels, probabilities: Probabilities, names: Sequence[s
     values = _values(labels, probabilities, len(names))
     statistics = _RowStatistics(labels, probabilities)
     bounds = bootstrap(statistics, len(labels), PASSES + len(statistics.rankings), seed)
+    per_class = {name: _class(k, matrix, values, bounds) for k, name in enumerate(names)}
     overall = {name: rate(value, bounds[name]) for name, value in values.items() if "/" not in name}
-    per_class = {
-        name: {
-            "precision": rate(values[f"precision/{k}"], bounds[f"precision/{k}"]),
-            "recall": rate(values[f"recall/{k}"], wilson(int(matrix[k, k]), int(matrix[k].sum()))),
-            "f1": rate(values[f"f1/{k}"], bounds[f"f1/{k}"]),
-            "auroc": rate(values[f"auroc/{k}"], bounds[f"auroc/{k}"])
-            if f"auroc/{k}" in values
-            else undefined("all rows are of this label" if matrix[k].any() else "no rows of this label"),
-            "rows": int(matrix[k].sum()),
-        }
-        for k, name in enumerate(names)
-    }
+    for kind in KINDS:
+        name = f"macro_{kind}"
+        overall[name] = macro_rate(kind, values[name], bounds[name], per_class)
+    if np.ptp(labels) == 0:  # scikit-learn says 0, which reads as no better than chance where every row may be right
+        overall["mcc"] = undefined(ONE_LABEL)
     return {
         "rows": len(labels),
         "accuracy": rate(float(hits.mean()), wilson(int(hits.sum()), len(labels))),
@@ -71,20 +69,25 @@ def _values(labels: Labels, probabilities: Probabilities, classes: int) -> dict[
     """Name -> value, as scikit-learn has it; of one label under `metric/label id`."""
     from sklearn.metrics import matthews_corrcoef, precision_recall_fscore_support, roc_auc_score
 
-    predicted, every = probabilities.argmax(axis=1), np.arange(classes)
-    scores = precision_recall_fscore_support(labels, predicted, labels=every, zero_division=0)[:3]
-    found = {
-        f"macro_{kind}": float(values.mean())
-        for kind, values in zip(("precision", "recall", "f1"), scores, strict=True)
-    }
+    predicted = probabilities.argmax(axis=1)
+    means = precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)[:3]
+    found = {f"macro_{kind}": float(value) for kind, value in zip(KINDS, means, strict=True)}
     one_label = len(np.union1d(labels, predicted)) == 1  # scikit-learn's answer is 0 too, with a warning
     found["mcc"] = 0.0 if one_label else float(matthews_corrcoef(labels, predicted))
     found |= calibration_numbers(labels, probabilities)
-    for kind, values in zip(("precision", "recall", "f1"), scores, strict=True):
-        found |= {f"{kind}/{k}": float(values[k]) for k in every}
     for k in _ranked(labels, classes):
         found[f"auroc/{k}"] = float(roc_auc_score(labels == k, probabilities[:, k]))
     return found
+
+
+def _class(
+    k: int, matrix: NDArray[np.int64], values: dict[str, float], bounds: dict[str, list[float]]
+) -> dict[str, Any]:
+    """One label's numbers; `matrix` is the confusion matrix, its rows true."""
+    hits, given, rows = int(matrix[k, k]), int(matrix[:, k].sum()), int(matrix[k].sum())
+    name = f"auroc/{k}"
+    auroc = rate(values[name], bounds[name]) if name in values else undefined(ALL_ROWS if rows else NO_ROWS)
+    return class_rates(hits, given, rows) | {"auroc": auroc, "rows": rows}
 
 
 def _ranked(labels: Labels, classes: int) -> list[int]:
@@ -96,7 +99,7 @@ def _ranked(labels: Labels, classes: int) -> list[int]:
 def _macro_auroc(per_class: dict[str, dict[str, Any]], bounds: dict[str, list[float]]) -> dict[str, Any]:
     values = [own["auroc"]["value"] for own in per_class.values() if own["auroc"]["value"] is not None]
     if not values:
-        return {"auroc": undefined("the rows are all of one label")}
+        return {"auroc": undefined(ONE_LABEL)}
     found = rate(float(np.mean(values)), bounds["auroc"])
     if left_out := [name for name, own in per_class.items() if own["auroc"]["value"] is None]:
         found["reason"] = f"mean over the labels with rows; without: {', '.join(left_out)}"
@@ -130,14 +133,9 @@ class _RowStatistics:
         sums = np.asarray(self.sums @ weights)
         true, predicted, hits, gaps = sums[:c], sums[c : 2 * c], sums[2 * c : 3 * c], sums[3 * c : 3 * c + BINS]
         log_loss, brier, confidence = sums[3 * c + BINS :] / rows
-        scores = {
-            "precision": _divide(hits, predicted), "recall": _divide(hits, true), "f1": _divide(2 * hits, true + predicted),
-        }  # fmt: skip
-        found = {f"macro_{kind}": values.mean(axis=0) for kind, values in scores.items()}
+        found = class_means(hits, predicted, true)
         found |= {"mcc": _mcc(true, predicted, hits), "log_loss": log_loss, "brier": brier}
         found |= {"ece": np.abs(gaps).sum(axis=0) / rows, "confidence": confidence}
-        for kind in ("precision", "f1"):
-            found |= {f"{kind}/{k}": scores[kind][k] for k in range(c)}
         ranked = {f"auroc/{k}": ranking.auroc(weights) for k, ranking in self.rankings.items()}
         if ranked:
             found |= ranked | {"auroc": _mean_of_defined(np.stack(list(ranked.values())))}
@@ -149,7 +147,7 @@ def _mcc(true: NDArray[np.float64], predicted: NDArray[np.float64], hits: NDArra
     rows = true.sum(axis=0)
     covariance = hits.sum(axis=0) * rows - (true * predicted).sum(axis=0)
     spread = (rows**2 - (true**2).sum(axis=0)) * (rows**2 - (predicted**2).sum(axis=0))
-    return _divide(covariance, np.sqrt(spread))
+    return divided(covariance, np.sqrt(spread))
 
 
 def _mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -159,8 +157,3 @@ def _mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
     found = np.full(count.shape, np.nan)
     np.divide(np.where(defined, values, 0).sum(axis=0), count, out=found, where=count > 0)
     return found
-
-
-def _divide(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:
-    """0 where there is nothing to divide by, as scikit-learn's zero_division=0."""
-    return np.divide(top, bottom, out=np.zeros_like(top, dtype=np.float64), where=bottom > 0)
