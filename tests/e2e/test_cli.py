@@ -180,18 +180,18 @@ def test_dry_run_counts_the_reference_without_a_network(
     # timing RoBERTa-base takes half a minute here; the next test times a small one for real
     monkeypatch.setattr("newslora.plan._time_step", lambda *arguments: 0.25)
     assert main(["train", "seed", "--dry-run"]) == 0
-    out = capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "rank = 4" in captured.out
     for part in (
         "741,124",
         "147,456 LoRA",
         "593,668 head",
         "119,360 train",
         "37,300",
-        "rank = 4",
         "31,332,000",
         "2.6 h",
     ):
-        assert part in out
+        assert part in captured.err
 
 
 def test_dry_run_of_local_rows_times_a_step_and_writes_nothing(
@@ -204,10 +204,13 @@ def test_dry_run_of_local_rows_times_a_step_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
     assert main(["train", "--dry-run", "--backbone", str(tiny_bert), "--data", str(news_file), *settings()]) == 0
-    out = capsys.readouterr().out
-    assert "24 (3 epochs, batch 4)" in out  # 32 rows
-    assert re.search(r"3 steps of 1\d tokens a row on the packed engine", out)
+    captured = capsys.readouterr()
+    assert "24 (3 epochs, batch 4)" in captured.err  # 32 rows
+    assert re.search(r"3 steps of 1\d tokens a row on the packed engine", captured.err)
     assert sorted(path for path in tmp_path.iterdir() if path.name != "cache") == before
+    Path("printed.toml").write_text(captured.out, encoding="utf-8")
+    assert main(["train", "printed.toml", "--dry-run"]) == 0
+    assert capsys.readouterr().out == captured.out
 
 
 def test_a_refused_start_leaves_what_its_message_names_and_can_be_repeated(
@@ -328,4 +331,4 @@ def test_help_is_quick_and_complete() -> None:
 def test_a_dry_run_offers_the_backbone_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
     """The name may be one of the hub, which a dry run does not ask; so it goes on."""
     assert main(["train", "seed", "--backbone", "minlm", "--data", "corpus", "--dry-run"]) == 0
-    assert "Did you mean 'minilm'?" in " ".join(capsys.readouterr().out.split())
+    assert "Did you mean 'minilm'?" in " ".join(capsys.readouterr().err.split())

@@ -43,7 +43,8 @@ def train(
     resume
         Continue this run, stopped by Ctrl-C, a signal or a crash, to the same result.
     dry_run
-        Print the resolved recipe, parameters, steps, tokens and time; train nothing, download no weights.
+        Print the resolved recipe as TOML and, on standard error, parameters, steps, tokens and time; train nothing, download
+        no weights.
     device
         'cpu', 'cuda', 'cuda:1', ...; the first GPU by default, else the CPU.
     """
@@ -63,8 +64,8 @@ def train(
         from newslora.cli.screen import plan_table
         from newslora.plan import make_plan
 
-        console, plan = results(), make_plan(resolved, device)
-        console.print(to_toml(resolved), markup=False, highlight=False)
+        console, plan = remarks(), make_plan(resolved, device)
+        print(to_toml(resolved).strip())  # plain and by itself, so that it can be saved as a recipe
         console.print(plan_table(resolved, plan))
         for note in plan.notes:
             console.print(note, markup=False, highlight=False)
