@@ -308,6 +308,43 @@ def test_a_full_disk_says_so_and_keeps_what_was_finished(
     assert main(["train", "--resume", str(run)]) == 0
 
 
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no device that is always full here")
+@pytest.mark.parametrize("command", ["settings", "evaluate", "dry run", "predict", "predict a few"])
+def test_a_full_disk_behind_standard_output_is_told_like_any_other(
+    command: str, run: Path, tiny_bert: Path, news_file: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("newslora.plan._time_step", lambda *arguments: 0.25)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"club wins cup\n")))
+    arguments = {
+        "settings": ["settings"],
+        "evaluate": ["evaluate", str(run)],
+        "dry run": ["train", "--dry-run", "--backbone", str(tiny_bert), "--data", str(news_file), *settings()],
+        "predict": ["predict", str(run), str(news_file)],
+        "predict a few": ["predict", str(run), "-"],
+    }[command]
+    with FULL.open("w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        assert main(arguments) == 8
+    err = " ".join(capsys.readouterr().err.split())
+    assert err.count("newslora: Cannot write standard output: No space left on device. To go on:") == 1
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no device that is always full here")
+def test_a_refusal_that_shows_at_the_end_alone_is_one_sentence_and_a_code(tmp_path: Path) -> None:
+    """A line stays in the buffer until the end, where Python by itself would complain of it and exit with 120."""
+    keys = [sys.executable, "-m", "newslora", "keys", "add", "--name", "desk", "--file", str(tmp_path / "keys.json")]
+    with FULL.open("w") as full:
+        done = subprocess.run(keys, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 8
+    assert "newslora: Cannot write standard output" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
 def test_quarantine_names_row_and_reason(tiny_bert: Path, news_file: Path, tmp_path: Path) -> None:
     with news_file.open("a") as stream:
         stream.write('{"title": "", "label": "World"}\n{"title": "club wins"}\n')

@@ -1,13 +1,16 @@
 """The command line: its commands and what an error becomes. Each command parses, calls one function, shows what came back."""
 
+import contextlib
 import os
 import sys
+from typing import TextIO, cast
 
 import cyclopts
 from cyclopts import App
 
 from newslora import __version__
 from newslora.cli import audit, bench, compare, evaluate, explain, export, keys, predict, serve, train
+from newslora.cli.output import Output
 from newslora.errors import NewsloraError
 from newslora.runtime import collect_seldom, keep_freed_memory
 
@@ -46,8 +49,17 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     keep_freed_memory()
     collect_seldom()
+    with contextlib.redirect_stdout(cast("TextIO", Output(sys.stdout))):
+        code = _run(arguments)
+        with contextlib.suppress(OSError):  # after another error: that one was told, and its code stands
+            sys.stdout.flush()
+    return code
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()  # a full disk may refuse no more than the last, buffered lines
     except NewsloraError as error:
         _complain(str(error))
         return error.exit_code
@@ -58,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         _complain("Stopped.")
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        pass
     return 0
 
 
