@@ -97,6 +97,20 @@ def test_few_rows_are_told_for_what_they_are() -> None:
     require_rows(100, "'enough.csv'")
 
 
+def test_a_refusal_by_few_rows_says_that_they_cannot_tell() -> None:
+    def said(*counts: int) -> str:
+        return refusal("The export", [("the validation rows", answers(*counts))])
+
+    few = said(160, 1, 0)  # 0.62 points lost, of at most 0.3
+    low, high = paired_interval(1, 0, 160)
+    assert "0.62 points lost (at most 0.3 may). But 160 rows cannot tell" in few
+    assert f"between {100 * low:.2f} and {100 * high:.2f} points are lost" in few
+    assert few.endswith("More rows (--data FILE) tell.")
+    assert "cannot tell" in said(160, 1, 1)  # too few agree, by chance perhaps
+    assert "cannot tell" not in said(40_000, 400, 0)  # a point is lost, surely
+    assert "cannot tell" not in said(40_000, 300, 300)  # 1.5 % differ, surely
+
+
 def test_the_paired_interval_is_agresti_and_mins() -> None:
     # their formula by hand: b = 16, c = 4, n = 100: (16.5 - 4.5) / 102 +- 1.96 sqrt(21 - 144 / 102) / 102
     middle, half = 12 / 102, 1.959964 * math.sqrt(21 - 144 / 102) / 102

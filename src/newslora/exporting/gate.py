@@ -157,11 +157,22 @@ def _shown(one: dict[str, Any]) -> str:
         return (
             f"{agreement:.2%} get the same labels (95 % interval {low:.2%} to {high:.2%}; at least {AGREEMENT:.0%} must), and "
             f"accuracy goes from {one['accuracy_run']['value']:.2%} to {one['accuracy_export']['value']:.2%}, "
-            f"{100 * one['lost']['value']:.2f} points lost (at most {100 * LOST:g} may)."
+            f"{100 * one['lost']['value']:.2f} points lost (at most {100 * LOST:g} may).{_undecided(one)}"
         )
     return (
         f"logits differ by up to {one['largest_difference']:.2g}, {one['largest_in_tolerances']:,.1f} times what is allowed "
         f"({TOLERANCE:g} of the row's greatest logit, or of 1), and {one['other_labels']:,} rows get other labels."
+    )
+
+
+def _undecided(one: dict[str, Any]) -> str:
+    """What rows that refused an export leave open, where as many like them might as well have passed it."""
+    (low, high), most = one["lost"]["interval"], one["agreement"]["interval"][1]
+    if low > LOST or most < AGREEMENT:
+        return ""
+    return (
+        f" But {one['rows']:,} rows cannot tell: with 95 % confidence between {100 * low:.2f} and {100 * high:.2f} points are "
+        "lost, and an export as good as its run may fail by a row or two. More rows (--data FILE) tell."
     )
 
 
