@@ -83,6 +83,19 @@ def test_a_mistake_gets_one_sentence(mistake: str, planted: Path, capsys: pytest
     assert sentence in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("empty", ["", " \t\n"])
+def test_an_empty_text_is_refused_as_predict_refuses_it(
+    empty: str, planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(planted), "treaty", empty]) == 3
+    captured = capsys.readouterr()
+    assert "Text 2 of 2 cannot be explained: empty text." in captured.err
+    assert captured.out == ""
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": empty}) + "\n")
+    assert main(["predict", str(planted), str(tmp_path / "rows.jsonl")]) == 0
+    assert "empty text" in capsys.readouterr().out
+
+
 def test_a_line_that_is_no_utf8_is_named(
     planted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

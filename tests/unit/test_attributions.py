@@ -122,6 +122,17 @@ def test_a_text_without_words_is_no_failure(classifier: Classifier) -> None:
     assert one.complete
 
 
+@pytest.mark.parametrize(("wrong", "kind"), [(None, "NoneType"), (3, "int")])
+def test_what_is_no_text_at_all_is_named(wrong: Any, kind: str, classifier: Classifier) -> None:
+    asked = (classifier, classifier.predict_proba, lambda texts: newslora.explain(classifier, texts))
+    for ask in asked:
+        with pytest.raises(SettingsError, match=f"The texts are {kind}, not str. Give a string or a list of strings"):
+            ask(wrong)
+    with pytest.raises(SettingsError, match=f"Text 1 is {kind}, not str"):
+        classifier(["treaty", wrong])
+    assert len(classifier(text for text in TEXTS)) == len(TEXTS)  # type: ignore[call-overload]
+
+
 def test_mistakes_get_a_sentence(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong: Any = ["treaty", 3]
     with pytest.raises(SettingsError, match="Text 1 is int"):

@@ -1,6 +1,7 @@
 """`newslora explain`."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +61,7 @@ def explain(
 
     if output is not None:
         check_suffix(output)
-    many = _lines() if texts == ("-",) else list(texts)
+    many = _lines() if texts == ("-",) else _given(texts)
     classifier = Classifier.load(run, device, engine="padded")
     with counting("texts explained") as progress:
         found = explain_texts(classifier, many, label, progress)
@@ -82,6 +83,16 @@ def _check(run: Path, source: str, rows: int, settings: list[str] | None, device
     console = results()
     console.print(faithfulness_table(result))
     console.print(faithfulness_verdict(result), highlight=False)
+
+
+def _given(texts: Sequence[str]) -> list[str]:
+    """Texts of the command line, each with something in it, as `predict` wants them."""
+    from newslora.errors import DataError
+
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            raise DataError(f"Text {number} of {len(texts)} cannot be explained: empty text.")
+    return list(texts)
 
 
 def _lines() -> list[str]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, overload
 from newslora.errors import BackboneError, MissingExtraError, SettingsError, near
 from newslora.explanation.words import Word, join_words
 from newslora.model.classifier import stock_model
-from newslora.predict.classifier import Classifier, check_texts
+from newslora.predict.classifier import Classifier, list_texts
 
 if TYPE_CHECKING:
     import torch
@@ -111,8 +111,7 @@ def explain(
         import captum.attr  # noqa: F401
     except ImportError:
         raise MissingExtraError("Explaining predictions", "explain") from None
-    many = [texts] if isinstance(texts, str) else list(texts)
-    check_texts(many)
+    many = list_texts(texts)
     if label is not None and label not in classifier.labels:
         known = ", ".join(classifier.labels)
         raise SettingsError(f"There is no label '{label}'. Labels: {known}.{near(label, classifier.labels)}")

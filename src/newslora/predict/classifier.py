@@ -1,10 +1,10 @@
 """A trained run put to work: texts -> labels, probabilities and answer sets. No training code, no HTTP."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
@@ -208,7 +208,7 @@ class Classifier:
             SettingsError: something that is not text, or a level the run's validation rows cannot tell.
             MissingExtraError: abstaining needs the extra 'abstain'.
         """
-        many = [texts] if isinstance(texts, str) else list(texts)
+        many = list_texts(texts)
         answers = self.predictions(self.rows(many), abstain)
         return answers[0] if isinstance(texts, str) else answers
 
@@ -302,12 +302,27 @@ def check_gradients(card: AdapterCard, what: str) -> None:
         )
 
 
-def check_texts(texts: Sequence[object]) -> None:
-    """Refuse what is not text.
+def list_texts(texts: object) -> list[str]:
+    """One text or many -> a list of them.
+
+    Raises:
+        SettingsError: something that is not text.
+    """
+    if isinstance(texts, str):
+        return [texts]
+    many = list(texts) if isinstance(texts, Iterable) else texts
+    check_texts(many)
+    return cast("list[str]", many)
+
+
+def check_texts(texts: object) -> None:
+    """Refuse what is not texts.
 
     Raises:
         SettingsError: naming the first such place.
     """
+    if not isinstance(texts, Iterable):
+        raise SettingsError(f"The texts are {type(texts).__name__}, not str. Give a string or a list of strings.")
     for place, text in enumerate(texts):
         if not isinstance(text, str):
             raise SettingsError(f"Text {place} is {type(text).__name__}, not str. Give a string or a list of strings.")
