@@ -108,7 +108,9 @@ class InterruptedRun(NewsloraError):
 
 
 def near(value: str, allowed: Iterable[str]) -> str:
-    """A sentence offering the allowed words close to `value`, or nothing when none is close."""
+    """A sentence offering the allowed words close to `value`; nothing when none is, or when `value` is one of them."""
     by_folded = {word.casefold(): word for word in allowed}
+    if value in by_folded.values():
+        return ""  # known, and out of reach for another reason
     close = difflib.get_close_matches(value.casefold(), by_folded, n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(by_folded[word]) for word in close)}?" if close else ""

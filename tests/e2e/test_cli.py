@@ -168,9 +168,10 @@ def test_report_is_written_again(run: Path, capsys: pytest.CaptureFixture[str]) 
     assert (run / "report.html").stat().st_size > 10_000
 
 
-def test_a_finished_run_resumes_to_itself(run: Path) -> None:
+def test_a_finished_run_resumes_to_itself_and_says_so(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "manifest.json").read_bytes()
     assert main(["train", "--resume", str(run)]) == 0
+    assert "was finished already" in " ".join(capsys.readouterr().err.split())
     assert (run / "manifest.json").read_bytes() == before
 
 
@@ -241,6 +242,10 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "setting range": (["train", "--set", "train.epochs=0"], 2, "train.epochs is 0"),
     "setting form": (["train", "--set", "train.epochs"], 2, "not key=value"),
     "flag typo": (["train", "--bakcbone", "minilm"], 2, "--bakcbone"),
+    "a setting as a flag": (["train", "--epochs=3"], 2, "--epochs=3. Settings are given as --set train.epochs=VALUE."),
+    "help of a command": (["predict", "{run}"], 2, "`newslora predict --help` shows how."),
+    "help of a subcommand": (["keys", "revoke"], 2, "`newslora keys revoke --help` shows how."),
+    "help of all": (["nosuch"], 2, "`newslora --help` shows how."),
     "no backbone folder": (["train", "--data", "{news}", "--backbone", "./nowhere"], 4, "no backbone folder"),
     "no run": (["predict", "{run}x", "{news}"], 5, "no run folder"),
     "not a run": (["evaluate", "{folder}"], 5, "not a run folder"),

@@ -307,7 +307,9 @@ def test_dry_run_of_seed_asks_nobody(online: Session) -> None:
 
 
 def test_backbone_without_network(down: Session) -> None:
-    down.train("bert-base-cased", "someone/tiny_news").refuses(7, "bert-base-cased", "--backbone FOLDER", "minilm")
+    outcome = down.train("bert-base-cased", "someone/tiny_news")
+    outcome.refuses(7, "bert-base-cased", "--backbone FOLDER", "minilm")
+    assert "Did you mean" not in outcome.shown  # it is what was meant
 
 
 def test_data_set_without_network(down: Session) -> None:

@@ -17,7 +17,7 @@ from newslora.config import (
     setting_fields,
     to_toml,
 )
-from newslora.errors import NewsloraError, SettingsError
+from newslora.errors import NewsloraError, SettingsError, near
 
 # section 1 of the design: what the seed report used; what it does not state is the stock Trainer's own default
 REFERENCE = {
@@ -349,3 +349,11 @@ def test_text_that_toml_must_escape_comes_back(tmp_path: Path) -> None:
     path.write_text(to_toml(recipe), encoding="utf-8", newline="\n")
     assert load_recipe(path).data.source == hard
     assert load_recipe(path).data.label_names == (hard, "x")
+
+
+def test_no_word_is_offered_in_the_place_of_itself() -> None:
+    """A name that is known may still be out of reach, as one of the hub without a network."""
+    known = ("roberta-base", "roberta-large")
+    assert near("robeta-base", known) == " Did you mean 'roberta-base' or 'roberta-large'?"
+    assert near("Roberta-base", known) == " Did you mean 'roberta-base' or 'roberta-large'?"
+    assert near("roberta-base", iter(known)) == ""

@@ -93,6 +93,7 @@ def test_keys_added_at_once_are_all_kept(tmp_path: Path) -> None:
         (["add", "--name", "x", "--days", "0"], "more than 0"),
         (["add", "--name", "desk"], "exists"),
         (["revoke", "--name", "dask"], "Did you mean 'desk'"),
+        (["revoke", "dask"], "Did you mean 'desk'"),
     ],
 )
 def test_what_cannot_be_is_said(
@@ -104,6 +105,15 @@ def test_what_cannot_be_is_said(
     assert main(["keys", *arguments, "--file", str(path)]) == 2
     assert says in capsys.readouterr().err
     assert path.read_text() == before
+
+
+@pytest.mark.parametrize("flag", [[], ["--name"]])
+def test_a_name_is_taken_with_its_flag_and_without(flag: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    assert main(["keys", "add", *flag, "desk", "--file", str(path)]) == 0
+    assert [key.name for key in read_keys(path)] == ["desk"]
+    assert main(["keys", "revoke", *flag, "desk", "--file", str(path)]) == 0
+    assert read_keys(path) == []
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

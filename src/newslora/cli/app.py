@@ -64,7 +64,7 @@ def _run(arguments: list[str] | None) -> int:
         _complain(str(error))
         return error.exit_code
     except cyclopts.CycloptsError as error:
-        _complain(f"{error} `newslora --help` shows how.")
+        _complain(f"{error}{_advice(error)}")
         return EXIT_USAGE
     except KeyboardInterrupt:
         _complain("Stopped.")
@@ -72,6 +72,22 @@ def _run(arguments: list[str] | None) -> int:
     except BrokenPipeError:  # the reader of our output left, as `head` does
         pass
     return 0
+
+
+def _advice(error: cyclopts.CycloptsError) -> str:
+    """Where to read on; and of an option that is the name of a setting, how that is given."""
+    command = " ".join(("newslora", *(error.command_chain or ())))
+    return f"{_as_setting(error)} `{command} --help` shows how."
+
+
+def _as_setting(error: cyclopts.CycloptsError) -> str:
+    if not isinstance(error, cyclopts.UnknownOptionError) or tuple(error.command_chain or ()) != ("train",):
+        return ""
+    from newslora.config import setting_fields
+
+    name = error.token.value.lstrip("-").partition("=")[0].replace("-", "_")
+    keys = [key for key, _ in setting_fields() if name in (key, key.rpartition(".")[2])]
+    return f" Settings are given as {' or '.join(f'--set {key}=VALUE' for key in keys)}." if keys else ""
 
 
 def _complain(text: str) -> None:

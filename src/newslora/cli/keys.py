@@ -18,8 +18,8 @@ feedback = App(name="feedback", help="Corrections that a server has collected.",
 
 @keys.command
 def add(
-    *,
     name: str,
+    *,
     scope: str = "classify,feedback",
     days: float | None = None,
     file: Path = KEYS_FILE,
@@ -45,7 +45,7 @@ def add(
 
 
 @keys.command
-def revoke(*, name: str, file: Path = KEYS_FILE) -> None:
+def revoke(name: str, *, file: Path = KEYS_FILE) -> None:
     """Make a key useless; a running server refuses it from the next request on.
 
     Parameters

@@ -77,9 +77,12 @@ def _train(resume_from: Path | None, recipe: Any, output: Path | None, device: s
     from newslora import pipeline
     from newslora.cli.screen import ProgressWatcher, duration
     from newslora.evaluation.evaluate import evaluate_run
+    from newslora.runfolder import RunFolder
 
     watcher = ProgressWatcher(remarks())
     if resume_from is not None:
+        if RunFolder.open(resume_from).complete:
+            watcher.note(f"{resume_from} was finished already; nothing is trained, and this is what it came to.")
         run = pipeline.resume(resume_from, watcher=watcher, device=device)
     else:
         run = pipeline.train(recipe, output=output, watcher=watcher, device=device)
