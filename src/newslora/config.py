@@ -92,7 +92,11 @@ class DataSettings(Section):
     label_separator: str = Field(
         ";", min_length=1, description="What stands between a row's labels in a CSV file, where multi_label is true."
     )
-    header: bool | None = Field(None, description="Whether a CSV file has a header row; unset: found by its names.")
+    header: bool | None = Field(
+        None,
+        description="Whether a CSV file has a header row; unset: it has, unless it is of AG News' own form (three columns, the "
+        "first a whole number).",
+    )
     max_quarantine_share: float = Field(
         0.01, ge=0, le=1, description="Share of unusable rows above which the run stops (0 to 1)."
     )

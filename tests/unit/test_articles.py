@@ -157,6 +157,26 @@ def test_an_unknown_label_is_set_aside_with_the_known_ones(tmp_path: Path) -> No
     assert "text 1" in found.quarantined[0].excerpt
 
 
+def test_columns_of_any_name_are_read_once_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("artikel,rubrik\none,World\ntwo,Sports\n")
+    with pytest.raises(DataError, match=r"its columns are 'artikel', 'rubrik'"):
+        read(path)
+    found, labels = read(path, text_columns=("artikel",), label_column="rubrik")
+    assert list(found.texts) == ["one", "two"]
+    assert labels.names == ("Sports", "World")
+
+
+def test_a_file_without_a_header_is_read_when_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("one text,World\ntwo texts,Sports\n")
+    with pytest.raises(DataError, match=r"data\.header=false"):
+        read(path)
+    found, labels = read(path, header=False)
+    assert list(found.texts) == ["one text", "two texts"]
+    assert labels.names == ("Sports", "World")
+
+
 def test_text_is_the_columns_joined(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"title": " a ", "text": "b", "label": "x"},

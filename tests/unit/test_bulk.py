@@ -47,6 +47,16 @@ def test_every_format_in_and_out_gives_every_row_once_in_order(name: str, suffix
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == sorted([name, output.name])
 
 
+def test_columns_of_any_name_are_refused_until_named_and_never_classified(tmp_path: Path) -> None:
+    source, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("artikel,rubrik\none,World\ntwo,Sports\n")
+    with pytest.raises(DataError, match=r"its columns are 'artikel', 'rubrik'.*data\.text_columns.*data\.header=false"):
+        run(source, output)
+    told = DataSettings(text_columns=("artikel",))
+    assert bulk.predict_source(Fake(), str(source), output, told) == Counted(2, 2, 0, 0)  # type: ignore[arg-type]
+    assert [row["artikel"] for row in found(output)] == ["one", "two"]
+
+
 @pytest.mark.parametrize("suffix", OUTPUTS)
 @pytest.mark.parametrize("name", ["in.csv", "in.csv.gz", "in.parquet"])
 def test_columns_without_rows_come_out_as_columns_without_rows(name: str, suffix: str, tmp_path: Path) -> None:

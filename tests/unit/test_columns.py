@@ -14,11 +14,21 @@ from newslora.errors import DataError
         (["class_index", "x"], True),
         ([" LABEL ", "x"], True),
         (["3", "Club wins final", "The club won."], False),
-        (["a long text about a label", "World"], False),
-        ([], False),
+        (["1", "", "A treaty was signed."], False),
+        ([" 12 ", "Club wins final", "2004"], False),
+        (["artikel", "rubrik"], True),
+        (["foo", "bar", "baz"], True),
+        (["3", "The club won."], True),
+        (["0", "1", "2"], True),
+        (["3", "title", "x"], True),
+        (["id", "nr", "kind", "story"], True),
+        (["7", "World", "Club wins final", "The club won."], True),
+        (["-1", "World", "x"], True),
+        (["\u0663", "World", "x"], True),
+        ([], True),
     ],
 )
-def test_a_header_is_known_by_a_name(cells: list[str], expected: bool) -> None:
+def test_a_first_line_is_a_header_unless_it_is_a_row_of_ag_news(cells: list[str], expected: bool) -> None:
     assert is_header(cells) is expected
 
 
@@ -62,15 +72,25 @@ def test_a_wanted_column_of_a_headerless_file_names_the_header_setting() -> None
         find_label_column(("1", "2"), "kategorie", False, [], "'x'")
 
 
+def test_a_number_wanted_of_named_columns_names_the_header_setting() -> None:
+    with pytest.raises(DataError, match=r"label_column names '2'.*data\.header=false"):
+        find_label_column(("A treaty was signed.", "World"), "2", True, [], "'x'")
+
+
 def test_unknown_names_are_listed_with_an_example() -> None:
-    with pytest.raises(DataError, match=r"its columns are 'foo', 'bar'\..*text_columns=\[\"foo\"\]"):
+    with pytest.raises(DataError, match=r"its columns are 'foo', 'bar'\..*text_columns=\[\"foo\"\].*header=false"):
         find_text_columns(("foo", "bar"), None, True, None, "'x'")
-    with pytest.raises(DataError, match=r"label_column=bar"):
+    with pytest.raises(DataError, match=r"label_column=bar.*data\.text_columns.*data\.header=false"):
         find_label_column(("foo", "bar"), None, True, [], "'x'")
     with pytest.raises(DataError, match="No label column"):
         find_label_column((), None, True, [], "'x'")
+    with pytest.raises(DataError, match=r"text_columns=\[\"bar\"\]"):
+        find_text_columns(("foo", "bar"), None, True, "foo", "'x'")
     with pytest.raises(DataError, match=r"'c19' \.\.\."):
         find_label_column(tuple(f"c{number}" for number in range(500)), None, True, [], "'x'")
+    with pytest.raises(DataError) as caught:
+        find_label_column(("word " * 2_000, "World"), None, True, [], "'x'")
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize(

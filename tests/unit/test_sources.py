@@ -121,18 +121,25 @@ def test_every_format_gives_the_same_rows(name: str, tmp_path: Path) -> None:
 
 def test_a_csv_without_a_header_numbers_its_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", as_csv(header=False))
-    table, rows = read(path)
+    table, rows = read(path, header=False)
     assert not table.has_header
     assert table.columns == ("1", "2", "3")
     assert fields(rows) == [dict(zip("123", row.values(), strict=True)) for row in ROWS]
 
 
-def test_the_header_setting_overrules_the_names(tmp_path: Path) -> None:
+def test_names_nobody_knows_are_names(tmp_path: Path) -> None:
+    _, rows = read(write(tmp_path / "a.csv", "kategorie,inhalt\nA,x\n"))
+    assert fields(rows) == [{"kategorie": "A", "inhalt": "x"}]
+
+
+def test_the_header_setting_overrules_the_first_line(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "kategorie,inhalt\nA,x\n")
-    assert read(path)[0].columns == ("1", "2")
+    assert read(path, header=False)[0].columns == ("1", "2")
+    assert len(read(path, header=False)[1]) == 2
+    path = write(tmp_path / "ag.csv", "1,titel,inhalt\nA,x,y\n")
     assert len(read(path)[1]) == 2
     _, rows = read(path, header=True)
-    assert fields(rows) == [{"kategorie": "A", "inhalt": "x"}]
+    assert fields(rows) == [{"1": "A", "titel": "x", "inhalt": "y"}]
     named = write(tmp_path / "b.csv", "label,text\nA,x\n")
     assert len(read(named, header=False)[1]) == 2
 
@@ -156,6 +163,10 @@ def test_classes_that_are_no_utf8_are_named(tmp_path: Path) -> None:
 def test_a_column_named_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'text' twice"):
         open_file(write(tmp_path / "a.csv", "label,text,text\nA,x,y\n"))
+    row = write(tmp_path / "b.csv", "A,,,x\nB,y,,z\n")
+    with pytest.raises(DataError, match=r"'' twice.*data\.header=false"):
+        open_file(row)
+    assert len(list(open_file(row, header=False).rows)) == 2
 
 
 def test_a_ragged_line_is_marked_and_the_next_is_read(tmp_path: Path) -> None:

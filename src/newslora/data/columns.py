@@ -1,5 +1,7 @@
 """Which columns hold the text and the label, found by name or by shape."""
 
+import json
+import shlex
 from collections.abc import Sequence
 
 from newslora.errors import DataError, near
@@ -8,11 +10,19 @@ TITLES = ("title", "headline")
 BODIES = ("description", "text", "body", "content", "summary", "abstract", "article", "sentence", "news", "review")
 LABELS = ("label", "labels", "class", "class index", "category", "section", "topic", "target", "class name")
 ERRORS_NAME_AT_MOST = 20
+CHARACTERS_SHOWN = 40  # of a column's name: a row taken for a header has whole articles in their place
+NO_HEADER = "Where a CSV file's first line is a row already, --set data.header=false."
 
 
 def is_header(cells: Sequence[str]) -> bool:
-    """Whether a CSV file's first line names columns: at least one cell is a name this module knows."""
-    return any(_folded(cell) in (*TITLES, *BODIES, *LABELS) for cell in cells)
+    """Whether a CSV file's first line names columns: it does, unless it is a row as AG News has them.
+
+    That is class, title and description, the class a number. Three numbers are names again: pandas numbers columns so.
+    """
+    if any(_folded(cell) in (*TITLES, *BODIES, *LABELS) for cell in cells):
+        return True
+    numbers = [_is_number(cell) for cell in cells]
+    return len(cells) != 3 or not numbers[0] or all(numbers)
 
 
 def find_text_columns(
@@ -43,9 +53,10 @@ def find_text_columns(
     title, body = _first(columns, TITLES), _first(columns, BODIES)
     found = tuple(name for name in (title, body) if name is not None and name != label)
     if not found:
+        first = next((name for name in columns if name != label), "COLUMN")
         raise DataError(
-            f"No text column found in {where}: its columns are {_listed(columns)}. Name them, for example "
-            f"--set 'data.text_columns=[\"{columns[0]}\"]'."
+            f"No text column found in {where}: its columns are {_listed(columns)}. Name one or more, for example "
+            f"--set {shlex.quote(f'data.text_columns={json.dumps([_shown(first)], ensure_ascii=False)}')}. {NO_HEADER}"
         )
     return found
 
@@ -66,7 +77,8 @@ def find_label_column(
             example = columns[-1] if columns else "COLUMN"
             raise DataError(
                 f"No label column found in {where}: its columns are {_listed(columns)}. Name it, for example "
-                f"--set data.label_column={example}."
+                f"--set {shlex.quote(f'data.label_column={_shown(example)}')}; text columns are named with data.text_columns. "
+                f"{NO_HEADER}"
             )
         return found
     if len(columns) < 2:
@@ -86,14 +98,26 @@ def _folded(name: str) -> str:
     return name.strip().casefold().replace("_", " ")
 
 
+def _is_number(cell: str) -> bool:
+    return cell.strip().isascii() and cell.strip().isdecimal()
+
+
 def _require(name: str, columns: Sequence[str], setting: str, where: str) -> str:
     if name not in columns:
-        numbered = all(column.isdecimal() for column in columns)
-        hint = " If its first line names the columns, --set data.header=true." if numbered else near(name, columns)
+        if all(map(_is_number, columns)):
+            hint = " If its first line names the columns, --set data.header=true."
+        elif _is_number(name):
+            hint = f" Columns have numbers only where there is no header. {NO_HEADER}"
+        else:
+            hint = near(name, columns)
         raise DataError(f"{setting} names '{name}', but {where} has {_listed(columns)}.{hint}")
     return name
 
 
 def _listed(columns: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in columns[:ERRORS_NAME_AT_MOST])
+    shown = ", ".join(f"'{_shown(name)}'" for name in columns[:ERRORS_NAME_AT_MOST])
     return shown + (" ..." if len(columns) > ERRORS_NAME_AT_MOST else "")
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= CHARACTERS_SHOWN else name[: CHARACTERS_SHOWN - 3] + "..."

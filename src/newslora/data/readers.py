@@ -196,7 +196,7 @@ def file_format(path: Path) -> str | None:
 
 def _csv_rows(path: Path, kind: str, header: bool | None, meter: Meter) -> tuple[tuple[str, ...], bool, Behind]:
     """Column names ('1', '2', ... without a header), whether there is one, and the rows."""
-    from newslora.data.columns import is_header
+    from newslora.data.columns import NO_HEADER, is_header
 
     with LineReader(path) as peek:
         text = next((line.text for line in peek if line.text.strip()), "")
@@ -214,7 +214,8 @@ def _csv_rows(path: Path, kind: str, header: bool | None, meter: Meter) -> tuple
         columns = tuple(str(number) for number in range(1, len(columns) + 1))
     elif len(set(columns)) < len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
-        raise DataError(f"The file {path} names the column '{twice}' twice. Give each column its own name.")
+        way = "" if header else f" {NO_HEADER}"
+        raise DataError(f"The file {path} names the column '{twice}' twice. Give each column its own name.{way}")
     begin = first.end if has_header else 0
 
     def behind(number: int, end: int) -> Iterator[RawRow]:
