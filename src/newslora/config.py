@@ -85,6 +85,12 @@ class DataSettings(Section):
         None,
         description="Names for data that numbers its labels, in order of number; labels that are words name themselves.",
     )
+    require_all_names: bool = Field(
+        False,
+        description="Whether data that numbers its labels must have a row of each of label_names, or the run stops. The bundled "
+        "recipes ask for it: their names are AG News' own, and other data's 0 and 1 are not World and Sports. Other "
+        "label_names given beside a recipe lift it.",
+    )
     multi_label: bool = Field(
         False,
         description="Whether a row may carry several labels, or none: a list (JSON lines, Parquet) or a text with a separator.",
@@ -297,6 +303,8 @@ def load_recipe(recipe: str | Path = "seed", changes: Mapping[str, Any] | None =
         SettingsError: no such recipe, no valid TOML, an unknown setting, or a value outside its range.
     """
     values = _read_toml(recipe)
+    if "data.label_names" in (changes or {}):  # the demand was for the recipe's own
+        _lay_over(values, "data.require_all_names", None)
     for key, value in (changes or {}).items():
         _lay_over(values, key, value)
     return make_recipe(values)

@@ -216,7 +216,7 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         values["data"] |= {
             "source": str(rows_file), "text_columns": ("text",), "label_column": "label", "label_names": names,
             "validation": None, "test": None, "train_rows": None, "header": None, "max_quarantine_share": 0,
-            "multi_label": several,
+            "multi_label": several, "require_all_names": False,
         }  # fmt: skip
         if self.validation_fraction is None:
             values["data"]["validation"] = str(rows_file)

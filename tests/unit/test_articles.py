@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from newslora.config import DataSettings
+from newslora.config import DataSettings, load_recipe, parse_assignment
 from newslora.data import articles, store
 from newslora.data.articles import ArticleSet, check_quarantine, read_articles, require_labels, write_quarantine
 from newslora.data.labels import LabelSet, label_key, make_label_set
@@ -22,6 +22,7 @@ AG = ("World", "Sports", "Business", "Sci/Tech")
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
@@ -121,6 +122,39 @@ def test_numbers_beyond_the_given_names_are_refused(tmp_path: Path) -> None:
         read(path, label_names=("a", "b"))
     assert "--set 'data.label_names=[]'" in str(caught.value)
     assert read(path, label_names=())[1].names == ("0", "1", "2", "3")
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [([0, 1], "0 and 1"), ([1, 2], "1 and 2"), ([0, 3], "0 and 3"), ([1, 2, 4], "1, 2 and 4"), ([0, 1, 2], "0 to 2")],
+)
+def test_names_of_a_recipe_are_refused_where_not_all_of_them_occur(
+    values: list[int], told: str, tmp_path: Path
+) -> None:
+    path = labelled(tmp_path / "a.jsonl", values * 3)
+    recipe = load_recipe("seed", {"data.source": str(path)})
+    with pytest.raises(DataError, match=rf"names 4 labels \(World, .*numbers its labels {told}\.") as caught:
+        read_articles(parse_source(str(path)), None, recipe.data, None)
+    assert "'data.label_names=[]'" in str(caught.value)
+    ways = {"[]": tuple(map(str, values)), json.dumps(list(AG)): AG}
+    for way, names in ways.items():
+        key, value = parse_assignment(f"data.label_names={way}")
+        if values[0] == 1 and value and values[-1] < 4:
+            continue  # nothing shows where counting starts, whoever gave the names
+        told_so = load_recipe("seed", {"data.source": str(path), key: value}).data
+        assert read_articles(parse_source(str(path)), None, told_so, None)[1].names == names
+
+
+def test_names_of_a_recipe_stand_where_all_of_them_occur_or_the_data_has_them(tmp_path: Path) -> None:
+    recipe = load_recipe("seed")
+    path = labelled(tmp_path / "a.jsonl", [4, 2, 1, 3])
+    assert read_articles(parse_source(str(path)), None, recipe.data, None)[1].names == AG
+    path = labelled(tmp_path / "b" / "a.jsonl", [0, 2])
+    (tmp_path / "b" / "classes.txt").write_text("\n".join(AG))
+    assert read_articles(parse_source(str(path)), None, recipe.data, None)[1].names == AG
+    (tmp_path / "b" / "classes.txt").write_text("a\nb\nc\nd\n")
+    with pytest.raises(DataError, match="numbers its labels 0 and 2"):
+        read_articles(parse_source(str(path)), None, recipe.data, None)
 
 
 def test_no_names_also_turns_off_a_classes_file(tmp_path: Path) -> None:

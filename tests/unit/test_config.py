@@ -31,6 +31,7 @@ REFERENCE = {
     "data.text_columns": None,
     "data.label_column": None,
     "data.label_names": None,
+    "data.require_all_names": False,
     "data.multi_label": False,
     "data.label_separator": ";",
     "data.header": None,
@@ -228,8 +229,17 @@ def test_bundled_recipes_load_and_keep_their_names() -> None:
 def test_the_seed_recipe_changes_no_default() -> None:
     recipe = load_recipe("seed")
     changed = {key for key, _ in setting_fields() if value_of(recipe, key) != REFERENCE[key]}
-    assert changed == {"description", "data.label_names"}
+    assert changed == {"description", "data.label_names", "data.require_all_names"}
     assert recipe.data.label_names == ("World", "Sports", "Business", "Sci/Tech")
+
+
+@pytest.mark.parametrize("name", bundled_recipes())
+def test_label_names_of_ones_own_need_not_all_occur(name: str) -> None:
+    assert load_recipe(name).data.require_all_names
+    assert load_recipe(name, {"data.source": "news.csv"}).data.require_all_names
+    assert not load_recipe(name, {"data.label_names": ["a", "b"]}).data.require_all_names
+    asked = {"data.require_all_names": True, "data.label_names": ["a", "b"]}
+    assert load_recipe(name, asked).data.require_all_names
 
 
 def test_changes_are_laid_over_and_none_restores_the_default() -> None:

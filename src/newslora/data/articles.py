@@ -157,7 +157,8 @@ def _fingerprint(
     table: Table, columns: Sequence[str], label: str, settings: DataSettings, labels: LabelSet | None
 ) -> str:
     """Hex SHA-256 of all that decides what is read: the bytes, how they are taken, and the labels or what names them."""
-    known = [table.label_names, settings.label_names] if labels is None else sorted(labels.spellings.items())
+    names = [table.label_names, settings.label_names, settings.require_all_names]
+    known = names if labels is None else sorted(labels.spellings.items())
     several = settings.label_separator if settings.multi_label else None
     facts = [FORMAT, table.sha256, table.columns, table.has_header, columns, label, known, several]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -13,6 +13,7 @@ from newslora.data.readers import Table
 from newslora.errors import DataError
 
 NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # '01' is a name: it and '1' may be two labels
+LABELS_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +88,25 @@ def learn_labels(values: Iterable[Any], table: Table, settings: DataSettings, wh
         return make_label_set(tuple(str(number) for number in numbers))
     base = 0 if numbers[0] == 0 else 1
     # without a 0 or the last number nothing shows where counting starts, and a guess would name labels wrongly
-    if (base == 1 and numbers[-1] != len(given)) or (base == 0 and numbers[-1] >= len(given)):
+    unlike = (base == 1 and numbers[-1] != len(given)) or (base == 0 and numbers[-1] >= len(given))
+    # names of a recipe may belong to other data, unless the data set itself has them or every one is needed
+    borrowed = settings.require_all_names and given != table.label_names and len(numbers) < len(given)
+    if unlike or borrowed:
         raise DataError(
             f"data.label_names names {len(given)} labels ({', '.join(given)}), but {where} numbers its labels "
-            f"{numbers[0]} to {numbers[-1]}. Give {len(numbers)} names in order, or --set 'data.label_names=[]'."
+            f'{_listed(numbers)}. Give names in order of number, as in --set \'data.label_names=["a","b"]\', or keep the '
+            "numbers as names: --set 'data.label_names=[]'."
         )
     return make_label_set(tuple(given), base)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """'0 and 1', '0, 2 and 5', '0 to 12'."""
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]} to {numbers[-1]}"
+    if len(numbers) > LABELS_SHOWN:
+        return f"{', '.join(map(str, numbers[:LABELS_SHOWN]))} ... {numbers[-1]}"
+    return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
 
 def numbered(labels: LabelSet, keys: Sequence[str], names: Sequence[str] | None) -> LabelSet:
@@ -151,5 +165,5 @@ def label_reason(value: Any, labels: LabelSet | None) -> str:
         return "no label"
     if labels is None or not is_unicode(key):
         return "broken encoding: the label is not valid UTF-8"
-    shown = ", ".join(labels.names[:10]) + (" ..." if len(labels) > 10 else "")
+    shown = ", ".join(labels.names[:LABELS_SHOWN]) + (" ..." if len(labels) > LABELS_SHOWN else "")
     return f"unknown label '{key[:60]}': not among the training labels ({shown})"
