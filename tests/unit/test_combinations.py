@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newslora.config import DataSettings
+from newslora.config import DataSettings, parse_assignment
 from newslora.data.articles import ArticleSet, read_articles
 from newslora.data.batches import Rows
 from newslora.data.combinations import split_labels, strata
@@ -118,6 +119,35 @@ def test_a_label_that_holds_the_separator_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'Arts; culture'.*label_separator"):
         read(path)
     assert read(path, label_separator="|")[1].names == ("Arts; culture", "World")
+
+
+def csv_of(path: Path, labels: list[str]) -> Path:
+    path.write_text(
+        "".join(["text\tlabels\n", *(f"text {n}\t{one}\n" for n, one in enumerate(labels))]), encoding="utf-8"
+    )
+    return path
+
+
+@pytest.mark.parametrize("other", [",", "|", "; ", "\t"])
+def test_labels_joined_by_another_separator_are_refused_with_the_setting(other: str, tmp_path: Path) -> None:
+    labels = [other.join(one) for one in (["World"], ["World", "Tech"], ["Tech", "Money"], ["World", "Money", "Tech"])]
+    path = write_json(tmp_path / "a.jsonl", labels * 5)  # a text in JSON has separators too
+    if other == "; ":
+        assert read(path)[1].names == ("Money", "Tech", "World")
+        return
+    with pytest.raises(DataError, match=r"holds two labels with data\.label_separator, ';'.*3 of 4 labels") as caught:
+        read(path)
+    key, value = parse_assignment(re.findall(r"--set '(data\.label_separator=.*?)'", str(caught.value))[0])
+    assert (key, value) == ("data.label_separator", other)
+    assert read(path, label_separator=other)[1].names == ("Money", "Tech", "World")
+
+
+def test_labels_that_hold_a_comma_of_their_own_are_left_alone(tmp_path: Path) -> None:
+    whole = ["Arts, culture", "Food, drink", "World"]
+    assert read(csv_of(tmp_path / "a.csv", whole * 3))[1].names == tuple(whole)
+    pairs = ["a, x", "a, y", "b, x", "b, y", "a, z", "b, z"]
+    assert read(csv_of(tmp_path / "b.csv", [*pairs, "a, x;b, z"]))[1].names == tuple(sorted(pairs))
+    assert read(write_json(tmp_path / "c.jsonl", [[one] for one in pairs]))[1].names == tuple(sorted(pairs))
 
 
 def test_one_label_is_not_enough(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ import pytest
 
 import newslora
 from newslora.cli.app import main
-from newslora.config import load_recipe
+from newslora.config import DataSettings, load_recipe
+from newslora.data.articles import read_articles
 from newslora.data.databases import database_table
 from newslora.data.sources import parse_source
 from newslora.errors import DataError, SettingsError, StorageError
@@ -170,6 +171,16 @@ def test_export_writes_rows_to_join(address: str, tmp_path: Path, capsys: pytest
     assert lines == [{"text": GIVEN.text, "label": "World"}, {"text": 'two\nlines,\u2028"quoted"', "label": ["a", "b"]}]
     assert (tmp_path / "out.csv").read_text() == f'text,label\n{GIVEN.text},World\n"two\nlines,\u2028""quoted""",a;b\n'
     assert main(["feedback", "export", address, "-o", str(tmp_path / "out.txt")]) == 2
+
+
+def test_export_joins_labels_as_training_parts_them(address: str, tmp_path: Path) -> None:
+    with opened(address) as store:
+        for text, labels in (("one", ("a", "b")), ("two", ("b",)), ("three", ("a",))):
+            store.add(replace(GIVEN, text=text, labels=labels, several=True))
+    path = tmp_path / "out.csv"
+    assert main(["feedback", "export", address, "-o", str(path)]) == 0
+    settings = DataSettings(source=str(path), multi_label=True)
+    assert read_articles(parse_source(str(path)), None, settings, None)[1].names == ("a", "b")
 
 
 def test_training_on_corrections_is_training_on_the_same_rows_in_a_file(

@@ -88,7 +88,7 @@ def export(
     /,
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
-    label_separator: str = ",",
+    label_separator: str | None = None,
 ) -> None:
     """Write corrections as rows to train on, the newest of each text: to read them over, or to join them with other rows.
 
@@ -99,7 +99,7 @@ def export(
     output
         File to write (.jsonl or .csv), with the columns text and label.
     label_separator
-        What stands between several labels of a row, in CSV.
+        What stands between several labels of a row, in CSV; by default what data.label_separator is by default.
     """
     from newslora.serving.feedback import export_corrections
 

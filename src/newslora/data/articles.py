@@ -110,6 +110,8 @@ def read_articles(
         _read_rows(itertools.chain(first, table.rows), columns, label, reader, spool)
         held = spool.columns()
         if labels is None:
+            if isinstance(reader, SeveralLabels):
+                reader.check_separator(where)
             labels = learn_labels(reader.spellings(), table, settings, where)
             held["labels"] = gathered(reader.renumber(labels), held["labels"])
         notes: dict[str, Any] = {

@@ -4,6 +4,7 @@ Where `data.multi_label` is true, the number kept of a row is the place of its c
 of several labels are kept, drawn, shuffled and batched as those of one label are, also where they outgrow memory.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 
 from newslora.data.labels import LabelSet, is_missing, is_unicode, label_key, label_reason
 from newslora.data.store import gathered
+from newslora.errors import DataError
 
+SEPARATORS = (",", "|", ";", "\t")  # those data is written with
 Combination = tuple[int, ...]  # label ids, ascending
 
 
@@ -40,12 +43,14 @@ class SeveralLabels:
         self.labels, self.separator = labels, separator
         self._unnamed: dict[tuple[str, ...], int] = {}  # spellings -> place, until the labels are known
         self._named: dict[Combination, int] = {}
+        self._lists = False  # whether a row was a list, which needs no separator
 
     def read(self, value: Any) -> int | str:
         """The number of a row with these labels, or why they cannot be used."""
         keys = split_labels(value, self.separator)
         if isinstance(keys, str):
             return keys
+        self._lists |= isinstance(value, list)
         if self.labels is None:
             return self._unnamed.setdefault(keys, len(self._unnamed))
         ids = [self.labels.find(key) for key in keys]
@@ -56,6 +61,27 @@ class SeveralLabels:
     def spellings(self) -> Iterable[str]:
         """Every label met, as written."""
         return {key for keys in self._unnamed for key in keys}
+
+    def check_separator(self, where: str) -> None:
+        """Stop where rows join labels by another separator than the one looked for.
+
+        A comma in a label proves nothing ('Arts, culture'), but that its parts recur does: there are fewer of them.
+
+        Raises:
+            DataError: no row holds two labels, and another separator splits what was read into fewer labels.
+        """
+        if self._lists or any(len(keys) > 1 for keys in self._unnamed):
+            return
+        whole = sorted(self.spellings())
+        for other in SEPARATORS:
+            joined = [label for label in whole if other in label]
+            parts = {part.strip() for label in whole for part in label.split(other)} - {""}
+            if joined and other != self.separator and len(parts) < len(whole):
+                raise DataError(
+                    f"No row of {where} holds two labels with data.label_separator, '{self.separator}', between, but "
+                    f"{len(joined):,} of {len(whole):,} labels hold {other!r}, as '{joined[0][:60]}' does. Set it: "
+                    f"--set 'data.label_separator={json.dumps(other)}'. Where these are single labels, give lists (JSON lines)."
+                )
 
     def renumber(self, labels: LabelSet) -> NDArray[np.int64]:
         """Now that the labels are known: (seen,) the number given so far -> the place of the combination."""

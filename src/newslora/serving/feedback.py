@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newslora import files
+from newslora.config import DataSettings
 from newslora.data.databases import (
     VERSION,
     check_version,
@@ -151,10 +152,10 @@ def _record(row: "sa.RowMapping") -> dict[str, Any]:
     return told | {"labels": json.loads(row["labels"]), "predicted": predicted, "key": row["key_name"]}
 
 
-def export_corrections(address: str, output: Path, separator: str = ",") -> int:
+def export_corrections(address: str, output: Path, separator: str | None = None) -> int:
     """Write an adapter's corrections, the newest of each text, as .jsonl or .csv with the columns text and label.
 
-    Returns how many; lists of labels are joined with `separator` in CSV.
+    Returns how many; lists of labels are joined with `separator` in CSV (None: as training reads them by default).
 
     Raises:
         DataError, StorageError, MissingExtraError: they cannot be read, or the file cannot be written.
@@ -162,6 +163,7 @@ def export_corrections(address: str, output: Path, separator: str = ",") -> int:
     """
     if output.suffix.lower() not in (".jsonl", ".csv"):
         raise SettingsError(f"Cannot write {output}: its name ends in neither .jsonl nor .csv.")
+    between = DataSettings().label_separator if separator is None else separator
     table = database_table(address)
     count = itertools.count()
     with files.atomic_path(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
@@ -173,7 +175,7 @@ def export_corrections(address: str, output: Path, separator: str = ",") -> int:
             if writer is None:
                 stream.write(files.json_line(row.fields))
             else:
-                writer.writerow([row.fields["text"], _joined(row.fields["label"], separator)])
+                writer.writerow([row.fields["text"], _joined(row.fields["label"], between)])
     return next(count)
 
 
