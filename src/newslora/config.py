@@ -87,7 +87,7 @@ class DataSettings(Section):
     )
     require_all_names: bool = Field(
         False,
-        description="Whether data that numbers its labels must have a row of each of label_names, or the run stops. The bundled "
+        description="Whether data that numbers its labels must have a row of each of label_names, or the run stops. Bundled "
         "recipes ask for it: their names are AG News' own, and other data's 0 and 1 are not World and Sports. Other "
         "label_names given beside a recipe lift it.",
     )

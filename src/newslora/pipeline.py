@@ -10,6 +10,7 @@ from newslora.config import Recipe, load_recipe
 from newslora.data.articles import ArticleSet
 from newslora.data.batches import Rows
 from newslora.data.overlap import copied_rows
+from newslora.data.remarks import remarks
 from newslora.data.splits import Splits, load_splits
 from newslora.data.tokens import tokenize, tokenizer_sha256
 from newslora.errors import InterruptedRun, NewsloraError, RunError
@@ -111,6 +112,8 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool
         for name, one in prepared.splits.present().items():
             aside = f", {len(one.quarantined):,} set aside in {run.quarantine_file}" if one.quarantined else ""
             watcher.note(f"{name}: {len(one):,} rows of {one.described}{aside}")
+        for remark in remarks(prepared.splits, recipe.data):
+            watcher.note(remark)
         copies = _count_copies(prepared.splits, watcher)
         names = prepared.splits.labels.names
         model = build_classifier(

@@ -9,6 +9,7 @@ import numpy as np
 
 from newslora.config import Recipe, TrainSettings
 from newslora.data.batches import Rows, epoch_batches
+from newslora.data.remarks import remarks
 from newslora.data.splits import load_splits
 from newslora.data.tokens import TokenTable, tokenize
 from newslora.errors import NewsloraError, near
@@ -88,6 +89,7 @@ def make_plan(recipe: Recipe, device: str | None = None) -> Plan:
         notes.append(f"{recipe.data.source} as published: {published.train_rows:,} train rows; nothing was downloaded.")
     else:
         splits = load_splits(recipe.data, recipe.train.seed)
+        notes += remarks(splits, recipe.data)
         labels, rows, validation_rows = splits.labels.names, len(splits.train), len(splits.validation)
         table = _token_table(backbone, splits.train.texts, limit, recipe.data.overlap, notes)
         tokens = length = None

@@ -16,6 +16,10 @@ from newslora.data.store import FEW, Spool, all_but, chunks
 from newslora.data.texts import Quarantine, Texts
 from newslora.errors import DataError
 
+OWN_ROWS = "Validation rows of their own are given with --validation."
+FEW_FOR_SEED = 1000  # rows; the seed recipe would still be warming up when they end
+MANY_ROWS = 10  # rows from which labels that hardly recur look like a mistake
+
 
 @dataclass(frozen=True, slots=True)
 class Splits:
@@ -106,14 +110,32 @@ def cut_validation(train: ArticleSet, rows: int, seed: int) -> tuple[ArticleSet,
     total = len(train)
     least = np.count_nonzero(np.bincount(train.labels)) if train.combinations is None else train.combinations.shape[1]
     if total - rows < least:
-        raise DataError(
-            f"data.validation_rows is {rows:,}, but '{train.described}' has {total:,} usable rows in all. "
-            f"Set it to some {max(1, total // 10):,} (--set data.validation_rows={max(1, total // 10)}), "
-            "or give validation rows of their own with --validation."
-        )
+        raise DataError(_too_few(train, rows, int(least)))
     moved = _draw(train, rows, seed)
     none_aside = Quarantine(train.source.text, Texts.of(()), {})  # they stay with train, to be counted once
     return train.take(all_but(total, moved)), replace(train.take(moved), quarantined=none_aside)
+
+
+def _too_few(train: ArticleSet, rows: int, labels: int) -> str:
+    """Why `rows` validation rows cannot be cut from `train`, and what to do."""
+    total = len(train)
+    fewer = max(1, total // 10)
+    told = f"data.validation_rows is {rows:,}, but '{train.described}' has {total:,} usable rows in all"
+    if total - fewer < labels:  # no number would do
+        told += f" and {labels:,} different labels in them, each of which needs a row to train on."
+        return " ".join(filter(None, [told, asks_for_label(labels, total, train.label_column) or OWN_ROWS]))
+    few = " The recipe quickstart is made for so few." if total < FEW_FOR_SEED else ""
+    return f"{told}. Set it to some {fewer:,} (--set data.validation_rows={fewer}). {OWN_ROWS}{few}"
+
+
+def asks_for_label(labels: int, rows: int, column: str | None) -> str | None:
+    """A question where nearly every row has a label of its own: a number of the row, say, or an address."""
+    if rows < MANY_ROWS or labels * 2 <= rows:
+        return None
+    return (
+        f"{labels:,} different labels in {rows:,} rows: is '{column}' the column of the label? Another is named with --set "
+        "data.label_column=NAME."
+    )
 
 
 def _draw(articles: ArticleSet, rows: int, seed: int) -> NDArray[np.int64]:

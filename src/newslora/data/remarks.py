@@ -1,0 +1,63 @@
+"""What was read of a run's data, in short sentences: columns, labels with their rows, and what looks like a mistake."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newslora.config import DataSettings
+from newslora.data.articles import ArticleSet
+from newslora.data.labels import LABELS_SHOWN
+from newslora.data.splits import Splits, asks_for_label
+
+ALIKE_SHOWN = 3  # groups of labels spelt alike
+
+
+def remarks(splits: Splits, settings: DataSettings) -> list[str]:
+    """One sentence each, most of them only where there is something to see."""
+    names, train = splits.labels.names, splits.train
+    counts = label_rows(train, len(names))
+    told = [
+        f"text: {' + '.join(train.text_columns)}; label: {train.label_column}; {len(names):,} labels: "
+        f"{_listed([f'{names[place]} {counts[place]:,}' for place in np.argsort(-counts, kind='stable')])}"
+    ]
+    if train.combinations is not None:
+        told[0] += f"; {counts.sum() / max(1, len(train)):.1f} labels a row"
+    if splits.labels.base is not None:
+        told.append(_numbers(names, splits.labels.base, settings.label_names is not None))
+    if alike := _alike(names):
+        told.append(
+            f"Labels that differ by case or spaces only are labels of their own here: {alike}. Where they mean the same, spell "
+            "them alike."
+        )
+    if question := asks_for_label(np.count_nonzero(counts), len(train), train.label_column):
+        told.append(question)
+    return told
+
+
+def label_rows(articles: ArticleSet, labels: int) -> NDArray[np.int64]:
+    """(C,) rows of each label."""
+    if articles.combinations is None:
+        return np.bincount(articles.labels, minlength=labels)
+    places = np.bincount(articles.labels, minlength=len(articles.combinations))
+    found: NDArray[np.int64] = places @ articles.combinations.astype(np.int64)
+    return found
+
+
+def _numbers(names: Sequence[str], base: int, by_setting: bool) -> str:
+    owner = "data.label_names" if by_setting else "the data set's own names"
+    return f"labels {base} to {base + len(names) - 1} are called {_listed(names)} ({owner})"
+
+
+def _alike(names: Sequence[str]) -> str:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups["".join(name.casefold().split())].append(name)
+    several = [" and ".join(f"'{name}'" for name in group) for group in groups.values() if len(group) > 1]
+    return ", ".join(several[:ALIKE_SHOWN]) + (" ..." if len(several) > ALIKE_SHOWN else "")
+
+
+def _listed(entries: Sequence[str]) -> str:
+    more = f" and {len(entries) - LABELS_SHOWN:,} more" if len(entries) > LABELS_SHOWN else ""
+    return ", ".join(entries[:LABELS_SHOWN]) + more
