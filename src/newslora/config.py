@@ -78,7 +78,9 @@ class DataSettings(Section):
         640, ge=1, description="Rows cut from train, by label share, when no validation rows are given (rows)."
     )
     text_columns: Words | None = Field(
-        None, description="Columns joined with a space into the text; unset: found by name (title, description, ...)."
+        None,
+        description="Columns joined with a space into the text, one name or a list; unset: found by name (title, "
+        "description, ...).",
     )
     label_column: str | None = Field(None, description="Column of the label; unset: found by name (label, class, ...).")
     label_names: Words | None = Field(
@@ -118,6 +120,11 @@ class DataSettings(Section):
     workers: int = Field(
         4, ge=0, le=64, description="Processes that prepare training batches, at most one a core (0: none)."
     )
+
+    @field_validator("text_columns", mode="before")
+    @classmethod
+    def _one_column(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @field_validator("source", "validation", "test")
     @classmethod
@@ -321,7 +328,8 @@ def make_recipe(values: Mapping[str, Any]) -> Recipe:
 def parse_assignment(text: str) -> tuple[str, Any]:
     """`'train.epochs=3'` -> `('train.epochs', 3)`; the value is TOML, and a bare word counts as a string.
 
-    Where the setting is text, so does a bare number or date: `data.label_column=1`, `name=2026-01-31`.
+    Where the setting is text, so does a bare number or date: `data.label_column=1`, `name=2026-01-31`. In a list of names
+    too, for a shell takes the quotes out of `["title","text"]`.
     """
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
@@ -330,9 +338,22 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        return key, value
-    texts = [name for name, field in setting_fields() if field.annotation in (str, str | None)]
+        return key, _bare_list(value) if key in _lists_of_names() else value
+    if isinstance(parsed, list) and key in _lists_of_names():
+        return key, [str(one) if type(one) is int else one for one in parsed]
+    texts = [name for name, field in setting_fields() if field.annotation in (str, str | None, Words | None)]
     return key, value if key in texts and not isinstance(parsed, str) else parsed
+
+
+def _lists_of_names() -> list[str]:
+    return [name for name, field in setting_fields() if field.annotation == Words | None]
+
+
+def _bare_list(value: str) -> str | list[str]:
+    """`'[title, text]'` -> its names; any other text as it is."""
+    if not re.fullmatch(r"\[[^\[\]\"']*\]", value):
+        return value
+    return [name for part in value[1:-1].split(",") if (name := part.strip())]
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -412,5 +433,7 @@ def sentence(item: Any) -> str:
         return f"There is no setting '{key}'.{_near_setting(key)}"
     if not key:
         return str(item["msg"]).removeprefix("Value error, ") + "."
+    if item["type"] == "tuple_type":
+        return f'{key} is {item["input"]!r}: names are written as \'{key}=["one","other"]\'.'
     text = str(item["msg"]).removeprefix("Value error, ")
     return f"{key} is {item['input']!r}: {text[:1].lower()}{text[1:]}."

@@ -2,6 +2,7 @@
 
 import pytest
 
+from newslora.config import parse_assignment
 from newslora.data.columns import find_label_column, find_text_columns, is_header
 from newslora.errors import DataError
 
@@ -65,6 +66,15 @@ def test_a_wanted_column_that_is_missing_offers_the_near_one() -> None:
         find_text_columns(("title", "label"), ["titel"], True, "label", "'x'")
     with pytest.raises(DataError, match=r"data\.label_column names 'lable'.*Did you mean 'label'"):
         find_label_column(("title", "label"), "lable", True, [], "'x'")
+
+
+def test_several_columns_in_one_name_are_told_how_to_be_written() -> None:
+    with pytest.raises(
+        DataError, match=r"names 'title,text'.*Several are written as 'data\.text_columns=\[\"title\""
+    ) as caught:
+        find_text_columns(("title", "text", "label"), ["title,text"], True, "label", "'x'")
+    key, value = parse_assignment(str(caught.value).rpartition("written as '")[2].rstrip("'."))
+    assert (key, value) == ("data.text_columns", ["title", "text"])
 
 
 def test_a_wanted_column_of_a_headerless_file_names_the_header_setting() -> None:

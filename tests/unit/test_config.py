@@ -275,6 +275,14 @@ def test_a_recipe_that_is_no_toml_is_refused(content: bytes, tmp_path: Path) -> 
         ("data.source=a=b.csv", ("data.source", "a=b.csv")),
         ('data.source="quoted"', ("data.source", "quoted")),
         ('data.text_columns=["title", "body"]', ("data.text_columns", ["title", "body"])),
+        ("data.text_columns=[title, my body]", ("data.text_columns", ["title", "my body"])),
+        ("data.text_columns=[title]", ("data.text_columns", ["title"])),
+        ("data.text_columns=title", ("data.text_columns", "title")),
+        ('data.text_columns="title"', ("data.text_columns", "title")),
+        ("data.text_columns=2", ("data.text_columns", "2")),
+        ("data.text_columns=[2,3]", ("data.text_columns", ["2", "3"])),
+        ("data.label_names=[]", ("data.label_names", [])),
+        ('data.text_columns=["title", body]', ("data.text_columns", '["title", body]')),
         ("data.label_column=1", ("data.label_column", "1")),
         ("data.source=2024", ("data.source", "2024")),
         ("name=2026-01-31", ("name", "2026-01-31")),
@@ -287,6 +295,19 @@ def test_set_takes_toml_values_and_bare_words(text: str, expected: tuple[str, An
     got = parse_assignment(text)
     assert got == expected
     assert type(got[1]) is type(expected[1])
+
+
+@pytest.mark.parametrize("value", ["title", "[title]", '"title"', ["title"], ("title",)])
+def test_one_text_column_needs_no_list(value: Any) -> None:
+    key, parsed = parse_assignment(f"data.text_columns={value}") if isinstance(value, str) else (None, value)
+    assert load_recipe("seed", {key or "data.text_columns": parsed}).data.text_columns == ("title",)
+
+
+@pytest.mark.parametrize(("key", "value"), [("data.label_names", "World,Sports"), ("data.text_columns", 5)])
+def test_names_in_no_list_are_refused_with_its_form(key: str, value: Any) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_recipe("seed", {key: value})
+    assert str(caught.value) == f'{key} is {value!r}: names are written as \'{key}=["one","other"]\'.'
 
 
 @pytest.mark.parametrize("text", ["", "train.epochs", "=3", "  = 3"])

@@ -109,7 +109,8 @@ def _require(name: str, columns: Sequence[str], setting: str, where: str) -> str
         elif _is_number(name):
             hint = f" Columns have numbers only where there is no header. {NO_HEADER}"
         else:
-            hint = near(name, columns)
+            several = setting == "data.text_columns" and "," in name
+            hint = f' Several are written as \'{setting}=["title","text"]\'.' if several else near(name, columns)
         raise DataError(f"{setting} names '{name}', but {where} has {_listed(columns)}.{hint}")
     return name
 
