@@ -31,7 +31,7 @@ def remarks(splits: Splits, settings: DataSettings) -> list[str]:
             f"Labels that differ by case or spaces only are labels of their own here: {alike}. Where they mean the same, spell "
             "them alike."
         )
-    if question := asks_for_label(np.count_nonzero(counts), len(train), train.label_column):
+    if question := asks_for_label(int(np.count_nonzero(counts)), len(train), train.label_column):
         told.append(question)
     return told
 
