@@ -74,6 +74,7 @@ export class Correction {
     try {
       const waiting = (left, problem) => this.#tell(left ? `${problem.message} Trying again in ${left} s.` : sending);
       await ask("POST", "/v1/feedback", { body, waiting });
+      this.sending = undefined;
       const same = named(choice) === named(this.item.multi ? given : given[0] ?? "");
       this.#tell(same ? `Confirmed: ${named(choice)}.` : `Corrected to ${named(choice)}. Kept as feedback.`, "good");
       this.#press(choice);
@@ -85,13 +86,17 @@ export class Correction {
     }
   }
 
-  /** The same choice sent again, after an answer that was lost, is kept once. */
+  /**
+   * A choice sent again because its answer was lost is kept once, by its id. Any other sending has an id of its own: the
+   * server counts the newest, and what it has kept under an id it does not keep again.
+   */
   #id(choice) {
-    this.ids ??= new Map();
-    if (!this.ids.has(named(choice))) {
-      this.ids.set(named(choice), Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join(""));
+    const words = JSON.stringify(choice);
+    if (this.sending?.words !== words) {
+      const bytes = crypto.getRandomValues(new Uint8Array(16));
+      this.sending = { words, id: Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("") };
     }
-    return this.ids.get(named(choice));
+    return this.sending.id;
   }
 
   #press(choice) {
