@@ -97,6 +97,34 @@ class Visit:
         posts = [one for one in self.requests if one.method == "POST" and one.url.partition("?")[0].endswith(path)]
         return [json.loads(one.post_data) for one in posts]
 
+    def relabel(self, labels: list[str], several: bool = False) -> None:
+        """Let the default adapter have other labels, of which it gives every text the second."""
+        adapters = self.page.request.get(f"{self.place.url}/v1/adapters").json()
+        adapters["adapters"] = [adapters["adapters"][0] | {"labels": labels, "multi_label": several}]
+        name, version = (adapters["adapters"][0][key] for key in ("name", "version"))
+        shares = dict.fromkeys(labels, 0.4 / len(labels)) | {labels[1]: 0.6}
+        given = {"label": labels[1], "labels": [labels[1]], "probability": 0.6, "error": None, "words": []}
+        made = {"adapter": name, "version": version}
+
+        def classify(route: Any) -> None:
+            texts = route.request.post_data_json["texts"]
+            route.fulfill(json=made | {"results": [given | {"probabilities": shares} for _ in texts]})
+
+        def stream(route: Any) -> None:
+            records = map(json.loads, route.request.post_data.splitlines())
+            route.fulfill(body="".join(json.dumps({"id": one["id"]} | made | given) + "\n" for one in records))
+
+        items = [{"id": str(n), "text": f"Item {n}", "time": 0.0, "probabilities": shares} | made | given for n in range(3)]
+        hour = {"texts": 400, "labels": dict.fromkeys(labels, 9), "mean_confidence": 0.9, "share_abstained": 0.0}
+        status = self.page.request.get(f"{self.place.url}/v1/status").json()
+        drift = {"baseline": "validation rows", "baseline_labels": dict.fromkeys(labels, 9), "labels": None, "confidence": None}
+        status["adapters"] = {name: {"version": version, "corrections": 0, "last_hour": hour, "since_start": hour, "drift": drift}}
+        self.page.route("**/v1/adapters", lambda route: route.fulfill(json=adapters))
+        self.page.route("**/v1/status", lambda route: route.fulfill(json=status))
+        self.page.route("**/v1/uncertain?*", lambda route: route.fulfill(json={"items": items}))
+        self.page.route("**/v1/classify", classify)
+        self.page.route("**/v1/classify/stream?*", stream)
+
     def refuse(self, path: str, status: int, message: str = "It said so.", times: int = 0, **headers: str) -> None:
         """Answer a path with an error from now on, or so many times."""
         body = {"error": {"code": "refused", "message": message}}

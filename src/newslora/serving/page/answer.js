@@ -73,7 +73,7 @@ export function answerOf({ text, result, adapter, version, abstain, feedback }) 
     result.probabilities ? bars(result.probabilities, labels) : null,
     ...(feedback ? [
       make("p.ask", {}, multi ? "Not right? Choose the right sections and send them." : "Not right? Choose the right section.",
-        make("span.hint.soft", {}, " Or leave the box with Esc and press its digit.")),
+        correction.digits ? make("span.hint.soft", {}, " Or leave the box with Esc and press its digit.") : null),
       correction.node,
     ] : [make("p.soft.ask", {}, "This server takes no corrections.")]),
     make("p.soft.made", {}, `Answered by ${adapter.name}, version `, make("code", {}, version)));

@@ -1,4 +1,4 @@
-// The right label for an answer, sent as feedback: a button a label, with its digit; a list where there are many.
+// The right label for an answer, sent as feedback: a button a label, the first with their digits; a list where there are many.
 
 import { ask } from "./api.js";
 import { announce, listed, make } from "./dom.js";
@@ -16,23 +16,25 @@ export class Correction {
     this.item = item;
     this.sent = sent;
     this.state = make("span.state");
-    this.buttons = item.labels.slice(0, MOST_BUTTONS).map((label, place) => this.#button(label, place));
-    const many = item.labels.length > MOST_BUTTONS;
+    const many = item.labels.length > MOST_BUTTONS && !item.multi;
+    this.buttons = many ? [] : item.labels.map((label, place) => this.#button(label, place));
+    this.digits = Math.min(DIGITS, this.buttons.length);
     this.node = make("div.correction", {},
       make("div.labels", { role: "group", "aria-label": "The right section" },
-        ...(many && !item.multi ? [this.#choice()] : this.buttons),
+        ...(many ? [this.#choice()] : this.buttons),
         item.multi ? make("button.quiet", { type: "button", click: () => this.#sendSeveral() }, "Send these") : null),
       this.state);
   }
 
-  /** A key was pressed: a digit chooses its label, Enter sends several. Whether it was for here. */
-  press(key) {
+  /** A key was pressed: a digit that is shown chooses its label, Enter sends several. Whether it was for here. */
+  press({ key, repeat }) {
+    if (repeat) return false; // a key held down must not label what comes next
     if (key === "Enter" && this.item.multi && !document.activeElement?.matches("button, a, select")) {
       this.#sendSeveral();
       return true;
     }
     const place = /^[1-9]$/.test(key) ? Number(key) - 1 : -1;
-    if (!this.item.labels[place] || place >= DIGITS) return false;
+    if (!this.buttons[place]?.querySelector("kbd")?.getClientRects().length) return false; // no digit that somebody sees
     this.#chosen(this.item.labels[place], place);
     return true;
   }

@@ -104,7 +104,7 @@ export class Single {
     if (find("view-headline").hidden || inField(event)) return;
     const held = this.answers.find((one) => one.node.contains(document.activeElement));
     const one = held ?? (this.answers.length === 1 ? this.answers[0] : undefined);
-    if (one?.correction?.press(event.key)) event.preventDefault();
+    if (one?.correction?.press(event)) event.preventDefault();
   }
 
   #grow() { this.box.rows = Math.min(12, Math.max(3, this.box.value.split("\n").length)); }

@@ -3,7 +3,7 @@
 import { verdict } from "./answer.js";
 import { given } from "./batch.js";
 import { Correction, named } from "./correct.js";
-import { count, find, make, percent } from "./dom.js";
+import { count, find, inField, make, percent } from "./dom.js";
 import { textOf } from "./reading.js";
 
 const PAGE = 50;
@@ -103,7 +103,7 @@ export class Table {
     words.append(correction.node);
     correction.node.addEventListener("keydown", (event) => {
       if (event.key === "Escape") { correction.node.remove(); button.setAttribute("aria-expanded", "false"); button.focus(); }
-      else if (!event.ctrlKey && !event.metaKey && !event.altKey) correction.press(event.key);
+      else if (!inField(event)) correction.press(event);
     });
     correction.node.querySelector("button, select")?.focus();
   }

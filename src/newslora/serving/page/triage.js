@@ -32,7 +32,10 @@ export class Triage {
     if (!found) return;
     this.items = found.items.map((item, place) => this.#item(item, found.adapter, place));
     this.list.replaceChildren(...this.items.map((item) => item.node));
+    const digits = this.items[0]?.correction?.digits ?? 0;
     find("triage-legend").hidden = this.items.length === 0;
+    find("triage-digits").hidden = digits === 0;
+    find("triage-most").textContent = String(digits);
     this.at = 0;
     const none = this.state.keeps ? "No answer waits here: those of the last hour were looked at, or there were none."
       : "This server keeps no texts to look at: its setting keep_uncertain is 0.";
@@ -85,7 +88,7 @@ export class Triage {
     if (event.key === "j") this.#go(document.activeElement === item?.node || this.at > 0 ? this.at + 1 : 0);
     else if (event.key === "k") this.#go(this.at - 1);
     else if (event.key === "r") this.load();
-    else if (!item?.correction?.press(event.key)) return;
+    else if (!item?.correction?.press(event)) return;
     event.preventDefault();
   }
 }
