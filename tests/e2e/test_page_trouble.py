@@ -55,35 +55,6 @@ def test_too_many_requests_wait_as_long_as_the_server_says(visit: Visiting) -> N
     one.see("#headline-status[data-kind=error]", "The queue is full.")
 
 
-def test_a_key_is_asked_for_kept_for_the_tab_and_used(visit: Visiting) -> None:
-    one = visit()
-
-    def guard(route: Any) -> None:
-        if route.request.headers.get("authorization") == "Bearer right":
-            route.continue_()
-        else:
-            route.fulfill(status=401, json={"error": {"code": "no_key", "message": "Send a valid key."}})
-
-    one.page.route("**/v1/**", guard)
-    one.open(ready=False)
-    one.see("#key-form", "This server wants a key.")
-    assert one.page.evaluate("document.activeElement.id") == "key"
-    one.page.fill("#key", "wrong")
-    one.page.keyboard.press("Enter")
-    one.see("#key-form", "This server wants a key. Send a valid key.")
-    one.page.fill("#key", "right")
-    one.page.keyboard.press("Enter")
-    one.see("#adapter-facts", one.place.labels[0])  # what waited for the key went on
-    one.gone("#key-form")
-    assert one.page.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [1, 0, ""]
-    one.page.reload()
-    one.see("#adapter-facts", one.place.labels[0])
-    one.page.evaluate("sessionStorage.clear()")
-    one.page.reload()
-    one.press("Go on without")
-    one.see("#adapter-status", "This server wants a key, and none was given.")
-
-
 def test_slow_answers_show_that_something_happens_and_can_be_cancelled(visit: Visiting) -> None:
     one = visit().open()
     held = one.hold("/v1/classify")

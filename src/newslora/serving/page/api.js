@@ -15,7 +15,7 @@ export class Problem extends Error {
 const NO_ANSWER = "The server cannot be reached. Is it still running, and this device connected?";
 const SENTENCES = {
   400: "The server could not read the request.",
-  401: "This server wants a key.",
+  401: "This server wants a key.", // of a key that was sent: REFUSED
   403: "This key may not do that.",
   404: "The server does not have that.",
   413: "This is more than the server takes at once.",
@@ -28,15 +28,32 @@ const SENTENCES = {
   504: "The answer took longer than the server allows.",
 };
 
+const REFUSED = "The server does not know this key. It was mistyped or cut short, was revoked, or has run out.";
+
 // A tab's own memory; where the browser refuses it, the key is kept until the page is left.
 let held = null;
 const key = () => {
-  try { return held ?? sessionStorage.getItem(KEY); } catch { return held; }
+  try { held ??= sessionStorage.getItem(KEY); } catch { /* kept above */ }
+  return held !== null && faultOf(held) === "" ? held : null;
 };
+
+/** What keeps some letters from being a key, in a sentence; "" where nothing does. */
+export function faultOf(letters) {
+  const odd = letters.match(/[^\x21-\x7e]/u)?.[0];
+  if (odd === undefined) return letters === "" ? "Type or paste the key first." : "";
+  return `A key is made of plain letters, digits and signs; this one holds ${/[\s\p{C}]/u.test(odd) ? "a space or what cannot be seen" : `\u201c${odd}\u201d`}. Copy it anew.`;
+}
+
+/** Use a key from now on; null: none. */
 export function setKey(value) {
   held = value;
-  try { sessionStorage.setItem(KEY, value); } catch { /* kept above */ }
+  try {
+    if (value === null) sessionStorage.removeItem(KEY);
+    else sessionStorage.setItem(KEY, value);
+  } catch { /* kept above */ }
 }
+
+export const hasKey = () => key() !== null;
 
 let keyWanted = () => Promise.reject(new Problem(SENTENCES[401], 401));
 /** How to ask the user for a key: called with a sentence; resolves once there is one, rejects where there will be none. */
@@ -87,11 +104,14 @@ function record(line) {
 
 async function answered(method, path, body, type, signal, waiting, background = false) {
   for (let tries = 0; ; tries++) {
-    const response = await reached(method, path, body, type, signal);
+    const sent = key();
+    const response = await reached(method, path, body, type, signal, sent);
     if (response.ok) return response;
     const problem = await problemOf(response, signal);
+    if (problem.status === 401 && sent !== key()) continue; // another one was given meanwhile
+    if (problem.status === 401 && sent !== null) problem.message = REFUSED;
     const patient = problem.retryAfter !== null && problem.retryAfter <= PATIENCE && tries < RETRIES;
-    if (problem.status === 401 && !background) await keyWanted(key() === null ? SENTENCES[401] : problem.message, signal);
+    if (problem.status === 401 && !background) await keyWanted(sent === null ? SENTENCES[401] : problem.message, signal);
     else if ((problem.status === 429 || problem.status === 503) && patient && waiting) {
       await wait(problem.retryAfter, signal, (left) => waiting(left, problem));
       waiting(0, problem);
@@ -99,10 +119,10 @@ async function answered(method, path, body, type, signal, waiting, background = 
   }
 }
 
-async function reached(method, path, body, type, signal) {
+async function reached(method, path, body, type, signal, sent) {
   const headers = { Accept: "application/json, application/x-ndjson" };
   if (body !== undefined) headers["Content-Type"] = type;
-  if (key() !== null) headers.Authorization = `Bearer ${key()}`;
+  if (sent !== null) headers.Authorization = `Bearer ${sent}`;
   try {
     return await fetch(path, { method, body, headers, signal, cache: "no-store", credentials: "omit" });
   } catch (error) {

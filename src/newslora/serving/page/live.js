@@ -10,7 +10,7 @@ const FULL = 0.8; // share of the queue's bound from which it is said to be near
 
 export class Live {
   constructor() {
-    this.shown = false;
+    Object.assign(this, { shown: false, declined: false }); // declined: the server wants a key that nobody has
     this.line = find("live-status");
     document.addEventListener("visibilitychange", () => this.#turn());
   }
@@ -18,6 +18,12 @@ export class Live {
   /** The view comes or goes. */
   show(shown) {
     this.shown = shown;
+    this.#turn();
+  }
+
+  /** Another key is used. */
+  recover() {
+    this.declined = false;
     this.#turn();
   }
 
@@ -31,13 +37,14 @@ export class Live {
   async #look() {
     const asked = this.asked = new AbortController();
     try {
-      const status = await ask("GET", "/v1/status", { signal: asked.signal, background: true });
+      const status = await ask("GET", "/v1/status", { signal: asked.signal, background: this.declined });
       if (asked.signal.aborted) return;
       this.#draw(status);
       this.#tell(`As of ${new Date().toLocaleTimeString()}; over the last minute.`);
       this.pause = PERIOD;
     } catch (error) {
       if (asked.signal.aborted) return;
+      if (error.status === 401) this.declined = true; // asked for once, not every few seconds
       this.pause = error.retryAfter ? error.retryAfter * 1000 : Math.min(LONGEST, this.pause * 2);
       this.#tell(`${sentence(error)} What stands below is older. Asking again in ${duration(this.pause / 1000)}.`, "error");
     }

@@ -1,6 +1,6 @@
 // The page: its views, the adapter that is asked, the key. Each view has a module of its own.
 
-import { Problem, ask, onKeyWanted, setKey } from "./api.js";
+import { Problem, ask, faultOf, hasKey, onKeyWanted, setKey } from "./api.js";
 import { announce, find, listed, make } from "./dom.js";
 import { FileView } from "./file.js";
 import { Live } from "./live.js";
@@ -77,40 +77,75 @@ class Adapters {
   }
 }
 
-/** The form for a key: shown when the server asks for one; whoever waits goes on with it. */
-function keyForm() {
-  const form = find("key-form");
-  const field = find("key");
+const REFUSAL = 5000; // milliseconds after a key was given in which its refusal brings the user back to the field
+
+/**
+ * The form for a key: shown when the server asks for one, and whoever waits goes on with it; or brought up by its button, which is
+ * there as soon as there is a key or the server has asked for one. `changed` is called when another key is used.
+ */
+function keyForm(changed) {
+  const [form, field, cancel, button] = ["key-form", "key", "key-cancel", "key-change"].map(find);
   let waiting = [];
   let before = null; // what had the focus
-  const settle = (how, value) => {
+  let tried = -Infinity; // when a key was last given
+  let wanted = hasKey();
+  const tell = (words) => {
+    find("key-words").textContent = words;
+    announce(words);
+  };
+  const open = (words) => {
+    if (form.hidden) before = document.activeElement;
+    form.hidden = false;
+    cancel.textContent = waiting.length || !hasKey() ? "Go on without" : "Keep the old one";
+    tell(words);
+  };
+  const close = () => {
     form.hidden = true;
+    button.hidden = !wanted;
+    button.textContent = hasKey() ? "Change key" : "Enter a key";
     before?.focus();
-    for (const one of waiting.splice(0)) one[how](value);
+    return waiting.splice(0);
   };
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (field.value.trim() === "") return field.focus();
-    setKey(field.value.trim());
+    const letters = field.value.trim();
+    const fault = faultOf(letters);
+    field.focus();
+    if (fault) return tell(fault);
+    setKey(letters);
     field.value = "";
-    settle("resolve");
+    tried = performance.now();
+    wanted = true;
+    for (const one of close()) one.resolve();
+    changed();
   });
-  find("key-cancel").addEventListener("click", () => settle("reject", new Problem("This server wants a key, and none was given.", 401)));
+  cancel.addEventListener("click", () => {
+    field.value = "";
+    if (waiting.length) setKey(null); // the server does not take it
+    for (const one of close()) one.reject(new Problem("This server wants a key, and none was given.", 401));
+  });
+  button.addEventListener("click", () => {
+    open(hasKey() ? "Another key, in place of the one in use:" : "This server wants a key.");
+    field.focus();
+  });
   onKeyWanted((words, signal) => new Promise((resolve, reject) => {
-    find("key-words").textContent = words;
-    if (form.hidden) before = document.activeElement;
-    form.hidden = false;
-    announce(words);
-    if (!document.activeElement?.matches("input, textarea, select")) field.focus(); // who types is left alone
-    waiting.push({ resolve, reject });
-    signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
+    const one = { resolve, reject };
+    waiting.push(one);
+    wanted = true;
+    open(words);
+    const typing = document.activeElement?.matches("input, textarea, select") && performance.now() - tried > REFUSAL;
+    if (!typing) field.focus(); // who types is left alone
+    signal?.addEventListener("abort", () => {
+      waiting = waiting.filter((other) => other !== one);
+      reject(signal.reason);
+    }, { once: true });
   }));
+  close();
 }
 
 const VIEWS = ["headline", "file", "triage", "live"];
 
 function start() {
-  keyForm();
   const adapters = new Adapters();
   const file = new FileView(adapters);
   const single = new Single(adapters, (lines) => {
@@ -143,6 +178,12 @@ function start() {
   });
   find("abstain").addEventListener("change", () => single.again());
   for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault()); // never leave the page for a file
+  keyForm(() => { // whoever did not wait for it asks anew
+    if (!adapters.task.running) adapters.load();
+    single.recover();
+    if (!find("view-triage").hidden && !triage.items.length && !triage.task.running) triage.load();
+    live.recover();
+  });
   adapters.load();
   show(asked() ?? VIEWS[0], false);
 }

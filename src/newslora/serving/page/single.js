@@ -35,6 +35,9 @@ export class Single {
   /** The same texts again, as after another adapter was chosen. */
   again() { if (this.texts && !find("view-headline").hidden) this.ask(this.texts); }
 
+  /** Another key is used: what failed may go well now. */
+  recover() { if (!this.answers.length && !this.task.running) this.again(); }
+
   async ask(texts) {
     this.texts = texts;
     this.list.classList.add("old"); // until the new answers come
