@@ -147,6 +147,28 @@ def test_several_lines_get_an_answer_each_and_very_many_become_a_file(visit: Vis
     one.see("#file-numbers", f"{11 * len(texts)} of {11 * len(texts)} rows")
 
 
+def test_the_words_of_several_answers_are_asked_for_at_the_same_time(visit: Visiting) -> None:
+    one = visit().open()
+    one.classify("\n".join(list(one.place.sure.values())[:2]))
+    one.count(".answer h3", 2)
+    held = one.hold("/v1/classify")
+    first, second = (f"#headline-answers > li:nth-child({n})" for n in (1, 2))
+    for n, answer in enumerate((first, second), 1):
+        one.page.locator(answer).get_by_text("Which words decided?").click()
+        one.until(lambda n=n: len(held) == n)
+    one.see(f"{first} .told", "Weighing the words…")
+    one.page.locator(second).get_by_text("Cancel").click()
+    one.see(f"{second} .told", "Cancelled.")
+    held[0].continue_()
+    one.see(f"{first} .told", f"For {one.place.labels[0]}: “")
+    one.page.locator(second).get_by_text("Try again").click()
+    one.until(lambda: len(held) == 3)
+    held[2].continue_()
+    one.see(f"{second} .told", f"For {one.place.labels[1]}: “")
+    one.page.locator(second).get_by_role("button", name=one.place.labels[0]).click()
+    one.see(f"{second} .state", "Corrected to")
+
+
 def test_unsure_texts_stay_undecided_where_that_is_asked_for(visit: Visiting) -> None:
     one = visit().open()
     one.classify(one.place.unsure)

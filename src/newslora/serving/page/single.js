@@ -40,6 +40,7 @@ export class Single {
 
   async ask(texts) {
     this.texts = texts;
+    for (const one of this.answers) one.weighing?.drop();
     this.list.classList.add("old"); // until the new answers come
     const made = await this.task.run("Asking the server\u2026", async (signal, waiting) => {
       const adapter = await this.state.adapter(signal, waiting);
@@ -78,20 +79,24 @@ export class Single {
     return one.result.error ? `Not classified. ${words}` : `${verdict(one.result, adapter.multi_label)}. ${words}`;
   }
 
-  /** Ask for the words after the answer is there: they cost many times an answer. */
+  /** Ask for the words after the answer is there: they cost many times an answer. Each answer's are a task of their own. */
   async #explain(one, version, options) {
     const label = one.result.label ?? likeliest(one.result.probabilities);
-    const told = make("p.told", {}); // keeps room for what comes, so that nothing moves
+    const told = make("p.told.status", {}); // keeps room for what comes, so that nothing moves
     one.why.replaceChildren(legend(label), told);
-    await this.task.run("Weighing the words\u2026", async (signal, waiting) => {
+    one.weighing = new Task(told);
+    const words = await one.weighing.run("Weighing the words\u2026", async (signal, waiting) => {
       const body = { texts: [one.text], explain: true, ...options };
       const explained = await ask("POST", "/v1/classify", { body, signal, waiting });
       if (explained.version !== version) throw new Problem("The adapter was replaced meanwhile: classify again.");
       const words = explained.results[0].words;
       if (!words) throw new Problem(explained.results[0].error?.message ?? "The server did not tell which words decided.");
-      mark(one.paragraph, one.text, words, label);
-      told.textContent = inWords(words, label);
+      return words;
     }, () => this.#explain(one, version, options));
+    if (!words) return;
+    mark(one.paragraph, one.text, words, label);
+    told.className = "told";
+    told.textContent = inWords(words, label);
   }
 
   #typed(event) {

@@ -76,6 +76,13 @@ export class Task {
 
   stop() { this.controller?.abort(); }
 
+  /** Give up without a word: what it was for goes away. */
+  drop() {
+    const dropped = this.controller;
+    this.controller = undefined;
+    dropped?.abort();
+  }
+
   say(words, kind = "") {
     this.again.hidden = true;
     this.words.textContent = words;
