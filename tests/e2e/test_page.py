@@ -147,6 +147,21 @@ def test_several_lines_get_an_answer_each_and_very_many_become_a_file(visit: Vis
     one.see("#file-numbers", f"{11 * len(texts)} of {11 * len(texts)} rows")
 
 
+def test_words_may_take_as_long_as_the_server_allows(visit: Visiting) -> None:
+    one = visit()
+    status = one.page.request.get(f"{one.place.url}/v1/status").json()
+    for told in (status["server"].get("longest_timeout", 30), None):  # None: an older server, which does not say
+        status["server"].pop("longest_timeout", None)
+        status["server"] |= {} if told is None else {"longest_timeout": told}
+        one.page.route("**/v1/status", lambda route: route.fulfill(json=status))
+        one.page.reload() if told is None else one.open()
+        one.classify(one.place.unsure)
+        one.see(".told", "For")
+        answered, explained = one.bodies("/v1/classify")[-2:]
+        assert "timeout" not in answered
+        assert explained.get("timeout") == told
+
+
 def test_the_words_of_several_answers_are_asked_for_at_the_same_time(visit: Visiting) -> None:
     one = visit().open()
     one.classify("\n".join(list(one.place.sure.values())[:2]))

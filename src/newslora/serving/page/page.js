@@ -11,7 +11,7 @@ import { Triage } from "./triage.js";
 /** The adapters the server holds, the one chosen, and what the server does besides answering. */
 class Adapters {
   constructor() {
-    Object.assign(this, { known: [], feedback: true, explains: true, keeps: true });
+    Object.assign(this, { known: [], feedback: true, explains: true, keeps: true, longest: undefined });
     this.choice = find("adapter");
     this.level = find("abstain");
     this.task = new Task(find("adapter-status"));
@@ -34,7 +34,8 @@ class Adapters {
   async #features(signal) {
     try {
       const { server } = await ask("GET", "/v1/status", { signal, background: true });
-      Object.assign(this, { feedback: server.feedback, explains: server.explain_texts > 0, keeps: server.keep_uncertain > 0 });
+      const { feedback, longest_timeout: longest } = server;
+      Object.assign(this, { feedback, explains: server.explain_texts > 0, keeps: server.keep_uncertain > 0, longest });
     } catch (error) {
       if (signal?.aborted) throw error;
     }

@@ -79,14 +79,17 @@ export class Single {
     return one.result.error ? `Not classified. ${words}` : `${verdict(one.result, adapter.multi_label)}. ${words}`;
   }
 
-  /** Ask for the words after the answer is there: they cost many times an answer. Each answer's are a task of their own. */
+  /**
+   * Ask for the words after the answer is there: they cost many times an answer, so they may take as long as the server allows,
+   * where it says how long that is. Each answer's are a task of their own.
+   */
   async #explain(one, version, options) {
     const label = one.result.label ?? likeliest(one.result.probabilities);
     const told = make("p.told.status", {}); // keeps room for what comes, so that nothing moves
     one.why.replaceChildren(legend(label), told);
     one.weighing = new Task(told);
     const words = await one.weighing.run("Weighing the words\u2026", async (signal, waiting) => {
-      const body = { texts: [one.text], explain: true, ...options };
+      const body = { texts: [one.text], explain: true, ...options, timeout: this.state.longest }; // undefined is not sent
       const explained = await ask("POST", "/v1/classify", { body, signal, waiting });
       if (explained.version !== version) throw new Problem("The adapter was replaced meanwhile: classify again.");
       const words = explained.results[0].words;
