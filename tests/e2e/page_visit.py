@@ -103,12 +103,14 @@ class Visit:
         adapters["adapters"] = [adapters["adapters"][0] | {"labels": labels, "multi_label": several}]
         name, version = (adapters["adapters"][0][key] for key in ("name", "version"))
         shares = dict.fromkeys(labels, 0.4 / len(labels)) | {labels[1]: 0.6}
-        given = {"label": labels[1], "labels": [labels[1]], "probability": 0.6, "error": None, "words": []}
+        given = {"label": labels[1], "labels": [labels[1]], "probability": 0.6, "error": None}
         made = {"adapter": name, "version": version}
 
         def classify(route: Any) -> None:
             texts = route.request.post_data_json["texts"]
-            route.fulfill(json=made | {"results": [given | {"probabilities": shares} for _ in texts]})
+            words = [{"text": text[:1], "start": 0, "end": 1, "score": 1.2} for text in texts]
+            results = [given | {"probabilities": shares, "words": [word]} for word in words]
+            route.fulfill(json=made | {"results": results})
 
         def stream(route: Any) -> None:
             records = map(json.loads, route.request.post_data.splitlines())

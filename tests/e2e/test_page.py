@@ -134,6 +134,24 @@ def test_very_many_labels_stay_readable(visit: Visiting) -> None:
     assert one.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.parametrize("size", ["phone", "desktop"])
+def test_long_names_of_labels_fit_and_leave_the_bars_their_room(visit: Visiting, size: str) -> None:
+    one = visit(size)
+    width = one.page.viewport_size["width"]
+    word = "Finanzmarktberichterstattungsangelegenheiten"
+    labels = ["World", f"Wirtschafts-und-{word} der Zentralbank in Frankfurt", word * 3]
+    labels += [f"Section number {n} with a rather long descriptive name" for n in range(12)]
+    one.relabel(labels)
+    for view in VIEWS:
+        fill(one, view)
+        if view == "file":
+            one.page.get_by_label("Correct row 1", exact=True).click()
+            one.see("#rows-body select")
+        assert one.page.evaluate("document.documentElement.scrollWidth") <= width, view
+        bars = "[...document.querySelectorAll('.bar')].filter(one => one.checkVisibility()).map(one => one.clientWidth)"
+        assert min(one.page.evaluate(bars)) >= 75, view
+
+
 def test_several_lines_get_an_answer_each_and_very_many_become_a_file(visit: Visiting) -> None:
     one = visit().open()
     texts = list(one.place.sure.values())
