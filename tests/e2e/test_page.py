@@ -202,6 +202,19 @@ def test_the_words_of_several_answers_are_asked_for_at_the_same_time(visit: Visi
     one.see(f"{second} .state", "Corrected to")
 
 
+def test_on_a_touch_screen_enter_begins_a_line_and_the_button_classifies(visit: Visiting) -> None:
+    one = visit("phone", has_touch=True, is_mobile=True).open()
+    one.page.tap("#headline-text")
+    for text in list(one.place.sure.values())[:2]:
+        one.page.keyboard.type(text)
+        one.page.keyboard.press("Enter")
+    assert one.page.input_value("#headline-text") == "\n".join([*list(one.place.sure.values())[:2], ""])
+    assert one.bodies("/v1/classify") == []
+    one.gone("#headline-hint")
+    one.press("Classify")
+    one.count(".answer h3", 2)
+
+
 def test_unsure_texts_stay_undecided_where_that_is_asked_for(visit: Visiting) -> None:
     one = visit().open()
     one.classify(one.place.unsure)

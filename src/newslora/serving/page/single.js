@@ -103,7 +103,8 @@ export class Single {
   }
 
   #typed(event) {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    const touched = matchMedia("(pointer: coarse)").matches; // no Shift there, so Enter begins a line
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && !touched) {
       event.preventDefault();
       this.classify();
     } else if (event.key === "Escape" && this.answers.length) {
