@@ -166,6 +166,54 @@ def test_a_dropped_file_is_taken(visit: Visiting) -> None:
     one.see("#file-examples", "Dropped")
 
 
+def test_beginnings_of_texts_end_with_a_word_and_an_ellipsis(visit: Visiting) -> None:
+    one = visit().open("file")
+    texts = ["news " * 100, "x" * 199 + "\U0001f600y", "short"]
+    one.choose_file("long.csv", "text\n" + "\n".join(texts) + "\n")
+    assert one.count("#file-examples li", 3).all_inner_texts() == ["news " * 39 + "news…", "x" * 199 + "…", "short"]
+    words = "one => [getComputedStyle(one).color, getComputedStyle(one, '::file-selector-button').color]"
+    own, button = one.page.eval_on_selector("#file-choice", words)
+    assert own == "rgba(0, 0, 0, 0)" != button  # 'No file chosen' is not said above the file
+    one.press("Classify all rows")
+    assert one.see("#rows-body summary").inner_text() == "news " * 55 + "news…"
+
+
+def test_a_stopped_file_promises_no_end(visit: Visiting) -> None:
+    one = visit().open("file")
+    path = "**/v1/classify/stream?*"
+    one.choose_file("rows.csv", "text\n" + f"{one.place.unsure}\n" * 1200)
+    held = one.hold("/v1/classify/stream?*")
+    one.press("Classify all rows")
+    for n in (1, 2):
+        one.until(lambda n=n: len(held) == n)
+        one.page.wait_for_timeout(600)
+        held[n - 1].continue_()
+    one.see("#file-numbers", "left")
+    one.until(lambda: len(held) == 3)
+    one.press("Cancel")
+    one.see("#file-status", "Cancelled.")
+    assert "left" not in one.see("#file-numbers", "1,024 of 1,200 rows").inner_text()
+    one.page.unroute(path)
+    one.refuse("/v1/classify/stream?*", 500, times=1)
+    one.press("Go on")
+    one.see("#file-status[data-kind=error]", "The server failed")
+    assert "left" not in one.see("#file-numbers").inner_text()
+
+
+def test_columns_of_an_earlier_answer_are_replaced(visit: Visiting) -> None:
+    one = visit().open("file")
+    one.choose_file("again.csv", f"predicted,text,version,place\nold,{one.place.unsure},older,7\n")
+    one.press("Classify all rows")
+    one.see("#file-numbers", "1 of 1 row")
+    with one.page.expect_download() as download:
+        one.press("Save as CSV")
+    head, row = csv.reader(io.StringIO(download.value.path().read_text("utf-8-sig"), newline=""))
+    assert head == ["text", "place", "predicted", "probability", "error", "version", "corrected"]
+    assert row[:2] == [one.place.unsure, "7"]
+    assert row[2] in one.place.labels
+    assert row[5] not in ("older", "")
+
+
 # a stream of answers as fast as can be, so that the page is what is measured
 INSTANT = """label => {
     const answer = JSON.stringify({adapter: 'news', version: 'abc', label, labels: [label], probability: 0.9, error: null});

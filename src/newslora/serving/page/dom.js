@@ -44,6 +44,14 @@ export function size(bytes) {
   return bytes < 1e6 ? `${(bytes / 1000).toFixed(0)}\u00a0kB` : `${(bytes / 1e6).toFixed(1)}\u00a0MB`;
 }
 
+/** The beginning of a text, its last word whole where there are words, and an ellipsis where more follows. */
+export function shortened(text, most) {
+  if (text.length <= most) return text;
+  const space = text.slice(0, most + 1).search(/\s+\S*$/);
+  const end = space > most / 2 ? space : most;
+  return `${text.slice(0, end).replace(/[\ud800-\udbff]$/, "")}\u2026`; // no half of a character
+}
+
 /** Names as a sentence lists them. */
 export function listed(names, word = "and") {
   return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} ${word} ${names.at(-1)}`;

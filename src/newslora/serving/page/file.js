@@ -1,6 +1,6 @@
 // The view for a file: choose or drop it, say which columns hold the text, classify, look at the mix, take it away as CSV.
 
-import { announce, bar, breathe, count, counted, duration, find, listed, make, percent, rate } from "./dom.js";
+import { announce, bar, breathe, count, counted, duration, find, listed, make, percent, rate, shortened } from "./dom.js";
 import { Batch, given } from "./batch.js";
 import { csvLine } from "./csv.js";
 import { readFile, textOf, withHeader } from "./reading.js";
@@ -8,6 +8,7 @@ import { Table } from "./table.js";
 import { Task } from "./task.js";
 
 const EXAMPLES = 3; // rows shown before anything is sent
+const LONGEST = 200; // characters of each
 const PACE = 200; // milliseconds between two looks at the numbers
 
 export class FileView {
@@ -85,7 +86,7 @@ export class FileView {
     const { table } = this;
     const none = table.chosen.length === 0;
     find("file-start").disabled = none;
-    const words = table.rows.slice(0, EXAMPLES).map((row) => make("li", {}, textOf(table, row).slice(0, 200) || make("span.soft", {}, "no text")));
+    const words = table.rows.slice(0, EXAMPLES).map((row) => make("li", {}, shortened(textOf(table, row), LONGEST) || make("span.soft", {}, "no text")));
     find("file-examples").replaceChildren(...(none ? [make("li.soft", {}, "Choose at least one column.")] : words));
   }
 
@@ -128,7 +129,7 @@ export class FileView {
     const speed = seconds > 0.5 ? (batch.done - start.done) / seconds : 0;
     const parts = [`${count(batch.done)} of ${counted(batch.total, "row")}`];
     if (speed) parts.push(`${rate(speed)} rows/s`);
-    if (speed && !batch.finished) parts.push(`${duration((batch.total - batch.done) / speed)} left`);
+    if (speed && this.task.running && !batch.finished) parts.push(`${duration((batch.total - batch.done) / speed)} left`);
     if (batch.failed) parts.push(`${count(batch.failed)} not classified`);
     find("file-numbers").textContent = parts.join(", ");
     const versions = [...batch.versions].map(([version, rows]) => `${version} (${counted(rows, "row")})`);
@@ -155,17 +156,18 @@ export class FileView {
     return `${listed(ordered.map(([label, number]) => `${label} ${count(number)}`))}.`;
   }
 
-  /** The file's own columns, then those `newslora predict` adds. */
+  /** The file's own columns, then those `newslora predict` adds, in place of what has their names, as it does. */
   async save() {
     const { batch } = this;
     const { table } = batch;
     const several = this.adapter.multi_label;
     const abstain = batch.options.abstain !== null;
     const added = ["predicted", ...(several ? [] : ["probability"]), ...(abstain ? ["abstained", "answer_set"] : []), "error", "version", "corrected"];
-    const parts = ["\ufeff", csvLine([...table.columns, ...added])]; // the mark tells spreadsheets that it is UTF-8
+    const own = [...table.columns.keys()].filter((place) => !added.includes(table.columns[place]));
+    const parts = ["\ufeff", csvLine([...own.map((place) => table.columns[place]), ...added])]; // the mark tells spreadsheets that it is UTF-8
     for (let row = 0; row < batch.done; row++) {
       const { error, ...result } = batch.results[row];
-      const cells = Array.from(table.columns, (_, place) => table.rows[row][place] ?? "");
+      const cells = own.map((place) => table.rows[row][place] ?? "");
       const labels = error ? [] : given(result);
       cells.push(several ? joined(labels) : labels[0] ?? "");
       if (!several) cells.push(error ? "" : Number(result.probability.toFixed(6)));

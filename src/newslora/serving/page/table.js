@@ -3,7 +3,7 @@
 import { verdict } from "./answer.js";
 import { given } from "./batch.js";
 import { Correction, named } from "./correct.js";
-import { count, find, inField, make, percent } from "./dom.js";
+import { count, find, inField, make, percent, shortened } from "./dom.js";
 import { textOf } from "./reading.js";
 
 const PAGE = 50;
@@ -76,7 +76,7 @@ export class Table {
     const result = this.batch.results[row];
     const text = textOf(this.batch.table, this.batch.table.rows[row]);
     const long = text.length > LONGEST
-      ? make("details", {}, make("summary", {}, `${text.slice(0, LONGEST)}\u2026`), make("p", {}, text)) : text;
+      ? make("details", {}, make("summary", {}, shortened(text, LONGEST)), make("p", {}, text)) : text;
     const words = make("td.words", {}, long || make("span.soft", {}, "no text"));
     const head = make("th.n", { scope: "row", "data-is": "row" }, count(row + 1));
     if (result.error) return make("tr.failed", {}, head, words, make("td", { colSpan: 3 }, result.error.message));
