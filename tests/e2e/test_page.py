@@ -305,6 +305,32 @@ def test_markup_in_a_text_stays_text_and_places_count_characters(visit: Visiting
     assert one.complaints == []
 
 
+def test_texts_from_right_to_left_are_set_so_and_turn_nothing_else(visit: Visiting) -> None:
+    one = visit()
+    arabic, latin, turned = "البنك المركزي يرفع (2026).", "Bank opens", "evil \u202etxet\u202c"
+    one.relabel(["World", "أخبار", "Sports"])
+    one.open()
+    direction = "found => found.map(one => getComputedStyle(one).direction)"
+    one.classify(arabic)
+    assert one.page.eval_on_selector_all("#headline-text, .answer > .marked", direction) == ["rtl", "rtl"]
+    assert one.see(".answer h3").inner_text() == "\u2068أخبار\u2069"  # set apart from what a sentence goes on with
+    one.see(".told", "For \u2068أخبار\u2069: \u2068“")
+    one.page.click("nav a[href='#file']")
+    long = f"{arabic} {'and more ' * 60}"
+    one.choose_file("\u202efdp.csv", "text\n" + "".join(f'"{text}"\n' for text in (arabic, latin, turned, long)))
+    one.see("#file-name", "\u2068\u202efdp.csv\u2069: 4 rows")
+    assert one.page.eval_on_selector_all("#file-examples div", direction) == ["rtl", "ltr", "ltr"]
+    one.press("Classify all rows")
+    one.count("#rows-body tr", 4)
+    texts = "#rows-body div, #rows-body summary > bdi, #rows-body details > p"
+    assert one.page.eval_on_selector_all(texts, direction) == ["rtl", "ltr", "ltr", "rtl", "rtl"]
+    apart = "found => found.map(one => getComputedStyle(one).unicodeBidi)"
+    assert set(one.page.eval_on_selector_all(texts, apart)) == {"isolate"}
+    one.page.click("nav a[href='#triage']")
+    assert one.see("#triage-list .marked >> nth=0").get_attribute("dir") == "auto"
+    assert one.page.evaluate("getComputedStyle(document.querySelector('.settings')).direction") == "ltr"
+
+
 def test_nothing_jumps_when_answers_come_late(visit: Visiting) -> None:
     one = visit(viewport={"width": 390, "height": 1800})  # narrow, and all of it is seen
     one.page.add_init_script(

@@ -115,4 +115,4 @@ export class Correction {
 }
 
 /** A label, or several, or none, in words. */
-export const named = (choice) => (Array.isArray(choice) ? listed(choice) || "no section" : choice);
+export const named = (choice) => (listed([choice].flat()) || "no section");

@@ -52,9 +52,15 @@ export function shortened(text, most) {
   return `${text.slice(0, end).replace(/[\ud800-\udbff]$/, "")}\u2026`; // no half of a character
 }
 
+const TURNING = /[\p{Bidi_C}\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
+
+/** A piece of a sentence that may be read from right to left, so that it turns nothing around it. */
+export const isolated = (text) => (TURNING.test(text) ? `\u2068${text}\u2069` : text);
+
 /** Names as a sentence lists them. */
 export function listed(names, word = "and") {
-  return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} ${word} ${names.at(-1)}`;
+  const parts = names.map(isolated);
+  return parts.length < 2 ? parts.join("") : `${parts.slice(0, -1).join(", ")} ${word} ${parts.at(-1)}`;
 }
 
 /** A horizontal bar of a share (0 to 1); what it shows stands in text beside it. */

@@ -1,6 +1,6 @@
 // The view for a file: choose or drop it, say which columns hold the text, classify, look at the mix, take it away as CSV.
 
-import { announce, bar, breathe, count, counted, duration, find, listed, make, percent, rate, shortened } from "./dom.js";
+import { announce, bar, breathe, count, counted, duration, find, isolated, listed, make, percent, rate, shortened } from "./dom.js";
 import { Batch, given } from "./batch.js";
 import { csvLine } from "./csv.js";
 import { readFile, textOf, withHeader } from "./reading.js";
@@ -59,7 +59,7 @@ export class FileView {
   /** Show what was read, and which columns are taken as text. */
   #offer(table) {
     this.table = table;
-    find("file-name").textContent = `${table.name}: ${counted(table.rows.length, "row")}`;
+    find("file-name").textContent = `${isolated(table.name)}: ${counted(table.rows.length, "row")}`;
     find("file-remarks").textContent = table.remarks.join(" ");
     find("file-header").checked = table.header === true;
     find("file-header").parentElement.hidden = table.header === null;
@@ -86,7 +86,8 @@ export class FileView {
     const { table } = this;
     const none = table.chosen.length === 0;
     find("file-start").disabled = none;
-    const words = table.rows.slice(0, EXAMPLES).map((row) => make("li", {}, shortened(textOf(table, row), LONGEST) || make("span.soft", {}, "no text")));
+    const words = table.rows.slice(0, EXAMPLES).map((row) => shortened(textOf(table, row), LONGEST))
+      .map((text) => make("li", {}, text ? make("div", { dir: "auto" }, text) : make("span.soft", {}, "no text")));
     find("file-examples").replaceChildren(...(none ? [make("li.soft", {}, "Choose at least one column.")] : words));
   }
 

@@ -76,8 +76,9 @@ export class Table {
     const result = this.batch.results[row];
     const text = textOf(this.batch.table, this.batch.table.rows[row]);
     const long = text.length > LONGEST
-      ? make("details", {}, make("summary", {}, shortened(text, LONGEST)), make("p", {}, text)) : text;
-    const words = make("td.words", {}, long || make("span.soft", {}, "no text"));
+      ? make("details", {}, make("summary", {}, make("bdi", {}, shortened(text, LONGEST))), make("p", { dir: "auto" }, text))
+      : make("div", { dir: "auto" }, text);
+    const words = make("td.words", {}, text ? long : make("span.soft", {}, "no text"));
     const head = make("th.n", { scope: "row", "data-is": "row" }, count(row + 1));
     if (result.error) return make("tr.failed", {}, head, words, make("td", { colSpan: 3 }, result.error.message));
     const corrected = this.batch.corrected.get(row);

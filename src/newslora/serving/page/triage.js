@@ -6,6 +6,7 @@ import { given } from "./batch.js";
 import { Correction } from "./correct.js";
 import { announce, counted, find, inField, make } from "./dom.js";
 import { Task } from "./task.js";
+import { plain } from "./words.js";
 
 const LIMIT = 30;
 
@@ -52,7 +53,7 @@ export class Triage {
     const about = { text: item.text, adapter: item.adapter ?? adapter.name, labels: adapter.labels, multi: adapter.multi_label, given: given(result), probability };
     const correction = new Correction(about, () => this.#decided(place));
     const node = make("li.answer", { tabIndex: -1 },
-      make("p.marked", {}, item.text),
+      plain(item.text),
       make("h3", {}, verdict(result, adapter.multi_label)),
       adapter.multi_label ? null : make("p.sure.soft", {}, sureness(probability, adapter.calibrated, false)),
       bars(item.probabilities, labels), this.state.feedback ? correction.node : make("p.soft", {}, "This server takes no corrections."));

@@ -1,12 +1,12 @@
 // Which words decided: the text with its words marked for and against the label, as the reports mark them.
 
-import { listed, make } from "./dom.js";
+import { isolated, listed, make } from "./dom.js";
 
 const BOUNDS = [0.1, 0.35, 0.7]; // shares of the heaviest word from which words are marked more strongly (explanation/words.py)
 const NAMED = 4; // words a sentence names of each side
 
 /** The text as a paragraph, not marked yet; `mark` fills the same paragraph, so that nothing moves. */
-export const plain = (text) => make("p.marked", {}, text);
+export const plain = (text) => make("p.marked", { dir: "auto" }, text);
 
 /** Mark the words in a paragraph made by `plain`. Their places count Unicode code points, as Python does. */
 export function mark(paragraph, text, words, label) {
@@ -27,7 +27,8 @@ export function mark(paragraph, text, words, label) {
 }
 
 /** The same in a sentence, which needs no eyes for colours. */
-export function inWords(words, label) {
+export function inWords(words, given) {
+  const label = isolated(given);
   const heaviest = Math.max(...words.map((word) => Math.abs(word.score)), 0);
   const heavy = words.filter((word) => Math.abs(word.score) > BOUNDS[0] * heaviest)
     .sort((one, other) => Math.abs(other.score) - Math.abs(one.score));
@@ -43,6 +44,6 @@ export function inWords(words, label) {
 
 /** What the marks mean. */
 export function legend(label) {
-  return make("p.legend.soft", {}, make("span.marked", {}, make("span.for3", {}, "Underlined")), ` words speak for ${label}, `,
+  return make("p.legend.soft", {}, make("span.marked", {}, make("span.for3", {}, "Underlined")), ` words speak for ${isolated(label)}, `,
     make("span.marked", {}, make("span.against3", {}, "dotted")), " ones against it, the heavier the stronger.");
 }
