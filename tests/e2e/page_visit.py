@@ -116,11 +116,20 @@ class Visit:
             records = map(json.loads, route.request.post_data.splitlines())
             route.fulfill(body="".join(json.dumps({"id": one["id"]} | made | given) + "\n" for one in records))
 
-        items = [{"id": str(n), "text": f"Item {n}", "time": 0.0, "probabilities": shares} | made | given for n in range(3)]
+        items = [
+            {"id": str(n), "text": f"Item {n}", "time": 0.0, "probabilities": shares} | made | given for n in range(3)
+        ]
         hour = {"texts": 400, "labels": dict.fromkeys(labels, 9), "mean_confidence": 0.9, "share_abstained": 0.0}
         status = self.page.request.get(f"{self.place.url}/v1/status").json()
-        drift = {"baseline": "validation rows", "baseline_labels": dict.fromkeys(labels, 9), "labels": None, "confidence": None}
-        status["adapters"] = {name: {"version": version, "corrections": 0, "last_hour": hour, "since_start": hour, "drift": drift}}
+        drift = {
+            "baseline": "validation rows",
+            "baseline_labels": dict.fromkeys(labels, 9),
+            "labels": None,
+            "confidence": None,
+        }
+        status["adapters"] = {
+            name: {"version": version, "corrections": 0, "last_hour": hour, "since_start": hour, "drift": drift}
+        }
         self.page.route("**/v1/adapters", lambda route: route.fulfill(json=adapters))
         self.page.route("**/v1/status", lambda route: route.fulfill(json=status))
         self.page.route("**/v1/uncertain?*", lambda route: route.fulfill(json={"items": items}))

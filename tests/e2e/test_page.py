@@ -147,6 +147,8 @@ def test_long_names_of_labels_fit_and_leave_the_bars_their_room(visit: Visiting,
         if view == "file":
             one.page.get_by_label("Correct row 1", exact=True).click()
             one.see("#rows-body select")
+            for beside in ("label[for=rows-filter]", "[aria-label='Correct row 2']"):  # no word is broken for them
+                assert one.see(beside).bounding_box()["height"] < 40
         assert one.page.evaluate("document.documentElement.scrollWidth") <= width, view
         bars = "[...document.querySelectorAll('.bar')].filter(one => one.checkVisibility()).map(one => one.clientWidth)"
         assert min(one.page.evaluate(bars)) >= 75, view
@@ -308,13 +310,13 @@ def test_markup_in_a_text_stays_text_and_places_count_characters(visit: Visiting
 def test_texts_from_right_to_left_are_set_so_and_turn_nothing_else(visit: Visiting) -> None:
     one = visit()
     arabic, latin, turned = "البنك المركزي يرفع (2026).", "Bank opens", "evil \u202etxet\u202c"
-    one.relabel(["World", "أخبار", "Sports"])
+    one.relabel(["World", "شرق", "Sports"])
     one.open()
     direction = "found => found.map(one => getComputedStyle(one).direction)"
     one.classify(arabic)
     assert one.page.eval_on_selector_all("#headline-text, .answer > .marked", direction) == ["rtl", "rtl"]
-    assert one.see(".answer h3").inner_text() == "\u2068أخبار\u2069"  # set apart from what a sentence goes on with
-    one.see(".told", "For \u2068أخبار\u2069: \u2068“")
+    assert one.see(".answer h3").inner_text() == "\u2068شرق\u2069"  # set apart from what a sentence goes on with
+    one.see(".told", "For \u2068شرق\u2069: \u2068“")
     one.page.click("nav a[href='#file']")
     long = f"{arabic} {'and more ' * 60}"
     one.choose_file("\u202efdp.csv", "text\n" + "".join(f'"{text}"\n' for text in (arabic, latin, turned, long)))

@@ -12,7 +12,13 @@ Visiting = Callable[..., Any]
 
 def guard(one: Any, keys: dict[str, str]) -> None:
     """Let the server want a key: each of these opens its scope, and all of them what any key opens."""
-    opens = {"adapters": "any", "status": "any", "classify": "classify", "feedback": "feedback", "uncertain": "feedback"}
+    opens = {
+        "adapters": "any",
+        "status": "any",
+        "classify": "classify",
+        "feedback": "feedback",
+        "uncertain": "feedback",
+    }
 
     def check(route: Any) -> None:
         sent = route.request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -65,7 +71,9 @@ def test_a_wrong_key_is_called_wrong_and_asked_for_again(visit: Visiting) -> Non
     guard(one, {"right": "classify"})
     one.open(ready=False)
     give(one, "wrong")
-    one.see("#key-form", "The server does not know this key. It was mistyped or cut short, was revoked, or has run out.")
+    one.see(
+        "#key-form", "The server does not know this key. It was mistyped or cut short, was revoked, or has run out."
+    )
     assert "Authorization" not in one.page.locator("body").inner_text()
     assert one.page.evaluate("document.activeElement.id") == "key"
     one.press("Go on without")
@@ -98,7 +106,8 @@ def test_a_key_of_too_small_a_scope_can_be_changed(visit: Visiting) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "fault"), [("nl_\u043a\u043b\u044e\u0447", "this one holds \u201c\u043a\u201d"), ("nl_two words", "this one holds a space")]
+    ("key", "fault"),
+    [("nl_\u043a\u043b\u044e\u0447", "this one holds \u201c\u043a\u201d"), ("nl_two words", "this one holds a space")],
 )
 def test_what_cannot_be_a_key_is_neither_kept_nor_sent(visit: Visiting, key: str, fault: str) -> None:
     one = visit()

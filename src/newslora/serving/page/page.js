@@ -1,7 +1,7 @@
 // The page: its views, the adapter that is asked, the key. Each view has a module of its own.
 
 import { Problem, ask, faultOf, hasKey, onKeyWanted, setKey } from "./api.js";
-import { announce, find, listed, make } from "./dom.js";
+import { announce, find, listed, make, shortened } from "./dom.js";
 import { FileView } from "./file.js";
 import { Live } from "./live.js";
 import { Single } from "./single.js";
@@ -69,7 +69,8 @@ class Adapters {
   #describe() {
     const one = this.known.find((each) => each.name === this.choice.value);
     const backbone = one?.backbone.startsWith("/") ? one.backbone.split("/").at(-1) : one?.backbone; // of a path, its end
-    const labels = one && listed(one.labels.length > 8 ? [...one.labels.slice(0, 8), `${one.labels.length - 8} more`] : one.labels);
+    const names = one?.labels.slice(0, 8).map((label) => shortened(label, 40)) ?? [];
+    const labels = listed(one?.labels.length > 8 ? [...names, `${one.labels.length - 8} more`] : names);
     const facts = one ? [`${backbone}, version ${one.version}: ${labels}`] : [];
     if (one?.warning) facts.push(one.warning);
     find("adapter-facts").textContent = facts.join(". ");
@@ -97,6 +98,7 @@ function keyForm(changed) {
   const open = (words) => {
     if (form.hidden) before = document.activeElement;
     form.hidden = false;
+    button.hidden = true;
     cancel.textContent = waiting.length || !hasKey() ? "Go on without" : "Keep the old one";
     tell(words);
   };

@@ -32,7 +32,7 @@ export function inWords(words, given) {
   const heaviest = Math.max(...words.map((word) => Math.abs(word.score)), 0);
   const heavy = words.filter((word) => Math.abs(word.score) > BOUNDS[0] * heaviest)
     .sort((one, other) => Math.abs(other.score) - Math.abs(one.score));
-  const named = (side) => [...new Set(heavy.filter(side).map((word) => word.text))].slice(0, NAMED).map((text) => `\u201c${text}\u201d`);
+  const named = (side) => [...new Set(heavy.filter(side).map((word) => word.text))].slice(0, NAMED).map((text) => `\u201c${isolated(text)}\u201d`);
   const speaking = named((word) => word.score > 0);
   const against = named((word) => word.score < 0);
   if (!speaking.length && !against.length) return "No word weighs more than the others.";
