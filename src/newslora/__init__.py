@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from newslora.errors import NewsloraError
     from newslora.estimator import NewsClassifier
     from newslora.evaluation.compare import compare
+    from newslora.evaluation.evaluate import evaluate
     from newslora.explanation.attributions import Explanation, explain
     from newslora.exporting.export import Exported, export
     from newslora.pipeline import resume, train
@@ -28,6 +29,7 @@ _HOME = {
     "Recipe": "newslora.config",
     "audit": "newslora.auditing.audit",
     "compare": "newslora.evaluation.compare",
+    "evaluate": "newslora.evaluation.evaluate",
     "explain": "newslora.explanation.attributions",
     "export": "newslora.exporting.export",
     "load_recipe": "newslora.config",
@@ -37,7 +39,7 @@ _HOME = {
 
 __all__ = [
     "Classifier", "Explanation", "Exported", "NewsClassifier", "NewsloraError", "Prediction", "Recipe", "audit", "compare",
-    "explain", "export", "load_recipe", "resume", "train",
+    "evaluate", "explain", "export", "load_recipe", "resume", "train",
 ]  # fmt: skip
 
 

@@ -81,7 +81,7 @@ STATUS: dict[str, Any] = {
         "ready": True, "feedback": True, "keep_uncertain": 200, "explain_texts": 4, "max_texts": 256, "longest_timeout": 45.0,
     },
     "load": {"requests_per_second": 3.4, "texts_per_second": 41.2, "p50_ms": 22.4, "p99_ms": 81.0, "requests_active": 1},
-    "queue": {"rows": 12.0, "tokens": 700.0, "rows_bound": 1024.0, "tokens_bound": 65536.0},
+    "queue": {"rows": 12.0, "tokens": 700.0, "rows_bound": 1024.0, "tokens_bound": 65536.0, "share": 12 / 1024},
     "adapters": {
         "news": {
             "version": "abc123def456", "corrections": 3,

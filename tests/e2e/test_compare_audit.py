@@ -96,8 +96,8 @@ def test_compare_scores_other_rows_once_and_then_takes_what_is_stored(
     from newslora.evaluation import stored
 
     runs, calls = [folder / "one", folder / "idle"], []
-    real = stored.evaluate_run
-    monkeypatch.setattr(stored, "evaluate_run", lambda *arguments: calls.append(arguments) or real(*arguments))
+    real = stored.evaluate
+    monkeypatch.setattr(stored, "evaluate", lambda *given, **more: calls.append(given) or real(*given, **more))
     first = newslora.compare(runs, data=str(folder / "planted.csv"))
     assert (first["rows"], len(calls)) == (100, 2)
     assert newslora.compare(runs, data=str(folder / "planted.csv")) == first

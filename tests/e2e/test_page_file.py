@@ -200,7 +200,7 @@ def test_a_stopped_file_promises_no_end(visit: Visiting) -> None:
     assert "left" not in one.see("#file-numbers").inner_text()
 
 
-def test_columns_of_an_earlier_answer_are_replaced(visit: Visiting) -> None:
+def test_columns_of_an_earlier_answer_are_kept_under_another_name(visit: Visiting) -> None:
     one = visit().open("file")
     one.choose_file("again.csv", f"predicted,text,version,place\nold,{one.place.unsure},older,7\n")
     one.press("Classify all rows")
@@ -208,10 +208,11 @@ def test_columns_of_an_earlier_answer_are_replaced(visit: Visiting) -> None:
     with one.page.expect_download() as download:
         one.press("Save as CSV")
     head, row = csv.reader(io.StringIO(download.value.path().read_text("utf-8-sig"), newline=""))
-    assert head == ["text", "place", "predicted", "probability", "error", "version", "corrected"]
-    assert row[:2] == [one.place.unsure, "7"]
-    assert row[2] in one.place.labels
-    assert row[5] not in ("older", "")
+    own = ["input_predicted", "text", "input_version", "place"]
+    assert head == [*own, "predicted", "probability", "error", "version", "corrected"]
+    assert row[:4] == ["old", one.place.unsure, "older", "7"]
+    assert row[4] in one.place.labels
+    assert row[7] not in ("older", "")
 
 
 # a stream of answers as fast as can be, so that the page is what is measured

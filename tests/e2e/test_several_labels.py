@@ -18,7 +18,6 @@ import newslora
 from children import in_child
 from newslora.cli.app import main
 from newslora.errors import DataError, RunError, SettingsError
-from newslora.evaluation.evaluate import evaluate_run
 from newslora.predict.classifier import Classifier
 from newslora.runfolder import RunFolder
 
@@ -217,7 +216,7 @@ def test_a_damaged_or_foreign_threshold_file_is_refused(run: RunFolder, tmp_path
 def test_other_labelled_rows_are_scored_as_the_run_reads_them(run: RunFolder, tmp_path: Path) -> None:
     rows = [*planted(16), {"text": "striker", "labels": ["Cup", "Golf"]}]
     (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    result = evaluate_run(run.path, str(tmp_path / "other.jsonl"), {"data.max_quarantine_share": 0.1})
+    result = newslora.evaluate(run.path, str(tmp_path / "other.jsonl"), changes={"data.max_quarantine_share": 0.1})
     assert (result["rows"], result["quarantined"]) == (16, 1)
 
 

@@ -27,10 +27,10 @@ def evaluate(
     settings
         Settings of the section data for reading them, as key=value (data.label_column=..., data.label_names=[...]).
     """
-    from newslora.evaluation.evaluate import evaluate_run
+    from newslora.evaluation.evaluate import evaluate as evaluate_run
 
     with counting("rows scored") as progress:
-        result = evaluate_run(run, data, data_changes(settings), progress, by)
+        result = evaluate_run(run, data, by=by, changes=data_changes(settings), progress=progress)
     show(result)
 
 

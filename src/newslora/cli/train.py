@@ -76,7 +76,7 @@ def train(
 def _train(resume_from: Path | None, recipe: Any, output: Path | None, device: str | None) -> None:
     from newslora import pipeline
     from newslora.cli.screen import ProgressWatcher, duration
-    from newslora.evaluation.evaluate import evaluate_run
+    from newslora.evaluation.evaluate import evaluate
     from newslora.runfolder import RunFolder
 
     watcher = ProgressWatcher(remarks())
@@ -86,7 +86,7 @@ def _train(resume_from: Path | None, recipe: Any, output: Path | None, device: s
         run = pipeline.resume(resume_from, watcher=watcher, device=device)
     else:
         run = pipeline.train(recipe, output=output, watcher=watcher, device=device)
-    show(evaluate_run(run.path, None))
+    show(evaluate(run.path))
     console, manifest = results(), run.manifest()
     spent = duration(manifest["training"]["seconds"])
     console.print(f"Trained in {spent}; kept epoch {manifest['training']['best_epoch']}.", highlight=False)

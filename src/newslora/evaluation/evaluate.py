@@ -110,39 +110,44 @@ def _evaluate_one(
     return numbers, find_errors(articles, classifier.labels, labels, probabilities)
 
 
-def evaluate_run(
-    run_path: Path,
-    data: str | None,
+def evaluate(
+    run: str | Path,
+    data: str | None = None,
+    *,
+    by: str | None = None,
     changes: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] = lambda rows: None,
-    by: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a finished run, or one of its exports, on its own test rows (else validation rows), or on another source.
 
     What an export scored is kept in the run's evaluation/exports/NAME, apart from what the run itself did.
 
     Args:
-        run_path: the run folder, or an export in its exports/.
+        run: the run folder, or an export in its exports/.
         data: as `data.source`; None gives a run's result as stored when it finished, and lets an export score the same rows.
+        by: a column of the data to break accuracy down by.
         changes: settings of the section data for reading `data`, over those of the run's recipe.
         progress: told the rows of each finished batch.
-        by: a column of the data to break accuracy down by.
+
+    Returns:
+        As `evaluate_articles`.
 
     Raises:
         RunError: an unfinished run, one whose stored data cannot be found again, or an export outside of its run.
         DataError: rows that cannot be used, or no column `by`.
     """
-    export = is_export(run_path)
-    run = run_of_export(run_path) if export else RunFolder.open(run_path)
-    settings = load_recipe(run.recipe_file, changes).data
+    path = Path(run)
+    export = is_export(path)
+    source = run_of_export(path) if export else RunFolder.open(path)
+    settings = load_recipe(source.recipe_file, changes).data
     if data is None and not export:
-        stored = _stored_result(run)
-        return stored if by is None else _broken_down(run, stored, settings, by)
-    classifier, folder = Classifier.load(run_path), run.evaluation
+        stored = _stored_result(source)
+        return stored if by is None else _broken_down(source, stored, settings, by)
+    classifier, folder = Classifier.load(path), source.evaluation
     if export:
-        require_same_weights(run, run_path, classifier.card)
-        folder = run.evaluation / "exports" / run_path.resolve().name
-    rows = _own(run) if data is None else _given(run, data, settings)
+        require_same_weights(source, path, classifier.card)
+        folder = source.evaluation / "exports" / path.resolve().name
+    rows = _own(source) if data is None else _given(source, data, settings)
     return evaluate_articles(
         classifier, rows.articles, rows.name, folder, settings,
         chose_the_epoch=rows.chose, trained=rows.trained, by=by, progress=progress,

@@ -13,7 +13,7 @@ from newslora.config import load_recipe
 from newslora.data.readers import CELL_LIMIT
 from newslora.data.sources import open_table, parse_source, split_for
 from newslora.errors import DataError, RunError
-from newslora.evaluation.evaluate import evaluate_run
+from newslora.evaluation.evaluate import evaluate
 from newslora.evaluation.paired import Scores
 from newslora.runfolder import RunFolder
 
@@ -62,7 +62,7 @@ def evaluation_of(
     for run in runs:
         record = None if changes else _stored(run, data)
         if record is None:
-            record = evaluate_run(run.path, data, changes, progress)
+            record = evaluate(run.path, data, changes=changes, progress=progress)
         scored.append(_read(run, record["name"], record))
     if not _same_rows(scored):
         raise DataError(

@@ -185,6 +185,7 @@ def status(context: Context) -> dict[str, Any]:
             "feedback": context.feedback is not None,
             "keep_uncertain": context.settings.keep_uncertain,
             "explain_texts": context.settings.explain_texts,
+            "longest_timeout": context.settings.longest_timeout,
             "max_texts": context.settings.max_texts,
         },
         "load": context.observed.load() | {"requests_active": context.active},

@@ -57,6 +57,7 @@ class ServerFacts(BaseModel):
     feedback: bool = Field(description="Whether corrections are taken.")
     keep_uncertain: int
     explain_texts: int
+    longest_timeout: float = Field(description="The longest `timeout` a request may ask for (seconds).")
     max_texts: int
 
 

@@ -157,18 +157,18 @@ export class FileView {
     return `${listed(ordered.map(([label, number]) => `${label} ${count(number)}`))}.`;
   }
 
-  /** The file's own columns, then those `newslora predict` adds, in place of what has their names, as it does. */
+  /** The file's own columns, then those `newslora predict` adds; an own one of such a name is kept under another, as there. */
   async save() {
     const { batch } = this;
     const { table } = batch;
     const several = this.adapter.multi_label;
     const abstain = batch.options.abstain !== null;
     const added = ["predicted", ...(several ? [] : ["probability"]), ...(abstain ? ["abstained", "answer_set"] : []), "error", "version", "corrected"];
-    const own = [...table.columns.keys()].filter((place) => !added.includes(table.columns[place]));
-    const parts = ["\ufeff", csvLine([...own.map((place) => table.columns[place]), ...added])]; // the mark tells spreadsheets that it is UTF-8
+    const own = table.columns.map((name) => (added.includes(name) ? kept(name, [...table.columns, ...added]) : name));
+    const parts = ["\ufeff", csvLine([...own, ...added])]; // the mark tells spreadsheets that it is UTF-8
     for (let row = 0; row < batch.done; row++) {
       const { error, ...result } = batch.results[row];
-      const cells = own.map((place) => table.rows[row][place] ?? "");
+      const cells = own.map((_, place) => table.rows[row][place] ?? "");
       const labels = error ? [] : given(result);
       cells.push(several ? joined(labels) : labels[0] ?? "");
       if (!several) cells.push(error ? "" : Number(result.probability.toFixed(6)));
@@ -186,3 +186,9 @@ export class FileView {
 
 /** Several labels in one cell, as a JSON list. */
 const joined = (labels) => JSON.stringify(labels);
+
+/** A name that none of `taken` has. */
+function kept(name, taken) {
+  do name = `input_${name}`; while (taken.includes(name));
+  return name;
+}

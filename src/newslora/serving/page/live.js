@@ -58,14 +58,13 @@ export class Live {
 
   #draw(status) {
     const { load, queue } = status;
-    const bound = queue.rows_bound;
     const figures = [
       ["requests a second", rate(load.requests_per_second)], ["texts a second", rate(load.texts_per_second)],
       ["half within", time(load.p50_ms)], ["99 of 100 within", time(load.p99_ms)],
-      ["texts waiting", `${count(queue.rows)} of ${count(bound)}`],
+      ["texts waiting", `${count(queue.rows)} of ${count(queue.rows_bound)}`],
     ];
     find("live-figures").replaceChildren(...figures.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
-    const full = queue.rows / bound >= FULL;
+    const full = queue.share >= FULL;
     find("live-load").textContent = full ? "The queue is nearly full: soon requests are turned away." : "";
     find("live-adapters").replaceChildren(...Object.entries(status.adapters).filter(([, one]) => one.last_hour).map(([name, one]) => adapterOf(name, one)));
   }
