@@ -9,7 +9,7 @@ from newslora import files
 from newslora.config import Recipe, load_recipe
 from newslora.data.articles import ArticleSet
 from newslora.data.batches import Rows
-from newslora.data.overlap import copied_rows
+from newslora.data.overlap import copied_rows, told
 from newslora.data.remarks import remarks
 from newslora.data.splits import Splits, load_splits
 from newslora.data.tokens import tokenize, tokenizer_sha256
@@ -182,10 +182,7 @@ def _count_copies(splits: Splits, watcher: Watcher) -> dict[str, int]:
         found[name] = copied_rows(splits.train.texts, one.texts)
         if found[name]:
             tell = watcher.warn if found[name] > MANY_COPIES * len(one) else watcher.note
-            tell(
-                f"{found[name]:,} of {len(one):,} {name} rows stand among the training rows too, word for word: scores on them "
-                "are kinder than on new texts. `newslora audit` lists them, and near copies."
-            )
+            tell(f"{told(name, found[name], len(one))} `newslora audit` lists them, and near copies.")
     return found
 
 

@@ -45,10 +45,12 @@ def test_training_tells_of_copies_and_keeps_their_number(
     held = write("held.jsonl", list(range(100, 110)))
     test = write("test.jsonl", [*range(copies), *range(200, 210)])
     run = newslora.train(
-        "seed", output=tmp_path / "run", report=False, model__backbone=str(tiny_bert), data__source=train,
+        "seed", output=tmp_path / "run", model__backbone=str(tiny_bert), data__source=train,
         data__validation=held, data__test=test, data__workers=0, train__epochs=1, train__warmup_steps=0,
         train__precision="fp32", train__learning_rate=1e-6,
     )  # fmt: skip
     assert run.manifest()["copies_of_training_rows"] == {"validation": 0, "test": copies}
+    for told_too in (run.adapter / "README.md", run.report_file):
+        assert ("of 15 test rows stand among the training rows" in told_too.read_text()) is bool(copies)
     told = [one.getMessage() for one in caplog.records if "stand among the training rows" in one.getMessage()]
     assert [one[:60] for one in told] == ["5 of 15 test rows stand among the training rows too, word fo"][: copies // 5]

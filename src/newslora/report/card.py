@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newslora import files
+from newslora.data.overlap import told
 from newslora.data.sources import parse_source
 from newslora.errors import DataError
 from newslora.model.backbones import Backbone
@@ -116,6 +117,7 @@ def _body(run: RunFolder, manifest: dict[str, Any], data: dict[str, Any], evalua
         f"A LoRA adapter that turns {_text(_base(manifest).hub_name)} into a classifier of texts with "
         f"{len(data['labels'])} labels: {labels}. Made by newslora; every number here comes from the run's own files.",
         *_evaluation(evaluations),
+        *copies_told(manifest, data),
         "## Training data",
         _training_data(data),
         "## Model",
@@ -140,6 +142,12 @@ def _evaluation(evaluations: Sequence[dict[str, Any]]) -> list[str]:
     notes = [f"{_text(one['name'])}: {_text(one['note'])}" for one in evaluations if one["note"]]
     table = _table(["rows of", "metric", "value", "95 % interval", "rows"], rows)
     return ["## How good it is", table if rows else "Nothing was evaluated.", *notes]
+
+
+def copies_told(manifest: dict[str, Any], data: dict[str, Any]) -> list[str]:
+    """Of each split that repeats training rows; nothing of runs that did not count."""
+    copies = manifest.get("copies_of_training_rows", {})
+    return [told(name, number, data["splits"][name]["rows"]) for name, number in copies.items() if number]
 
 
 def _told(key: str, rate: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from newslora.evaluation.faithfulness import FILE as FAITHFULNESS
 from newslora.report.accuracy import draw_breakdown, draw_reliability
 from newslora.report.architecture import draw_architecture
 from newslora.report.audited import read_audit
-from newslora.report.card import write_card
+from newslora.report.card import copies_told, write_card
 from newslora.report.curves import draw_confusion, draw_training
 from newslora.report.drawing import Draw, Written, write_figure
 from newslora.report.explained import explain_examples, read_examples
@@ -73,6 +73,7 @@ def write_report(run: RunFolder, manifest: dict[str, Any]) -> Path:
         examples=read_examples(run),
         faithful=_faithful(run, manifest),
         audit=read_audit(run),
+        copies=copies_told(manifest, data),
         sources=[shlex.quote(split["source"]) for split in data["splits"].values()],
         speeds=speeds(manifest, data, recipe, len(epochs), evaluations),
         settings=_settings(recipe),
