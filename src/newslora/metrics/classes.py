@@ -86,7 +86,8 @@ def absent_note(per_class: Mapping[str, Mapping[str, Any]]) -> str | None:
     if left_out:
         said.append(f"Macro averages leave out {_listed(left_out)}.")
     if given:
-        said.append(f"In macro averages {_listed(given)} counts as 0, for other rows are given that label.")
+        each = "" if len(given) == 1 else "each of "
+        said.append(f"In macro averages {each}{_listed(given)} counts as 0, for other rows are given it.")
     return " ".join(said)
 
 
