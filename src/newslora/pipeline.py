@@ -1,5 +1,6 @@
 """A recipe from start to finish: rows, tokens, classifier, training, evaluation, report; a run folder at the end."""
 
+import signal
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -80,7 +81,7 @@ def train(
         resolved = load_recipe(recipe, {key.replace("__", "."): value for key, value in changes.items()})
     run = RunFolder.create(Path(output) if output is not None else None, resolved)
     try:
-        return _train_in(run, watcher or Logged(), device, report)
+        return _stoppable(run, watcher, device, report)
     except InterruptedRun:
         raise
     except NewsloraError:  # so that the same command can be given again, corrected
@@ -99,7 +100,15 @@ def resume(
         RunError: no run there, or its data has changed since it began.
     """
     folder = RunFolder.open(Path(run))
-    return folder if folder.complete else _train_in(folder, watcher or Logged(), device, report)
+    return folder if folder.complete else _stoppable(folder, watcher, device, report)
+
+
+def _stoppable(run: RunFolder, watcher: Watcher | None, device: str | None, report: bool) -> RunFolder:
+    """`_train_in`, which hears Ctrl-C by itself only while it takes steps."""
+    try:
+        return _train_in(run, watcher or Logged(), device, report)
+    except KeyboardInterrupt:
+        raise InterruptedRun(f"Stopped. Go on with: newslora train --resume {run.path}", signal.SIGINT) from None
 
 
 def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool) -> RunFolder:

@@ -242,6 +242,11 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "setting range": (["train", "--set", "train.epochs=0"], 2, "train.epochs is 0"),
     "setting form": (["train", "--set", "train.epochs"], 2, "not key=value"),
     "flag typo": (["train", "--bakcbone", "minilm"], 2, "--bakcbone"),
+    "a setting as a flag behind a recipe": (
+        ["train", "quickstart", "--epochs", "3"],
+        2,
+        "as --set train.epochs=VALUE.",
+    ),
     "a setting as a flag": (["train", "--epochs=3"], 2, "--epochs=3. Settings are given as --set train.epochs=VALUE."),
     "help of a command": (["predict", "{run}"], 2, "`newslora predict --help` shows how."),
     "help of a subcommand": (["keys", "revoke"], 2, "`newslora keys revoke --help` shows how."),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from children import PATIENCE, start, start_command
-from newslora.errors import RunError
+from newslora.errors import InterruptedRun, RunError
 from newslora.files import sha256_file
 from newslora.runfolder import RunFolder
 
@@ -224,3 +224,21 @@ def test_a_signal_saves_and_says_how_to_go_on(
     assert f"newslora train --resume {run}" in stderr.replace("\n", " ")
     assert "Traceback" not in stderr
     assert max((run / "checkpoints").glob("step-*")).is_dir()
+
+
+def test_stopped_before_the_first_step_it_says_how_to_go_on_and_does(
+    unbroken: Path, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from newslora import pipeline
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "build_classifier", interrupted)
+        with pytest.raises(InterruptedRun, match=f"newslora train --resume {run}") as stopped:
+            pipeline.train("seed", output=run, report=False, **changes)
+    assert stopped.value.exit_code == 130
+    assert sit(run, None) == 0
+    assert adapter(run) == adapter(unbroken)

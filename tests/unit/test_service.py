@@ -310,6 +310,19 @@ def test_bounds_refuse_with_the_time_to_come_again(make_service: Callable[..., S
     waits.tokens = 0
 
 
+def test_of_two_encoders_of_one_name_the_fuller_is_told_of(
+    make_service: Callable[..., Service], folders: dict[str, Path]
+) -> None:
+    service = make_service("deberta", start=False)
+    service.load("again", folders["deberta"])
+    first, second = service._lanes()
+    second.name = first.name  # as two revisions of one backbone have
+    for one, other in ((first, second), (second, first)):
+        one.waiting.rows, other.waiting.rows = 3, 1
+        assert [state.rows for state in service.queues().values()] == [3]
+    first.waiting.rows = second.waiting.rows = 0
+
+
 def test_the_queue_told_of_is_the_fullest_encoders(make_service: Callable[..., Service]) -> None:
     service = make_service("news", "deberta", start=False, queue_rows=10, queue_tokens=10_000)
 

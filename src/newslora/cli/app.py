@@ -85,7 +85,8 @@ def _as_setting(error: cyclopts.CycloptsError) -> str:
         return ""
     from newslora.config import setting_fields
 
-    name = error.token.value.lstrip("-").partition("=")[0].replace("-", "_")
+    given = error.token.keyword or error.token.value  # which of them depends on what stands before
+    name = given.lstrip("-").partition("=")[0].replace("-", "_")
     keys = [key for key, _ in setting_fields() if name in (key, key.rpartition(".")[2])]
     return f" Settings are given as {' or '.join(f'--set {key}=VALUE' for key in keys)}." if keys else ""
 
