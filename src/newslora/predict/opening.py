@@ -72,7 +72,7 @@ def _open_int8(folder: Path, card: AdapterCard, device: str | None, precision: s
     between = resolve_precision("auto", pick_device("cpu"))
     made = make_byte_engine(load_merged(folder, card.labels), between)
     if not multiplies_bytes(made.device):
-        how = f"products in fp32, as the chip has no VNNI, {between.name} between them"
+        how = f"products in fp32, as the chip multiplies no bytes fast (no AVX2), {between.name} between them"
     elif can_fuse():
         how = "products in bytes, fp32 between them"
         how += " (long rows' attention in bf16)" if between.name == "bf16" else ""

@@ -2,10 +2,13 @@
 
 y = x W^T + b, where W has one scale for each output and x one for each token, found as it comes:
 
-    y[n, o] = s_x[n] * s_w[o] * sum_i q_x[n, i] * q_w[o, i] + b[o],   q = round(value / s),   s = greatest |value| / 127
+    y[n, o] = s_x[n] * s_w[o] * sum_i q_x[n, i] * q_w[o, i] + b[o],   q = round(value / s)
+    s_x[n] = greatest |x[n, i]| / 127,   s_w[o] = greatest (|w[o, i]| + |w[o, i + 1]|) / 127 of all even i
 
 (symmetric quantisation by row and column, as in LLM.int8(), Dettmers et al. 2022, arXiv:2208.07339, section 2.1.) A token's
-numbers depend on no other token, so rows can share a batch. The sums are of whole numbers in 32 bits and exact.
+numbers depend on no other token, so rows can share a batch. The sums are of whole numbers and the same on every chip. Those
+without VNNI add the products of two neighbours in 16 bits: enough for a token's bytes (at most 255, as oneDNN has them without
+a sign) times two weights' bytes that come to 128 together.
 """
 
 from collections.abc import Callable
@@ -36,17 +39,16 @@ class ByteProduct:
     Args:
         weight: (out, in), fp32.
         dtype: of what is multiplied and of the result.
-        exact: True multiplies the same whole numbers in fp32, on any device; False asks oneDNN; None: oneDNN where the chip
-            has VNNI, without which it adds products of bytes in 16 bits and overflows.
+        plain: True multiplies the same whole numbers in fp32, on any device; False asks oneDNN; None: oneDNN where it is fast.
     """
 
-    def __init__(self, weight: "torch.Tensor", dtype: "torch.dtype", exact: bool | None = None) -> None:
+    def __init__(self, weight: "torch.Tensor", dtype: "torch.dtype", plain: bool | None = None) -> None:
         import torch
 
-        scale = weight.abs().amax(dim=1).float().clamp_min_(SMALLEST).div_(MOST)
+        scale = _neighbours(weight).amax(dim=1).float().clamp_min_(SMALLEST).div_(MOST)
         whole = (weight / scale[:, None]).round_()
         scale /= MOST  # so that a token's factor is its greatest value, which rounds nowhere
-        if exact if exact is not None else not multiplies_bytes(weight.device):
+        if plain if plain is not None else not multiplies_bytes(weight.device):
             self.sums = lambda numbers: ((numbers.float() - 128) @ whole.t() * scale).to(dtype)
             return
         ordered = torch.ops.onednn.qlinear_prepack(whole.to(torch.int8), None)
@@ -64,6 +66,13 @@ class ByteProduct:
 
         numbers, greatest = token_bytes(x)
         return torch.addcmul(bias, self.sums(numbers), greatest)
+
+
+def _neighbours(weight: "torch.Tensor") -> "torch.Tensor":
+    """(out, in) -> (out, ceil(in / 2)) absolute values of two neighbours together."""
+    import torch
+
+    return torch.nn.functional.pad(weight.abs(), (0, weight.shape[1] % 2)).view(len(weight), -1, 2).sum(dim=2)
 
 
 def token_bytes(x: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
@@ -88,8 +97,8 @@ def _greatest(x: "torch.Tensor") -> "torch.Tensor":
 
 
 def multiplies_bytes(device: "torch.device") -> bool:
-    """Whether oneDNN multiplies bytes on this device exactly and fast."""
+    """Whether oneDNN multiplies bytes fast on this device: on x86 with AVX2 or more."""
     import torch
 
     available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return available and device.type == "cpu" and bool(torch.cpu._is_vnni_supported())
+    return available and device.type == "cpu" and torch.backends.cpu.get_cpu_capability().startswith("AVX")
