@@ -31,7 +31,7 @@ class Fake:
 
     labels = ("World", "Sports")
     multi_label = False
-    card = SimpleNamespace(label_separator="|")
+    card = SimpleNamespace(label_separator="|", text_columns=("text",))
 
     def __init__(self, version: str = "1") -> None:
         self.version = version

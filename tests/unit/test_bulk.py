@@ -8,6 +8,8 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -23,6 +25,28 @@ from newslora.errors import DataError, InterruptedRun, RunError
 from newslora.predict import bulk, chunks, writers
 from newslora.predict.answers import Answers, Words
 from newslora.predict.bulk import Counted, predict_lines, print_source
+
+
+def test_the_columns_of_the_training_are_taken_where_all_are_there(tmp_path: Path) -> None:
+    """What is found by name is taken else, and told of; a choice of the user's goes before both."""
+    source, output, told = tmp_path / "in.csv", tmp_path / "out.csv", []
+    classifier = Fake()
+    classifier.card = SimpleNamespace(label_separator="|", text_columns=("kop", "artikel"))
+
+    def classified(line: str, **choice: Any) -> list[str]:
+        source.write_text(f"{line}\none,two,three\n")
+        classifier.answered.clear()
+        bulk.predict_source(classifier, str(source), output, DataSettings(**choice), fresh=True, note=told.append)  # type: ignore[arg-type]
+        return classifier.answered
+
+    assert classified("artikel,text,kop") == ["three one"]
+    assert classified("artikel,text,kop", text_columns=("text",)) == ["two"]
+    assert told == []
+    assert classified("artikel,text,id") == ["two"]
+    assert told == ["The text is taken from text; the classifier was trained on kop + artikel."]
+    classifier.card.text_columns = ("2", "3")  # of a file without a header
+    assert classified("artikel,text,id") == ["two"]
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("suffix", OUTPUTS)

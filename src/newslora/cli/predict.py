@@ -42,7 +42,8 @@ def predict(
     output
         File to write (.csv, .jsonl or .parquet); without it, label, probability and text go to standard output.
     settings
-        data.text_columns, data.label_column or data.header as key=value, where columns cannot be found by name.
+        data.text_columns, data.label_column or data.header as key=value. Text is read from the columns that training read it
+        from where all are there, else from those found by name, and that is told.
     top_k
         Also tell this many labels, likeliest first, each with its probability.
     probabilities

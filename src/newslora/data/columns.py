@@ -26,9 +26,14 @@ def is_header(cells: Sequence[str]) -> bool:
 
 
 def find_text_columns(
-    columns: Sequence[str], wanted: Sequence[str] | None, has_header: bool, label: str | None, where: str
+    columns: Sequence[str],
+    wanted: Sequence[str] | None,
+    has_header: bool,
+    label: str | None,
+    where: str,
+    usual: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """The columns to join into the text.
+    """The columns to join into the text: the wanted ones, else the usual where all are there, else those found by name.
 
     Args:
         columns: all columns, in file order.
@@ -36,6 +41,7 @@ def find_text_columns(
         has_header: whether the columns carry names rather than numbers.
         label: the label column, which is never text.
         where: the source, for the error.
+        usual: what a classifier was trained on.
 
     Raises:
         DataError: a wanted column is missing, or none can be found.
@@ -48,6 +54,8 @@ def find_text_columns(
                 f"data.text_columns names '{label}', the label column of {where}: the text would give it away."
             )
         return tuple(wanted)
+    if usual and label not in usual and set(usual) <= set(columns):
+        return tuple(usual)
     if not has_header:
         return tuple(name for name in columns if name != label)
     title, body = _first(columns, TITLES), _first(columns, BODIES)

@@ -57,21 +57,21 @@ def check_run(
     if rows < 2:
         raise SettingsError(f"--rows is {rows}. Give 2 or more: an interval needs them; 100 tell something.")
     run = RunFolder.open(run_path)
-    texts = sample_texts(source, rows, settings, seed=0)
     classifier = Classifier.load(run_path, device)
+    texts = sample_texts(source, rows, settings, seed=0, trained=classifier.card.text_columns)
     result = check_faithfulness(classifier, explain(classifier, texts, progress=progress))
     result = {"source": source} | result | {"adapter_sha256": classifier.card.weights_sha256}
     files.write_json(run.evaluation / FILE, result)
     return result
 
 
-def sample_texts(source: str, rows: int, settings: DataSettings, seed: int) -> list[str]:
-    """That many usable texts of a source, drawn without replacement, in its order.
+def sample_texts(source: str, rows: int, settings: DataSettings, seed: int, trained: Sequence[str] = ()) -> list[str]:
+    """That many usable texts of a source, drawn without replacement, in its order; `trained` as `open_texts` takes it.
 
     Raises:
         DataError: rows that cannot be read, or fewer than two usable ones.
     """
-    table, columns = open_texts(source, settings)
+    table, columns = open_texts(source, settings, trained)
     usable = (text for text, problem in (usable_text(row, columns) for row in table.rows) if problem is None)
     random = np.random.default_rng(seed)
     kept: list[tuple[int, str]] = []  # a reservoir (Vitter 1985, algorithm R), so that any source fits in memory

@@ -52,13 +52,13 @@ def predict_source(
         classifier: a loaded run.
         source: as `data.source`; the test split of one that has splits.
         output: file to make.
-        settings: for column names and header; the text columns default to those found.
+        settings: for column names and header; the text columns default to those of the training, else to those found by name.
         progress: told the finished rows and the share of the source read (None where unknown): when it begins, with those of
             an earlier sitting, and after each chunk.
         answers: what to tell of each row; None: label and probability.
         fresh: forget what an earlier sitting left.
         stop: asked after each chunk; a signal's number ends the sitting.
-        note: told of columns that are kept under another name.
+        note: told of text in other columns than training had it, and of columns that are kept under another name.
 
     Raises:
         SettingsError: an output that cannot be written, or a level of abstention the run cannot tell.
@@ -70,7 +70,7 @@ def predict_source(
     """
     kind = _check_output(output, source)
     told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
-    table, text_columns = open_texts(source, settings)
+    table, text_columns = open_texts(source, settings, classifier.card.text_columns, note)
     kept_as = _kept_as(table, told, note)
     own = tuple(kept_as.get(name, name) for name in table.columns)
     form = file_format(kind, own, told.columns(), classifier.card.label_separator)
@@ -105,14 +105,25 @@ def print_source(
     note: Callable[[str], None] = lambda text: None,
 ) -> Counted:
     """Like `predict_source`, printed as `predict_lines` prints; it cannot be gone on with."""
-    table, text_columns = open_texts(source, settings)
+    table, text_columns = open_texts(source, settings, classifier.card.text_columns, note)
     told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
     made = ahead(chunks(classifier, table.rows, text_columns, table.meter, chunk_rows(told)))
     return _print(classifier, made, text_columns, output, told, _kept_as(table, told, note))
 
 
-def open_texts(source: str, settings: DataSettings) -> tuple[Table, tuple[str, ...]]:
+def open_texts(
+    source: str,
+    settings: DataSettings,
+    trained: Sequence[str] = (),
+    note: Callable[[str], None] = lambda text: None,
+) -> tuple[Table, tuple[str, ...]]:
     """A source (its test split where it has splits) -> its rows, and which columns hold the text.
+
+    Args:
+        source: as `data.source`.
+        settings: for column names and header.
+        trained: the text columns of the training, taken where all are there and `settings` names no others.
+        note: told where the text is found in others.
 
     Raises:
         DataError: an unreadable source, or no column of text.
@@ -123,7 +134,11 @@ def open_texts(source: str, settings: DataSettings) -> tuple[Table, tuple[str, .
     label = settings.label_column
     if label is None and not table.has_header and len(table.columns) >= 3:
         label = table.columns[0]  # AG News' own form: class, title, description
-    return table, find_text_columns(table.columns, settings.text_columns, table.has_header, label, f"'{source}'")
+    found = find_text_columns(table.columns, settings.text_columns, table.has_header, label, f"'{source}'", trained)
+    named = any(not name.isdecimal() for name in trained)  # else they had no header, and numbers mean nothing here
+    if named and found != tuple(trained) and settings.text_columns is None:
+        note(f"The text is taken from {' + '.join(found)}; the classifier was trained on {' + '.join(trained)}.")
+    return table, found
 
 
 def _check_output(output: Path, source: str) -> str:
