@@ -23,7 +23,7 @@ from newslora.predict.classifier import Prediction
 
 ROWS = [{"id": str(number), "text": f"text {number} " + "x" * (number % 7)} for number in range(20)]
 ROWS[4]["text"] = " "  # one that cannot be classified
-OUTPUTS = (".csv", ".jsonl", ".parquet")
+OUTPUTS = (".csv", ".jsonl", ".parquet", ".csv.gz", ".jsonl.zst")
 
 
 class Fake:
@@ -102,12 +102,24 @@ def run(source: Path, output: Path, **options: Any) -> Counted:
     return predict_source(options.pop("classifier", Fake()), str(source), output, DataSettings(), **options)
 
 
+def unpacked(path: Path) -> bytes:
+    """What a file of text holds, packed or not."""
+    content = path.read_bytes()
+    if path.suffix == ".gz":
+        return gzip.decompress(content)
+    if path.suffix == ".zst":
+        with zstandard.ZstdDecompressor().stream_reader(content, read_across_frames=True) as stream:
+            return bytes(stream.read())
+    return content
+
+
 def found(path: Path) -> list[dict[str, Any]]:
     """The rows of an output, empty cells as None, numbers as numbers."""
     if path.suffix == ".parquet":
         return pq.read_table(path).to_pylist()
-    if path.suffix == ".jsonl":
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = [{name: value or None for name, value in row.items()} for row in csv.DictReader(stream)]
+    content = unpacked(path)
+    if ".jsonl" in path.suffixes:
+        return [json.loads(line) for line in content.decode().splitlines()]
+    lines = io.StringIO(content.decode(), newline="")
+    rows = [{name: value or None for name, value in row.items()} for row in csv.DictReader(lines)]
     return [row | {"probability": row["probability"] and float(row["probability"])} for row in rows]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from bulk_parts import INPUTS, OUTPUTS, ROWS, Fake, as_lines, found, given_file, run
+from bulk_parts import INPUTS, OUTPUTS, ROWS, Fake, as_lines, found, given_file, run, unpacked
 from bulk_parts import small as small  # a fixture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from newslora.config import DataSettings
 from newslora.data.readers import RawRow
 from newslora.data.sources import open_table, parse_source
-from newslora.errors import DataError, InterruptedRun, RunError
+from newslora.errors import DataError, InterruptedRun, RunError, SettingsError
 from newslora.predict import bulk, chunks, writers
 from newslora.predict.answers import Answers, Words
 from newslora.predict.bulk import Counted, predict_lines, print_source
@@ -94,10 +94,25 @@ def test_columns_without_rows_come_out_as_columns_without_rows(name: str, suffix
     if suffix == ".parquet":
         assert pq.read_table(output).schema.names == columns
     else:
-        assert output.read_bytes() == ((",".join(columns) + "\r\n").encode() if suffix == ".csv" else b"")
+        assert unpacked(output) == ((",".join(columns) + "\r\n").encode() if ".csv" in suffix else b"")
     printed = io.StringIO()
     assert print_source(Fake(), str(source), printed, DataSettings()).rows == 0
     assert printed.getvalue() == ""
+
+
+@pytest.mark.parametrize("suffix", OUTPUTS)
+def test_an_output_is_an_input_too(suffix: str, tmp_path: Path) -> None:
+    """Also one of many packed pieces."""
+    run(given_file(tmp_path, "in.jsonl"), tmp_path / f"out{suffix}")
+    again = tmp_path / "again.jsonl"
+    assert run(tmp_path / f"out{suffix}", again) == Counted(20, 19, 0, 1)
+    assert [row["id"] for row in found(again)] == [row["id"] for row in ROWS]
+
+
+@pytest.mark.parametrize("name", ["out.gz", "out.parquet.gz", "out.csv.bz2", "out.tsv", "out"])
+def test_an_output_of_another_kind_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"out.* ends in '.*'\. Allowed: \.csv, \.jsonl, \.parquet, \.csv\.gz"):
+        run(given_file(tmp_path, "in.csv"), tmp_path / name)
 
 
 @pytest.mark.parametrize("suffix", OUTPUTS)
@@ -155,7 +170,7 @@ def test_words_that_decided_are_told_of_each_row(suffix: str, tmp_path: Path, mo
     assert counted.abstained > 0
     rows = found(output)
     for row, given_row in zip(rows, ROWS, strict=True):
-        told = json.loads(row["words"]) if suffix == ".csv" and row["words"] else row["words"]
+        told = json.loads(row["words"]) if ".csv" in suffix and row["words"] else row["words"]
         if row["error"]:
             assert told is None
             continue
@@ -185,7 +200,7 @@ def test_bad_rows_come_out_with_their_error_and_counts_reconcile(tmp_path: Path)
         wanted = [None, None, "broken encoding", "ragged", "ragged", "not readable", "empty text", "not readable", None]
         for row, problem in zip(rows, wanted, strict=True):
             assert row["error"] is None if problem is None else row["error"].startswith(problem)
-        assert rows[2]["text"] == "K\\udcfcche" if suffix != ".jsonl" else "K\udcfcche"
+        assert rows[2]["text"] == "K\\udcfcche" if ".jsonl" not in suffix else "K\udcfcche"
 
 
 def test_a_text_longer_than_any_article_is_an_error_in_every_format(tmp_path: Path) -> None:

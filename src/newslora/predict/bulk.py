@@ -9,7 +9,7 @@ from typing import IO, Any, BinaryIO
 from newslora.config import DataSettings
 from newslora.data.columns import find_text_columns
 from newslora.data.lines import Meter
-from newslora.data.readers import CELL_LIMIT, RawRow, Table
+from newslora.data.readers import CELL_LIMIT, PACKED, RawRow, Table
 from newslora.data.sources import open_table, parse_source, split_for
 from newslora.errors import InterruptedRun, SettingsError, near
 from newslora.predict.answers import Answers
@@ -143,10 +143,11 @@ def open_texts(
 
 def _check_output(output: Path, source: str) -> str:
     """The suffix of an output that can be written."""
-    suffix = output.suffix.lower()
-    if suffix not in OUTPUTS:
+    suffix = next((one for one in OUTPUTS if output.name.lower().endswith(one)), None)
+    if suffix is None:
+        ending = "".join(output.suffixes[-2:]) if output.suffix.lower() in PACKED else output.suffix
         raise SettingsError(
-            f"The output '{output}' ends in '{output.suffix}'. Allowed: {', '.join(OUTPUTS)}.{near(output.suffix, OUTPUTS)}"
+            f"The output '{output}' ends in '{ending}'. Allowed: {', '.join(OUTPUTS)}.{near(ending, OUTPUTS)}"
         )
     if output.is_dir():
         raise SettingsError(f"The output '{output}' is a folder. Name a file in it.")

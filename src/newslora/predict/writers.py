@@ -1,6 +1,7 @@
 """Finished rows -> CSV, JSON lines, Parquet, or lines for a terminal; in the order they come."""
 
 import csv
+import gzip
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from newslora import files
+from newslora.data.readers import PACKED
 
-OUTPUTS = (".csv", ".jsonl", ".parquet")
+OUTPUTS = (".csv", ".jsonl", ".parquet", *(kind + packed for kind in (".csv", ".jsonl") for packed in PACKED))
 GROUP_ROWS, GROUP_BYTES = 65_536, 64_000_000  # of a Parquet file's row groups, whichever comes first
 
 
@@ -36,7 +38,7 @@ def file_format(suffix: str, own: tuple[str, ...], added: Mapping[str, type], se
     """The format that `suffix` names.
 
     Args:
-        suffix: one of `OUTPUTS`.
+        suffix: one of `OUTPUTS`. What is packed is packed piece by piece, as members of one file, which any reader joins.
         own: the rows' own columns, under the names they are kept as.
         added: columns of the answers, with the types of their values.
         separator: stands between the predicted labels of a row in a CSV file, where it may carry several.
@@ -44,10 +46,24 @@ def file_format(suffix: str, own: tuple[str, ...], added: Mapping[str, type], se
     names = [*own, *added]
     if suffix == ".parquet":
         return _parquet(names, added)
+    if suffix.endswith(PACKED):
+        kind, _, packing = suffix.rpartition(".")
+        return _packed(file_format(kind, own, added, separator), packing)
     if suffix == ".jsonl":
         return Format(b"", lambda rows: "".join(map(_json_line, rows)).encode())
     head = _csv_bytes(names, [dict(zip(names, names, strict=True))])
     return Format(head, lambda rows: _csv_bytes(names, [_joined(row, separator) for row in rows]))
+
+
+def _packed(plain: Format, packing: str) -> Format:
+    import pyarrow as pa
+
+    def pack(data: bytes) -> bytes:
+        if packing == "zst":
+            return bytes(pa.compress(data, codec="zstd", asbytes=True))
+        return gzip.compress(data, mtime=0)  # no time in it: the same rows are the same bytes
+
+    return Format(pack(plain.head), lambda rows: pack(plain.encode(rows)))
 
 
 def json_writer(output: IO[str]) -> Writer:
