@@ -303,13 +303,13 @@ def bundled_recipes() -> dict[str, str]:
     }
 
 
-def load_recipe(recipe: str | Path = "seed", changes: Mapping[str, Any] | None = None) -> Recipe:
-    """A bundled recipe's name or a TOML file's path -> Recipe, with dotted-key changes laid over it.
+def load_recipe(recipe: "str | Path | Recipe" = "seed", changes: Mapping[str, Any] | None = None) -> Recipe:
+    """A bundled recipe's name, a TOML file's path or a Recipe -> Recipe, with dotted-key changes laid over it.
 
     Raises:
         SettingsError: no such recipe, no valid TOML, an unknown setting, or a value outside its range.
     """
-    values = _read_toml(recipe)
+    values = recipe.model_dump() if isinstance(recipe, Recipe) else _read_toml(recipe)
     if "data.label_names" in (changes or {}):  # the demand was for the recipe's own
         _lay_over(values, "data.require_all_names", None)
     for key, value in (changes or {}).items():
@@ -397,6 +397,8 @@ def _read_toml(recipe: str | Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"The recipe {path} is not valid TOML: {error}.") from None
+    except OSError as error:
+        raise SettingsError(f"The recipe {path} cannot be read: {error.strerror}.") from None
 
 
 def _lay_over(values: dict[str, Any], key: str, value: Any) -> None:

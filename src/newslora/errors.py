@@ -84,7 +84,7 @@ class WorkerError(NewsloraError, RuntimeError):
 
 
 class CanaryError(RunError):
-    """An adapter does not give the answers that were stored when it was trained, or not an adapter's answers at all."""
+    """An adapter no longer gives the answers stored when it was trained, or answers exactly as its bare backbone does."""
 
 
 class StorageError(NewsloraError, OSError):
@@ -94,13 +94,16 @@ class StorageError(NewsloraError, OSError):
 
 
 class ExportError(NewsloraError, RuntimeError):
-    """An export does not give the run's answers, or cannot be told to, and was not published."""
+    """An export does not give the run's answers, or whether it does cannot be determined; it was not published."""
 
     exit_code = 9
 
 
-class InterruptedRun(NewsloraError):
-    """Training was stopped by a signal after saving its state; not a failure."""
+class InterruptedRun(KeyboardInterrupt):
+    """Work was stopped by Ctrl-C or SIGTERM after saving its state.
+
+    No failure, and so no NewsloraError: a caller's `except Exception` must not go on as if one of many runs had gone wrong.
+    """
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)

@@ -25,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from newslora import files
 from newslora.config import Recipe, load_recipe, make_recipe
+from newslora.data.labels import is_unicode
 from newslora.errors import DataError, InterruptedRun, SettingsError
 from newslora.training.watch import Logged, Silent
 
@@ -346,7 +347,12 @@ def read_texts(X: Any) -> list[str]:  # noqa: N803
         raise DataError("X holds no text: it has 0 rows. Give at least one string.")
     rows = values.tolist()
     _refuse(rows, lambda value: not isinstance(value, str), "not str", "convert or drop these")
-    _refuse(rows, _is_broken, "not valid Unicode (lone surrogates)", "read the data as UTF-8, or drop these")
+    _refuse(
+        rows,
+        lambda text: not is_unicode(text),
+        "not valid Unicode (lone surrogates)",
+        "read the data as UTF-8, or drop these",
+    )
     return [str(value).strip() for value in rows]
 
 
@@ -408,14 +414,6 @@ def _refuse(values: Sequence[Any], test: Any, fault: str, remedy: str, name: str
             f"{len(bad):,} of {len(values):,} rows of {name} are {fault}: rows {named}{more}, counted from 0 "
             f"(the first is {values[bad[0]]!r:.60}); {remedy}."
         )
-
-
-def _is_broken(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _is_missing(label: Any) -> bool:

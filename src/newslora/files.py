@@ -5,7 +5,7 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,17 +37,18 @@ def atomic_path(path: Path, mode: int | None = None) -> Iterator[Path]:
 
     Args:
         path: the file to write.
-        mode: its permissions; None: what the umask leaves. Until then they are 0600.
+        mode: its permissions, and 0600 until then; None: what the umask leaves.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666 if mode is None else 0o600)
+        allowed = os.fstat(handle).st_mode & 0o777
         os.close(handle)
-        temporary = Path(name)
         try:
             yield temporary
-            # mkstemp's 0600 would lock colleagues out of a shared folder
-            os.chmod(temporary, 0o666 & ~umask() if mode is None else mode)
+            # what safetensors puts in its place would lock colleagues out of a shared folder
+            os.chmod(temporary, allowed if mode is None else mode)
             flush_to_disk(temporary)
             os.replace(temporary, path)
             flush_to_disk(path.parent)
@@ -102,9 +103,3 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -70,20 +70,16 @@ def train(
         watcher: who looks on (newslora.training.watch); None: standard logging, as 'newslora'.
         device: 'cpu', 'cuda', ...; None picks.
         report: whether to draw the figures and write report.html at the end; `newslora report` does so later.
-        **changes: settings, with two underscores for the dot: `train__epochs=1`.
+        **changes: settings laid over the recipe, with two underscores for the dot: `train__epochs=1`.
 
     Raises:
         NewsloraError: one of its kinds; see newslora.errors.
+        InterruptedRun: Ctrl-C or SIGTERM; a KeyboardInterrupt. The state is saved, and `resume` goes on.
     """
-    if isinstance(recipe, Recipe):
-        resolved = recipe
-    else:
-        resolved = load_recipe(recipe, {key.replace("__", "."): value for key, value in changes.items()})
+    resolved = load_recipe(recipe, {key.replace("__", "."): value for key, value in changes.items()})
     run = RunFolder.create(Path(output) if output is not None else None, resolved)
     try:
         return _stoppable(run, watcher, device, report)
-    except InterruptedRun:
-        raise
     except NewsloraError:  # so that the same command can be given again, corrected
         run.discard_unbegun()
         raise
@@ -98,15 +94,18 @@ def resume(
 
     Raises:
         RunError: no run there, or its data has changed since it began.
+        InterruptedRun: as `train` does.
     """
     folder = RunFolder.open(Path(run))
     return folder if folder.complete else _stoppable(folder, watcher, device, report)
 
 
 def _stoppable(run: RunFolder, watcher: Watcher | None, device: str | None, report: bool) -> RunFolder:
-    """`_train_in`, which hears Ctrl-C by itself only while it takes steps."""
+    """`_train_in`; Ctrl-C outside of its loop, which handles its own, becomes an InterruptedRun too."""
     try:
         return _train_in(run, watcher or Logged(), device, report)
+    except InterruptedRun:
+        raise
     except KeyboardInterrupt:
         raise InterruptedRun(f"Stopped. Go on with: newslora train --resume {run.path}", signal.SIGINT) from None
 

@@ -79,7 +79,7 @@ class RunFolder:
         return run
 
     def discard_unbegun(self) -> None:
-        """Take back a folder in which no step was made, but for rows that were set aside: the error may send people there."""
+        """Undo `create` where no step was taken; rows that were set aside stay, for the error may send people there."""
         if self.metrics_file.exists():
             return
         for path in (self.recipe_file, self.data_file, self.path / ".lock"):

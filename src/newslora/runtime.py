@@ -88,9 +88,13 @@ def pick_device(name: str | None = None) -> "torch.device":
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise SettingsError(f"There is no device '{name}'. Allowed: 'cpu', 'cuda', 'cuda:0', ...") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise SettingsError(f"There is no device '{name}' for newslora. Allowed: 'cpu', 'cuda', 'cuda:0', ...")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SettingsError(f"Device '{name}' was asked for, but this torch sees no CUDA device. Use 'cpu'.")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise SettingsError(f"Device '{name}' was asked for, but there are {count} CUDA devices, counted from cuda:0.")
     return device
 
 
@@ -150,6 +154,11 @@ def cache_folder() -> Path:
 
 def environment_record(device: "torch.device", precision: Precision) -> dict[str, Any]:
     """Hardware, versions and code state, as stored with every result."""
+    return machine_record(device, precision) | {"commit": _commit()}
+
+
+def machine_record(device: "torch.device", precision: Precision) -> dict[str, Any]:
+    """Hardware and versions."""
     import torch
 
     return {
@@ -164,7 +173,6 @@ def environment_record(device: "torch.device", precision: Precision) -> dict[str
         "system": f"{platform.system()} {platform.machine()}",
         # torch by its own word, which names the build (cpu, cu130) that the package's metadata may leave out
         "packages": {name: package_version(name) for name in PACKAGES} | {"torch": str(torch.__version__)},
-        "commit": _commit(),
     }
 
 

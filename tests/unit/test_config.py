@@ -1,5 +1,6 @@
 """Settings: the defaults are the reference recipe, bad values become sentences, and TOML carries a recipe unchanged."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -249,11 +250,36 @@ def test_changes_are_laid_over_and_none_restores_the_default() -> None:
     assert load_recipe("seed", {"name": "mine"}).name == "mine"
 
 
+def test_changes_are_laid_over_a_recipe_in_hand_too() -> None:
+    own = load_recipe("quickstart", {"train.epochs": 9, "data.text_columns": ["a", "b"]})
+    assert load_recipe(own) == own
+    changed = load_recipe(own, {"train.batch_size": 5, "data.label_column": "c"})
+    assert (changed.train.epochs, changed.train.batch_size) == (9, 5)
+    assert (changed.data.text_columns, changed.data.label_column) == (("a", "b"), "c")
+    with pytest.raises(SettingsError, match=r"train\.epochs is 0"):
+        load_recipe(own, {"train.epochs": 0})
+
+
 def test_a_recipe_that_does_not_exist_offers_the_near_one(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="Did you mean 'quickstart'"):
         load_recipe("quikstart")
     with pytest.raises(SettingsError, match="There is no recipe"):
         load_recipe(tmp_path)
+
+
+def test_a_recipe_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "recipe.toml"
+    path.touch()
+    read = Path.read_text
+
+    def forbidden(self: Path, *given: Any, **named: Any) -> str:
+        if self == path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(self, *given, **named)
+
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    with pytest.raises(SettingsError, match=r"recipe\.toml cannot be read: Permission denied"):
+        load_recipe(path)
 
 
 @pytest.mark.parametrize("content", [b"a = ", b"a = 1\na = 2\n", b"\xff\xfe"])

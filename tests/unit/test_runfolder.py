@@ -12,6 +12,7 @@ from newslora import files
 from newslora.config import load_recipe
 from newslora.errors import RunError, StorageError
 from newslora.runfolder import RunFolder
+from newslora.training.log import MetricsLog
 
 HOLD = (
     "import sys, time; from pathlib import Path; from newslora.runfolder import RunFolder\n"
@@ -108,6 +109,8 @@ def test_a_damaged_line_in_the_middle_is_told(run: RunFolder) -> None:
     run.metrics_file.write_bytes(b'{"step": 1}\n{"st\n{"step": 3}\n')
     with pytest.raises(RunError, match=r"metrics\.jsonl is damaged"):
         run.metrics()
+    with pytest.raises(RunError, match=r"metrics\.jsonl is damaged"):
+        MetricsLog(run, resume_step=2)
 
 
 def test_the_lock_is_free_again_after_use(run: RunFolder) -> None:

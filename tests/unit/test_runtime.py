@@ -1,13 +1,15 @@
-"""What the process is told about its memory."""
+"""Devices by name, and what the process is told about its memory."""
 
 import gc
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from newslora.cli.app import main
-from newslora.runtime import COLLECT_AFTER, keep_freed_memory
+from newslora.errors import SettingsError
+from newslora.runtime import COLLECT_AFTER, keep_freed_memory, pick_device
 
 GLIBC = """
 import ctypes, os, resource, sys
@@ -29,6 +31,25 @@ for _ in range(10):
     ctypes.CDLL(None).malloc_trim(0) if sys.argv[1] == "trimmed" else None
 print(done, faults() - before)
 """
+
+
+@pytest.mark.parametrize("name", ["warp", "mps", "meta", "xpu:0", "cpu:x"])
+def test_a_device_newslora_does_not_compute_on_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"no device '{name}' for newslora\. Allowed: 'cpu', 'cuda'"):
+        pick_device(name)
+
+
+def test_a_cuda_device_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SettingsError, match=r"'cuda:1' was asked for, but this torch sees no CUDA device"):
+        pick_device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(pick_device(name)) for name in ("cuda", "cuda:1", "cpu", None)] == ["cuda", "cuda:1", "cpu", "cuda"]
+    with pytest.raises(
+        SettingsError, match=r"'cuda:2' was asked for, but there are 2 CUDA devices, counted from cuda:0"
+    ):
+        pick_device("cuda:2")
 
 
 def told(how: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -133,10 +133,10 @@ def test_a_cached_table_comes_back_with_its_windows(
     monkeypatch.setattr(tokens, "_tokenize", fail)
     for table, overlap in zip(made, (None, 2, 3), strict=True):
         again = tokenize(tokenizer, TEXTS, 8, tmp_path, overlap)
-        assert (again.firsts is None) == (overlap is None)
         assert [again[row].tolist() for row in range(5)] == [table[row].tolist() for row in range(5)]
-        if again.firsts is not None and table.firsts is not None:
-            assert again.firsts.tolist() == table.firsts.tolist()
+        starts = [None if one.firsts is None else one.firsts.tolist() for one in (again, table)]
+        assert starts[0] == starts[1]
+        assert (starts[0] is None) == (overlap is None)
 
 
 def test_windows_over_several_calls_of_the_tokenizer_keep_their_rows(

@@ -7,15 +7,18 @@ from types import TracebackType
 INTERVAL = 0.02  # seconds between looks
 
 
-def anonymous_memory(status: Path = Path("/proc/self/status")) -> int | None:
-    """Resident anonymous bytes (RssAnon, man 5 proc); None where the system does not tell."""
+def status_bytes(field: str, status: Path = Path("/proc/self/status")) -> int | None:
+    """A field of the process's status in bytes (man 5 proc); None where the system does not tell."""
     try:
-        for line in status.read_text(encoding="utf-8").splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
+        lines = status.read_text(encoding="utf-8").splitlines()
     except OSError:
-        pass
-    return None
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
+
+
+def anonymous_memory(status: Path = Path("/proc/self/status")) -> int | None:
+    """Resident anonymous bytes; None where the system does not tell."""
+    return status_bytes("RssAnon", status)
 
 
 class AnonymousPeak:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from newslora.bench.memory import AnonymousPeak
+from newslora.bench.memory import AnonymousPeak, status_bytes
 from newslora.runtime import collect_seldom, keep_freed_memory
 
 VARIANTS = {
@@ -63,7 +63,7 @@ def _measure(job: Job) -> dict[str, Any]:
     from newslora.model.classifier import random_classifier
     from newslora.runtime import pick_device
 
-    before = _memory("VmRSS")
+    before = status_bytes("VmRSS")
     rows = read_rows(Path(job.rows_file))
     changes = {"train.batch_size": job.batch_size, "lora.rank": job.rank, "train.cuda_graphs": job.graphs}
     recipe = load_recipe(job.recipe, changes)
@@ -86,7 +86,7 @@ def _measure(job: Job) -> dict[str, Any]:
     result = run(job, model, rows, recipe, precision)
     if on_gpu:
         result["device_memory_peak"] = torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {"job": asdict(job), **result, "memory_before": before, "memory_peak": peak}
 
 
@@ -230,15 +230,6 @@ def _predict_stock(job: Job, model: Any, rows: Any, recipe: Any, precision: str)
         trainer.predict([row for batch in plan[job.warmup_steps :] for row in batch])
         seconds = time.perf_counter() - began
     return _counted(job, rows, plan, seconds)
-
-
-def _memory(field: str) -> int | None:
-    """Bytes of a field of /proc/self/status, where there is one."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), None)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from cyclopts import App
 from newslora import __version__
 from newslora.cli import audit, bench, compare, evaluate, explain, export, keys, predict, serve, train
 from newslora.cli.output import Output
-from newslora.errors import NewsloraError
+from newslora.errors import InterruptedRun, NewsloraError
 from newslora.runtime import collect_seldom, keep_freed_memory
 
 EXIT_USAGE = 2
@@ -60,7 +60,7 @@ def _run(arguments: list[str] | None) -> int:
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()  # a full disk may refuse no more than the last, buffered lines
-    except NewsloraError as error:
+    except (NewsloraError, InterruptedRun) as error:
         _complain(str(error))
         return error.exit_code
     except cyclopts.CycloptsError as error:

@@ -222,12 +222,11 @@ def _open(folder: Path, to: str) -> Classifier:
 
 def _flush(folder: Path, record: dict[str, Any]) -> None:
     """Everything to the disk, export.json last."""
-    mask = files.umask()
+    allowed = folder.stat().st_mode & 0o666  # what the umask left when it was made
     for path in folder.iterdir():
-        path.chmod(0o666 & ~mask)  # what safetensors makes would lock colleagues out of a shared folder
+        path.chmod(allowed)  # what safetensors makes would lock colleagues out of a shared folder
         files.flush_to_disk(path)
     files.write_json(folder / MANIFEST, record)
-    folder.chmod(0o777 & ~mask)
     files.flush_to_disk(folder)
 
 

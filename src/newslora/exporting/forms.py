@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from newslora import files
 from newslora.errors import BackboneError, ExportError, MissingExtraError
 from newslora.model.adapter import CARD, AdapterCard, load_adapter, load_tokenizer
-from newslora.model.classifier import quiet_transformers
+from newslora.model.classifier import quiet_peft, quiet_transformers
 from newslora.model.exported import WEIGHTS
 from newslora.predict.calibration import CALIBRATION, LOGITS
 from newslora.predict.canary import CANARY
@@ -123,15 +123,13 @@ def open_stock_peft(folder: Path, backbone: Any) -> Any:
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     config = AutoConfig.from_pretrained(folder)
-    with quiet_transformers():
+    with quiet_transformers(), quiet_peft():
         base = backbone.load(
             AutoModelForSequenceClassification.from_pretrained,
             config=config,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # a head of other labels, which the adapter replaces
         )
-        # PEFT 0.21 asks transformers by an older name; nothing a user of newslora can change
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
         try:
             return PeftModel.from_pretrained(base, str(folder)).eval()
         except (RuntimeError, ValueError, KeyError) as error:

@@ -124,10 +124,16 @@ def random_classifier(
 def _add_lora(model: "PreTrainedModel", config: "LoraConfig") -> "PeftModel":
     from peft import get_peft_model
 
-    with warnings.catch_warnings():
-        # PEFT 0.21 asks transformers by an older name; nothing a user of newslora can change
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+    with quiet_peft():
         return get_peft_model(model, config)
+
+
+@contextlib.contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Without PEFT 0.21's warning that it asks transformers by an older name, which no user of newslora can change."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        yield
 
 
 def with_labels(config: "PretrainedConfig", label_names: Sequence[str]) -> "PretrainedConfig":
@@ -198,8 +204,7 @@ def quiet_transformers() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            yield
+        yield
     finally:
         logging.set_verbosity(level)
         if bars:

@@ -33,7 +33,7 @@ class OnnxEngine:
 
     concurrent = False  # its session has threads of its own
 
-    def __init__(self, path: Path, config: Any, kind: str, alone: bool = False, exact_products: bool = False) -> None:
+    def __init__(self, path: Path, config: Any, kind: str, alone: bool = False) -> None:
         """Open a model file.
 
         Args:
@@ -42,7 +42,6 @@ class OnnxEngine:
             kind: 'onnx' or 'onnx-int8', this engine's name.
             alone: whether each row runs by itself. Dynamic int8 takes the range of a tensor over all its rows, padding
                 included, so that other rows of a batch would change an answer (docs/decisions.md).
-            exact_products: as `open_session` has it.
 
         Raises:
             MissingExtraError: ONNX Runtime is not installed.
@@ -51,7 +50,7 @@ class OnnxEngine:
         import torch
 
         self.name, self.alone = kind, alone
-        self.model = OnnxModel(open_session(path, exact_products), config)
+        self.model = OnnxModel(open_session(path), config)
         self.device = torch.device("cpu")
 
     @property
@@ -78,13 +77,8 @@ class OnnxEngine:
         return found
 
 
-def open_session(path: Path, exact_products: bool = False) -> Any:
+def open_session(path: Path) -> Any:
     """An ONNX Runtime session that uses as many threads as torch does and gives the same bytes each time.
-
-    Args:
-        path: of the .onnx file.
-        exact_products: multiply bytes in the slower way that cannot overflow on CPUs without VNNI. newslora's own int8 files do
-            without: their weights have seven bits (newslora.exporting.quantise).
 
     Raises:
         MissingExtraError, RunError: as `OnnxEngine` says.
@@ -105,8 +99,6 @@ def open_session(path: Path, exact_products: bool = False) -> Any:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
     options.log_severity_level = 3  # errors, which come as exceptions too
-    if exact_products:
-        options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of every kind: the runtime has a class for each of its states

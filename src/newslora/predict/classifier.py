@@ -22,7 +22,7 @@ from newslora.predict.conformal import AnswerSets
 from newslora.predict.opening import open_engine
 from newslora.predict.thresholds import LabelThresholds, load_thresholds
 from newslora.runfolder import RunFolder
-from newslora.runtime import Precision, environment_record, package_version
+from newslora.runtime import Precision, machine_record, package_version
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -153,7 +153,7 @@ class Classifier:
         """Plain values of all that decides the bits of its answers: weights, calibration, machine and libraries."""
         held = self.calibration
         rows = b"" if held is None else held.logits.tobytes() + held.labels.tobytes()
-        machine = environment_record(self.engine.device, self.precision)
+        machine = machine_record(self.engine.device, self.precision)
         decides = ("device", "accelerator", "cpu", "instructions", "threads", "precision")
         return {
             "adapter": self.card.weights_sha256,

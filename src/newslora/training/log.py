@@ -6,19 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from newslora import files
+from newslora.runfolder import RunFolder
 
 
 class MetricsLog:
-    """Appends lines; on resuming, lines later than the checkpoint are dropped, for their steps will come again."""
+    """Appends lines; on resuming, lines later than the checkpoint are dropped, for their steps will come again.
 
-    def __init__(self, path: Path, tensorboard: Path, resume_step: int) -> None:
+    Raises:
+        RunError: the lines of an earlier sitting are damaged.
+    """
+
+    def __init__(self, run: RunFolder, resume_step: int) -> None:
         from tensorboardX import SummaryWriter
 
-        kept = [line for line in _lines(path) if line["step"] <= resume_step] if resume_step else []
-        files.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._stream = path.open("a", encoding="utf-8")
+        kept = [line for line in run.metrics() if line["step"] <= resume_step] if resume_step else []
+        files.write_text(run.metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
+        self._stream = run.metrics_file.open("a", encoding="utf-8")
         # purge_step tells TensorBoard the same: points of the dropped steps are hidden
-        self._board = SummaryWriter(str(tensorboard), purge_step=resume_step + 1 if resume_step else None)
+        self._board = SummaryWriter(str(run.tensorboard), purge_step=resume_step + 1 if resume_step else None)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """One line {"kind", "step", "time", ...}; numbers go to TensorBoard as kind/name, those by label as kind/name/label."""
@@ -33,10 +38,3 @@ class MetricsLog:
     def close(self) -> None:
         self._stream.close()
         self._board.close()
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    whole = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline was torn by a kill
-    return [json.loads(line) for line in whole]

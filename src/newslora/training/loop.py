@@ -116,7 +116,7 @@ class _Loop:
         self.state = loaded or LoopState()
         if self.state.step:
             self.stepper.continue_at(self.state.step, self.state.scaler)
-        self.log = MetricsLog(run.metrics_file, run.tensorboard, self.state.step)
+        self.log = MetricsLog(run, self.state.step)
         self.began = time.monotonic() - self.state.seconds
 
     def run_to_end(self, request: StopRequest) -> None:

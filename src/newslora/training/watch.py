@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 
 class Watcher(Protocol):
-    """Told what happens; the command line draws a progress bar, a library call watches in silence."""
+    """Told what happens; the command line draws a progress bar, a library call reports to standard logging."""
 
     def start(self, total_steps: int, done_steps: int) -> None:
         """Training begins, or continues after `done_steps`."""

@@ -146,7 +146,8 @@ class ByteLayer:
             some = slice(first, first + together)
             scores = torch.bmm(queries[some].bfloat16(), keys[some].bfloat16()).float()
             self._kernels.softmax(scores.numpy(), self._by_distance[some])
-            queries[some] = torch.bmm(scores.bfloat16(), values[some].bfloat16())  # asked and answered
+            # over the queries, which are done with
+            queries[some] = torch.bmm(scores.bfloat16(), values[some].bfloat16())
         self._kernels.join_heads_and_quantise(q, context.numbers, context.greatest)
 
     def _attend_first(self, held: Bytes, rows: RowPlaces) -> Bytes:

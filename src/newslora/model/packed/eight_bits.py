@@ -80,7 +80,7 @@ def token_bytes(x: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
     import torch
 
     greatest = _greatest(x).clamp_min_(SMALLEST)
-    steps = greatest.to(torch.float32, copy=True).reciprocal_().mul_(MOST)  # a unit
+    steps = greatest.to(torch.float32, copy=True).reciprocal_().mul_(MOST)  # steps in a number of 1
     # all are positive, so that dropping what follows the point rounds to the nearest; torch makes bytes of floating-point
     # numbers one by one, but those of 16 bits many at a time
     return x.to(torch.float32, copy=True).mul_(steps).add_(128.5).to(torch.int16).to(torch.uint8), greatest

@@ -38,7 +38,6 @@ class InterfaceEncoder(StandIn):
         self.base, self.last_norm = base, base.model.final_norm
         AttentionInterface.register(ATTENTION, attend_in_rows)
         config, device = model.config, next(model.parameters()).device
-        self._stock_attention = base.config._attn_implementation
         head_size = config.hidden_size // config.num_attention_heads
         self.collate = collate_for(device, precision.dtype, head_size, kernel)
 

@@ -249,7 +249,7 @@ def attend_and_quantise(
         softmax(scores, by_distance)
         for h in range(heads):
             for t in range(0, lengths[r], queries):
-                np.dot(scores[h, t : t + queries], v[h], q[h, t : t + queries])  # where the queries were
+                np.dot(scores[h, t : t + queries], v[h], q[h, t : t + queries])  # over the queries, which are done with
         join_heads_and_quantise(q, numbers[first:last], greatest[first:last])
 
 
