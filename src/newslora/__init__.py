@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from newslora.exporting.export import Exported, export
     from newslora.pipeline import resume, train
     from newslora.predict.classifier import Classifier, Prediction
+    from newslora.prediction import predict_file
 
 __version__ = "0.1.0"
 
@@ -33,13 +34,14 @@ _HOME = {
     "explain": "newslora.explanation.attributions",
     "export": "newslora.exporting.export",
     "load_recipe": "newslora.config",
+    "predict_file": "newslora.prediction",
     "resume": "newslora.pipeline",
     "train": "newslora.pipeline",
 }
 
 __all__ = [
     "Classifier", "Explanation", "Exported", "NewsClassifier", "NewsloraError", "Prediction", "Recipe", "audit", "compare",
-    "evaluate", "explain", "export", "load_recipe", "resume", "train",
+    "evaluate", "explain", "export", "load_recipe", "predict_file", "resume", "train",
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Bulk prediction with a real classifier: killed and signalled processes, and its answers against the plain ones."""
 
 import csv
+import gzip
 import json
 import os
 import random
@@ -12,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import newslora
 from children import start, start_command
 from newslora.cli.app import main
 from newslora.config import DataSettings, LoraSettings
+from newslora.errors import SettingsError
 from newslora.predict.bulk import predict_source
 from newslora.predict.classifier import Classifier
 
@@ -128,6 +131,24 @@ def test_answers_are_those_of_the_classifier(adapter: Path, sources: dict[str, P
             assert row["probability"] == pytest.approx(alone.probability, abs=1e-5)
             assert row["predicted"] == alone.label or abs(alone.probability - 0.5) < 1e-4
     assert len({row["probability"] for row in rows}) > 100
+
+
+def test_one_call_makes_the_bytes_of_the_command(adapter: Path, tmp_path: Path) -> None:
+    source, folder = tmp_path / "in.csv", tmp_path
+    source.write_text("kop,rubriek\nstriker club cup,1\n,2\ntreaty border army,3\n")
+    flags = ["--top-k", "2", "--probabilities", "--set", "data.text_columns=kop"]
+    assert main(["predict", str(adapter), str(source), "-o", str(folder / "one.csv"), *flags]) == 0
+    told: list[str] = []
+    counted = newslora.predict_file(
+        Classifier.load(adapter), source, folder / "two.csv", top_k=2, probabilities=True,
+        changes={"data.text_columns": ["kop"]}, note=told.append,
+    )  # fmt: skip
+    assert (counted.rows, counted.predicted, counted.failed) == (3, 2, 1)
+    assert (folder / "one.csv").read_bytes() == (folder / "two.csv").read_bytes()
+    newslora.predict_file(str(adapter), source, folder / "three.csv.gz", changes={"data.text_columns": ["kop"]})
+    assert gzip.decompress((folder / "three.csv.gz").read_bytes()).count(b"\n") == 4
+    with pytest.raises(SettingsError, match="top-k is 9"):
+        newslora.predict_file(str(adapter), source, folder / "four.csv", top_k=9)
 
 
 def test_a_file_of_bad_rows_only_is_answered(adapter: Path, tmp_path: Path) -> None:

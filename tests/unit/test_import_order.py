@@ -11,8 +11,8 @@ PACKAGE = Path(newslora.__file__).parent
 # lowest first; a folder is one layer
 LAYERS = [
     "errors", "config", "files", "hub", "runtime", "runfolder", "metrics", "data", "model", "training", "predict",
-    "explanation", "serving", "evaluation", "report", "exporting", "pipeline", "plan", "estimator", "auditing", "bench",
-    "cli",
+    "explanation", "prediction", "serving", "evaluation", "report", "exporting", "pipeline", "plan", "estimator", "auditing",
+    "bench", "cli",
 ]  # fmt: skip
 FREE = {"__init__", "__main__"}  # the public face, which imports lazily, and the entry point
 

@@ -67,35 +67,32 @@ def predict(
     from newslora.cli.screen import RowsProgress
     from newslora.config import load_recipe
     from newslora.errors import SettingsError
-    from newslora.explanation.attributions import heaviest_words
-    from newslora.predict.answers import Answers, Words
-    from newslora.predict.bulk import predict_lines, predict_source, print_source
+    from newslora.predict.bulk import predict_lines, print_source
     from newslora.predict.classifier import Classifier
-    from newslora.training.signals import stop_on_signal
+    from newslora.prediction import answers_of, predict_file
 
-    data = load_recipe("seed", data_changes(settings)).data
-    classifier = Classifier.load(run, device, precision)
-    words = None if explain is None else Words(explain, heaviest_words(classifier))
-    answers = Answers(classifier.labels, top_k, probabilities, abstain, classifier.multi_label, words)
-    if abstain is not None:
-        classifier.answer_sets(abstain)  # a level that cannot be had is told before a row is read
-    console = remarks()
+    changes, console = data_changes(settings), remarks()
 
     def note(text: str) -> None:
         console.print(text, highlight=False, markup=False)
 
-    if source == "-":
-        if output is not None:
-            raise SettingsError("Standard input goes to standard output: leave --output out, or name a file as input.")
-        counted = predict_lines(classifier, sys.stdin.buffer, sys.stdout, answers)
-    elif output is None:
-        counted = print_source(classifier, source, sys.stdout, data, answers, note)
-    else:
-        with stop_on_signal() as request, RowsProgress(console) as progress:
-            counted = predict_source(
-                classifier, source, output, data, progress.told, answers, fresh, lambda: request.signal_number, note
-            )
+    if source == "-" and output is not None:
+        raise SettingsError("Standard input goes to standard output: leave --output out, or name a file as input.")
+    data = load_recipe("seed", changes).data
+    classifier = Classifier.load(run, device, precision)
+    if output is not None:
+        with RowsProgress(console) as progress:
+            counted = predict_file(
+                classifier, source, output, top_k=top_k, probabilities=probabilities, abstain=abstain, explain=explain,
+                fresh=fresh, changes=changes, progress=progress.told, note=note,
+            )  # fmt: skip
         note(f"{counted.rows:,} rows in {output}")
+    else:
+        answers = answers_of(classifier, top_k, probabilities, abstain, explain)
+        if source == "-":
+            counted = predict_lines(classifier, sys.stdin.buffer, sys.stdout, answers)
+        else:
+            counted = print_source(classifier, source, sys.stdout, data, answers, note)
     if abstain is not None:
         console.print(f"{counted.abstained:,} of {counted.rows:,} rows were left undecided at level {abstain:g}.")
     if counted.failed:

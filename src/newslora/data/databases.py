@@ -48,9 +48,8 @@ def tables() -> "tuple[sa.Table, sa.Table]":
         sa.Column("text", sa.Text, nullable=False),
         sa.Column("text_sha256", sa.String(64), nullable=False, index=True),  # texts are too long for an index
         sa.Column("labels", sa.Text, nullable=False),  # a JSON list
-        sa.Column(
-            "several", sa.Boolean, nullable=False
-        ),  # whether a text of this adapter may carry any number of labels
+        # whether a text of this adapter may carry any number of labels
+        sa.Column("several", sa.Boolean, nullable=False),
         sa.Column("adapter", sa.String(64), nullable=False),
         sa.Column("version", sa.String(64), nullable=False),
         sa.Column("predicted", sa.Text),  # a JSON list, where the client told

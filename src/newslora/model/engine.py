@@ -31,9 +31,8 @@ class Engine(Protocol):
     """A classifier that takes rows in the form it computes fastest."""
 
     name: str  # "padded", "packed" or "packed-int8"; of an ONNX export "onnx" or "onnx-int8"
-    concurrent: (
-        bool  # whether it takes passes beside each other from threads; one that shares out a pass by itself does not
-    )
+    # whether it takes passes beside each other from threads; one that shares out a pass by itself does not
+    concurrent: bool
     model: Any  # PeftModel; of an export the stock model, or what its `config` is
     device: "torch.device"
 
