@@ -1,12 +1,13 @@
 """Writing files so that a crash leaves the old one or the new one, never half of one; and hashing them."""
 
 import contextlib
+import csv
 import errno
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,14 @@ def write_text(path: Path, text: str, mode: int | None = None) -> None:
 def write_json(path: Path, value: Any, mode: int | None = None) -> None:
     """Write `value` as JSON, atomically; key order is kept, so equal values give equal bytes. `mode` as in `atomic_path`."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", mode)
+
+
+def write_csv(path: Path, heads: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file with a header, atomically; lines are taken one at a time."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(heads)
+        writer.writerows(lines)
 
 
 def json_line(value: Any, default: Callable[[Any], Any] | None = None) -> str:

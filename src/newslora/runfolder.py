@@ -127,6 +127,15 @@ class RunFolder:
         paths = [path for path in self.evaluation.glob("*.json") if path.stem not in NOT_EVALUATIONS]
         return [self._read(path) for path in sorted(paths, key=lambda path: (order.get(path.stem, 2), path.stem))]
 
+    def own_evaluation(self) -> dict[str, Any] | None:
+        """What evaluation/test.json holds, else validation.json; None before either is written.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        paths = (self.evaluation / f"{name}.json" for name in ("test", "validation"))
+        return next((self._read(path) for path in paths if path.is_file()), None)
+
     def adapter_folder(self) -> Path:
         """The trained adapter.
 

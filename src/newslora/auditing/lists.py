@@ -1,9 +1,7 @@
 """The lists a person works through: one CSV of each kind of finding, texts included."""
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from newslora import files
 from newslora.auditing.copies import Copies
@@ -19,7 +17,7 @@ def write_duplicates(path: Path, rows: AuditRows, copies: Copies) -> None:
     near = sorted(copies.near, key=lambda one: -one.similarity)
     pairs += [(one.first, one.second, "near", one.similarity) for one in near]
     heads = [f"{name}_{side}" for side in ("a", "b") for name in ("split", "row", "label", "text")]
-    _write(
+    files.write_csv(
         path,
         ["pair", "kind", "similarity", "labels", *heads],
         (
@@ -41,7 +39,7 @@ def write_duplicates(path: Path, rows: AuditRows, copies: Copies) -> None:
 def write_leakage(path: Path, rows: AuditRows, leaks: Sequence[Leak]) -> None:
     """Each row of a later split with its nearest copy in each earlier one."""
     heads = ("split", "row", "label", "text")
-    _write(
+    files.write_csv(
         path,
         [*heads, "kind", "similarity", *(f"repeats_{name}" for name in heads)],
         (
@@ -60,7 +58,7 @@ def write_leakage(path: Path, rows: AuditRows, leaks: Sequence[Leak]) -> None:
 
 def write_labels(path: Path, rows: AuditRows, doubts: Sequence[Doubt]) -> None:
     """Likely wrong labels, worst first; `verdict` is for the reader."""
-    _write(
+    files.write_csv(
         path,
         ["rank", "split", "row", "given", "suggested", "confidence", "given_probability", "text", "verdict"],
         (
@@ -80,15 +78,8 @@ def write_labels(path: Path, rows: AuditRows, doubts: Sequence[Doubt]) -> None:
 
 def write_damage(path: Path, rows: AuditRows, damage: Sequence[tuple[int, Damage]]) -> None:
     """Each kind of damage of each row, with its first occurrence."""
-    _write(
+    files.write_csv(
         path,
         ["split", "row", "label", "kind", "count", "found", "text"],
         ([*rows.told(row), one.kind, one.count, one.found, rows.texts[row]] for row, one in damage),
     )
-
-
-def _write(path: Path, heads: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
-    with files.atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(heads)
-        writer.writerows(lines)

@@ -1,6 +1,5 @@
 """A classifier and labelled rows -> one JSON of metrics, one CSV of every row's prediction, one of the wrong rows."""
 
-import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from newslora.evaluation.abstention import abstention
 from newslora.evaluation.breakdown import breakdowns, by_name, column_values, find_column, source_column
 from newslora.evaluation.multi_label import TUNED, evaluate_several
 from newslora.evaluation.own import given_rows, held_split, is_export, own_rows, require_same_weights, run_of_export
-from newslora.evaluation.rows import find_errors, shortened, write_errors, write_rows
+from newslora.evaluation.rows import damaged, find_errors, read_lines, shortened, write_errors, write_rows
 from newslora.evaluation.score import Scored, score_articles
 from newslora.metrics import full_metrics, softmax
 from newslora.metrics.calibration import calibration_numbers, reliability, top_answers
@@ -215,12 +214,10 @@ def _note(classifier: Classifier, chose_the_epoch: bool, trained: bool, numbers:
 
 
 def _stored_result(run: RunFolder) -> dict[str, Any]:
-    for name in ("test", "validation"):
-        path = run.evaluation / f"{name}.json"
-        if path.is_file():
-            value: dict[str, Any] = files.read_json(path)
-            return value
-    raise RunError(f"The run {run.path} has no evaluation yet. Finish it: `newslora train --resume {run.path}`.")
+    found = run.own_evaluation()
+    if found is None:
+        raise RunError(f"The run {run.path} has no evaluation yet. Finish it: `newslora train --resume {run.path}`.")
+    return found
 
 
 def _broken_down(run: RunFolder, result: dict[str, Any], settings: DataSettings, by: str) -> dict[str, Any]:
@@ -233,12 +230,15 @@ def _broken_down(run: RunFolder, result: dict[str, Any], settings: DataSettings,
             f"--data {source.text} --by {by}."
         )
     find_column(table, source, by, set())
-    with (run.evaluation / f"{result['name']}.csv").open(encoding="utf-8", newline="") as stream:
-        lines = [(int(line["row"]), line["label"] == line["predicted"]) for line in csv.DictReader(stream)]
+    path = run.evaluation / f"{result['name']}.csv"
+    try:
+        lines = [(int(line["row"]), line["label"] == line["predicted"]) for line in read_lines(path)]
+    except ValueError as error:
+        raise damaged(path, error) from None
     values = column_values(table, by, [row for row, _ in lines])
     others = [one for one in result.get("accuracy_by", []) if (one["by"], one["kind"]) != (by, "name")]
     result["accuracy_by"] = [*others, by_name(by, values, np.array([hit for _, hit in lines]))]
-    files.write_json(run.evaluation / f"{result['name']}.json", result)
+    files.write_json(path.with_suffix(".json"), result)
     return result
 
 

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from newslora import files
 from newslora.data.articles import ArticleSet
 from newslora.evaluation.breakdown import by_name
-from newslora.evaluation.rows import short, write_lines
+from newslora.evaluation.rows import COLUMNS, short
 from newslora.evaluation.score import Scored
 from newslora.metrics.basic import Probabilities
 from newslora.metrics.groups import accuracy_by_number
@@ -40,9 +41,9 @@ def evaluate_several(
     hits = (given == truth).all(axis=1)
     separator = classifier.card.label_separator
     carried, answered = ([separator.join(_named(row, names)) for row in table] for table in (truth, given))
-    heads = ["row", "text", "label", "predicted", *(f"p({name})" for name in names)]
     rows = zip(articles.rows, articles.texts, carried, answered, probabilities, strict=True)
-    write_lines(path, heads, ([*facts, *map(short, row)] for *facts, row in rows))
+    heads = [*COLUMNS, *(f"p({name})" for name in names)]
+    files.write_csv(path, heads, ([*facts, *map(short, row)] for *facts, row in rows))
     lengths = {"by": "length", "kind": "number", "unit": "tokens", "groups": accuracy_by_number(scored.lengths, hits)}
     numbers = full_multi_metrics(truth, probabilities, thresholds, names) | {
         "thresholds": None if classifier.thresholds is None else classifier.thresholds.record,

@@ -1,18 +1,22 @@
-"""Row by row: the CSV of every prediction, and the wrong ones, most confident first."""
+"""Row by row: the CSV of every prediction, written and read back, and the wrong ones, most confident first."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from newslora import files
 from newslora.data.articles import ArticleSet
+from newslora.data.readers import CELL_LIMIT
+from newslora.errors import RunError
 from newslora.metrics.basic import Labels, Probabilities
 from newslora.metrics.groups import surest_errors
 
 MOST_ERRORS = 50  # in the JSON; the CSV holds all
 TEXT_LENGTH = 500  # characters of a text in the JSON
 DIGITS = 6
+SCORE_AGAIN = "Restore it, or remove it and score its rows again: `newslora evaluate RUN --data SOURCE`."
+COLUMNS = ("row", "text", "label", "predicted")  # what the CSV of every prediction begins with
 
 
 def write_rows(path: Path, articles: ArticleSet, names: tuple[str, ...], probabilities: Probabilities) -> None:
@@ -21,8 +25,7 @@ def write_rows(path: Path, articles: ArticleSet, names: tuple[str, ...], probabi
         [number, text, names[label], names[int(row.argmax())], short(row.max()), *map(short, row)]
         for number, text, label, row in zip(articles.rows, articles.texts, articles.labels, probabilities, strict=True)
     )
-    heads = ["row", "text", "label", "predicted", "probability", *(f"p({name})" for name in names)]
-    write_lines(path, heads, lines)
+    files.write_csv(path, [*COLUMNS, "probability", *(f"p({name})" for name in names)], lines)
 
 
 def find_errors(
@@ -50,20 +53,42 @@ def shortened(errors: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def write_errors(path: Path, errors: Sequence[dict[str, Any]]) -> None:
     """One line a wrong row, whole text."""
-    heads = ["row", "text", "label", "predicted", "confidence", "probability of label"]
     lines = (
-        [*(error[key] for key in heads[:4]), short(error["confidence"]), short(error["probability"])]
-        for error in errors
+        [*(error[key] for key in COLUMNS), short(error["confidence"]), short(error["probability"])] for error in errors
     )
-    write_lines(path, heads, lines)
+    files.write_csv(path, [*COLUMNS, "confidence", "probability of label"], lines)
 
 
-def write_lines(path: Path, heads: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
-    """A CSV file, atomically."""
-    with files.atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(heads)
-        writer.writerows(lines)
+def read_lines(path: Path, columns: Sequence[str] = COLUMNS) -> Iterator[dict[str, str]]:
+    """The lines of a CSV file that was written here, one at a time.
+
+    Args:
+        path: the file.
+        columns: that it must have; others are read too.
+
+    Raises:
+        RunError: it is missing, lacks a column, or is damaged.
+    """
+    csv.field_size_limit(CELL_LIMIT)  # Python's own limit is shorter than many articles
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream)
+            if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
+                raise ValueError(f"it has no column '{missing[0]}'")
+            for line in reader:
+                if None in line or None in line.values():
+                    raise ValueError(f"line {reader.line_num:,} has not {len(reader.fieldnames or ())} cells")
+                yield line
+    except FileNotFoundError:
+        raise RunError(f"There is no {path}. {SCORE_AGAIN}") from None
+    except (ValueError, csv.Error) as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: Exception) -> RunError:
+    """What to raise of a stored evaluation that cannot be read."""
+    told = error if str(error) else repr(error)
+    return RunError(f"{path} is damaged ({told}). {SCORE_AGAIN}")
 
 
 def _cut(text: str) -> str:

@@ -1,6 +1,5 @@
 """The stored predictions of finished runs, and the rows that all of them scored."""
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,11 @@ import numpy as np
 
 from newslora import files
 from newslora.config import load_recipe
-from newslora.data.readers import CELL_LIMIT
 from newslora.data.sources import open_table, parse_source, split_for
-from newslora.errors import DataError, RunError
+from newslora.errors import DataError
 from newslora.evaluation.evaluate import evaluate
 from newslora.evaluation.paired import Scores
+from newslora.evaluation.rows import COLUMNS, damaged, read_lines, short
 from newslora.runfolder import RunFolder
 
 
@@ -32,7 +31,7 @@ def common_evaluation(runs: Sequence[RunFolder]) -> list[Stored]:
     """An evaluation of the same rows by every run: of test rows if there are, of rows that chose the epoch at last.
 
     Raises:
-        DataError: no rows that all have scored, or other labels.
+        DataError: no rows that all have scored, other labels, or several a row.
         RunError: a damaged evaluation.
     """
     stored = [_records(run) for run in runs]
@@ -86,32 +85,33 @@ def _records(run: RunFolder) -> dict[str, dict[str, Any]]:
     """Evaluation name -> its JSON, where its predictions are there too."""
     run.manifest()  # raises where the run is not whole
     found = sorted(path for path in run.evaluation.glob("*.json") if path.with_suffix(".csv").is_file())
-    try:
-        records = {path.stem: files.read_json(path) for path in found}
-        return {name: one | {"sha256": one["sha256"], "name": name} for name, one in records.items()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"An evaluation in {run.evaluation} is damaged ({error}). Run `newslora evaluate` again."
-        ) from None
+    records = {}
+    for path in found:
+        try:
+            one = files.read_json(path)
+            records[path.stem] = one | {"sha256": one["sha256"], "name": path.stem}
+        except (ValueError, KeyError, TypeError) as error:
+            raise damaged(path, error) from None
+    return records
 
 
 def _read(run: RunFolder, name: str, record: dict[str, Any]) -> Stored:
+    if record.get("multi_label"):
+        raise DataError(f"Rows of {run.path} carry several labels. Only runs of one label a row can be compared.")
     path = run.evaluation / f"{name}.csv"
     names: list[str] = record["labels"]
     place = {label: index for index, label in enumerate(names)}
-    csv.field_size_limit(CELL_LIMIT)
-    with path.open(encoding="utf-8", newline="") as stream:
-        lines = list(csv.DictReader(stream))
+    lines = list(read_lines(path, [*COLUMNS, *(f"p({label})" for label in names)]))
     try:
         scores = Scores(
             np.array([place[line["label"]] for line in lines], dtype=np.int64),
             np.array([place[line["predicted"]] for line in lines], dtype=np.int64),
             np.array([[float(line[f"p({label})"]) for label in names] for line in lines]).reshape(-1, len(names)),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"{path} is damaged or not one label a row ({error!r}). Run `newslora evaluate` again."
-        ) from None
+    except KeyError as error:
+        raise damaged(path, ValueError(f"{error} is not one of the run's labels")) from None
+    except ValueError as error:
+        raise damaged(path, error) from None
     rows = [(line["row"], line["text"], line["label"]) for line in lines]
     return Stored(record, rows, [line["predicted"] for line in lines], scores)
 
@@ -140,12 +140,13 @@ def _described(records: Mapping[str, Mapping[str, Any]]) -> str:
 
 def write_differences(path: Path, names: Sequence[str], scored: Sequence[Stored]) -> None:
     """One line a row on which the runs' labels differ: row, text, label, then each run's label and its probability."""
-    with files.atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["row", "text", "label", *(f"{head} {name}" for name in names for head in ("predicted", "p"))])
-        for place in differing(scored):
-            said = [(one.predicted[place], f"{one.scores.probabilities[place].max():.6f}") for one in scored]
-            writer.writerow([*scored[0].rows[place], *(cell for pair in said for cell in pair)])
+
+    def line(place: int) -> list[str]:
+        said = [(one.predicted[place], short(one.scores.probabilities[place].max())) for one in scored]
+        return [*scored[0].rows[place], *(cell for pair in said for cell in pair)]
+
+    heads = ["row", "text", "label", *(f"{head} {name}" for name in names for head in ("predicted", "p"))]
+    files.write_csv(path, heads, map(line, differing(scored)))
 
 
 def differing(scored: Sequence[Stored]) -> list[int]:

@@ -1,15 +1,16 @@
 """An audit of the run's data (`newslora audit`), if one lies in the run folder or beside it."""
 
-import csv
 import itertools
 from pathlib import Path
 from typing import Any
 
 from newslora import files
-from newslora.data.readers import CELL_LIMIT
+from newslora.errors import RunError
+from newslora.evaluation.rows import read_lines
 from newslora.runfolder import RunFolder
 
 SHOWN = 20  # likely wrong labels
+COLUMNS = ("split", "row", "given", "suggested", "text")  # of labels.csv, those shown
 
 
 def read_audit(run: RunFolder) -> dict[str, Any] | None:
@@ -23,14 +24,10 @@ def read_audit(run: RunFolder) -> dict[str, Any] | None:
             found: dict[str, Any] = files.read_json(path)
             if ours & {split["sha256"] for split in found["splits"]}:
                 return found | {"doubts": _doubts(folder / "labels.csv")}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RunError):
             continue  # another tool's file of that name
     return None
 
 
 def _doubts(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    csv.field_size_limit(CELL_LIMIT)
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(itertools.islice(csv.DictReader(stream), SHOWN))
+    return list(itertools.islice(read_lines(path, COLUMNS), SHOWN)) if path.is_file() else []

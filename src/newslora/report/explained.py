@@ -1,13 +1,12 @@
 """Explanations -> JSON lines or one HTML file; and a run's own examples, right and wrong, for its report."""
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from newslora import files
-from newslora.data.readers import CELL_LIMIT
 from newslora.errors import BackboneError, MissingExtraError, NetworkError, RunError, SettingsError, near
+from newslora.evaluation.rows import read_lines
 from newslora.explanation.attributions import Explanation, explain
 from newslora.predict.classifier import Classifier
 from newslora.report.pages import environment
@@ -91,13 +90,13 @@ def _chosen_rows(run: RunFolder) -> list[dict[str, str]]:
     if path is None:
         return []
     sides: dict[bool, list[tuple[float, int]]] = {True: [], False: []}  # right or not -> (probability, place)
-    for place, row in _lines(path):
+    for place, row in enumerate(read_lines(path)):
         if len(row["text"]) <= LONGEST:
             sides[row["label"] == row["predicted"]].append((_sureness(row), place))
     right, wrong = sorted(sides[True]), sorted(sides[False], reverse=True)
     spread = sorted({0, len(right) // 2, len(right) - 1}) if right else []
     places = [place for _, place in wrong[:EXAMPLES] + [right[at] for at in spread]]
-    found = {place: row for place, row in _lines(path) if place in places}
+    found = {place: row for place, row in enumerate(read_lines(path)) if place in places}
     return [found[place] for place in places]
 
 
@@ -106,9 +105,3 @@ def _sureness(row: dict[str, str]) -> float:
     if "probability" in row:
         return float(row["probability"])
     return max(float(value) for name, value in row.items() if name.startswith("p("))
-
-
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    csv.field_size_limit(CELL_LIMIT)
-    with path.open(encoding="utf-8", newline="") as stream:
-        yield from enumerate(csv.DictReader(stream))

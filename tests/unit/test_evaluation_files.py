@@ -1,0 +1,81 @@
+"""What a finished run keeps of its evaluations is read back whole, or it is said what is wrong with it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import newslora
+from newslora import files
+from newslora.config import load_recipe
+from newslora.errors import RunError
+from newslora.evaluation.rows import COLUMNS, read_lines
+from newslora.report.explained import _chosen_rows
+from newslora.runfolder import RunFolder
+
+LONG = "word " * 30_000  # 150,000 characters: more than Python's csv takes unasked
+ROWS = [("short", "World", "World", "Strong"), (LONG, "World", "Sports", "Weak"), ("other", "Sports", "Sports", "Weak")]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """Test rows with an agency, and what evaluating them left."""
+    source = tmp_path / "test.csv"
+    files.write_csv(source, ["text", "label", "agency"], [(text, label, agency) for text, label, _, agency in ROWS])
+    run = RunFolder.create(tmp_path / "run", load_recipe("quickstart"))
+    record = {"name": "test", "source": str(source), "sha256": files.sha256_file(source), "accuracy_by": []}
+    files.write_json(run.evaluation / "test.json", record)
+    lines = [(number, *row[:3], 0.9) for number, row in enumerate(ROWS, 1)]
+    files.write_csv(run.evaluation / "test.csv", [*COLUMNS, "probability"], lines)
+    return run
+
+
+def by_agency(run: RunFolder) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = newslora.evaluate(run.path, by="agency")["accuracy_by"][0]["groups"]
+    return found
+
+
+def test_a_column_breaks_down_rows_of_any_length(run: RunFolder) -> None:
+    assert [(one["name"], one["rows"], one["accuracy"]["value"]) for one in by_agency(run)] == [
+        ("Weak", 2, 0.5), ("Strong", 1, 1.0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda path: path.unlink(), ""),
+        (lambda path: path.write_text(path.read_text().replace("predicted", "other", 1)), "has no column 'predicted'"),
+        (lambda path: path.write_text(path.read_text()[:-20]), r"line 4 has not 5 cells"),
+        (lambda path: path.write_text(path.read_text().replace("1,short", "one,short")), "'one'"),
+        (lambda path: path.write_bytes(path.read_bytes().replace(b"short", b"\xff")), "utf-8"),
+        (lambda path: path.write_text(f'{path.read_text()}4,"{"x" * 11_000_000}",World,World,1\n'), "field larger"),
+    ],
+)
+def test_damaged_rows_are_named_with_the_way_out(run: RunFolder, spoil: Callable[[Path], Any], told: str) -> None:
+    spoil(run.evaluation / "test.csv")
+    with pytest.raises(RunError, match=rf"test\.csv.*{told}.*newslora evaluate RUN --data"):
+        by_agency(run)
+
+
+def test_a_damaged_result_is_named(run: RunFolder) -> None:
+    files.write_text(run.evaluation / "test.json", '{"name": "test", "acc')
+    with pytest.raises(RunError, match=r"test\.json is damaged"):
+        newslora.evaluate(run.path)
+
+
+def test_examples_are_not_chosen_from_damaged_rows(run: RunFolder) -> None:
+    path = run.evaluation / "test.csv"
+    assert [row["row"] for row in _chosen_rows(run)] == ["1", "3"]
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(RunError, match="cells"):
+        _chosen_rows(run)
+
+
+def test_lines_are_read_one_at_a_time(tmp_path: Path) -> None:
+    files.write_csv(tmp_path / "rows.csv", COLUMNS, [(1, 'a "quoted",\nline', "World", "World"), (2, "b")])
+    lines = read_lines(tmp_path / "rows.csv")
+    assert next(lines)["text"] == 'a "quoted",\nline'
+    with pytest.raises(RunError, match="line 4 has not 4 cells"):
+        next(lines)
