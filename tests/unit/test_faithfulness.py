@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from newslora.cli.explained import faithfulness_verdict
 from newslora.config import DataSettings
 from newslora.errors import DataError, SettingsError
 from newslora.evaluation.faithfulness import check_faithfulness, check_run, sample_texts
@@ -70,7 +71,16 @@ def test_deletion_leaves_the_other_words(classifier: Classifier, monkeypatch: py
     assert seen[2] == "b, c"  # 5 % of four words is still one
     assert seen[2 + 3 * 6] == "b c"  # half of them
     assert all(len(text.replace(" ", "")) == 2 for text in seen[2 + 3 * 6 : 2 + 4 * 6])
-    assert not result["faithful"]  # an answer that never moves shows nothing
+    assert result["faithful"] is None  # an answer that never moves shows nothing
+    assert result["difference"]["interval"] is None
+    assert result["verdict"].startswith("No verdict")
+    assert "random. No verdict" in faithfulness_verdict(result)
+
+
+def test_a_single_text_has_no_verdict(classifier: Classifier, explained: list[Explanation]) -> None:
+    result = check_faithfulness(classifier, explained[:1])
+    assert result["difference"]["value"] > 0.3
+    assert (result["difference"]["interval"], result["faithful"]) == (None, None)
 
 
 def test_a_run_is_checked_on_rows_of_a_file(planted: Path, tmp_path: Path) -> None:

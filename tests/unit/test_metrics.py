@@ -27,7 +27,7 @@ from newslora.metrics import full_metrics, quick_metrics, softmax
 from newslora.metrics.calibration import BINS, expected_calibration_error, reliability, top_answers
 from newslora.metrics.classes import absent_note, class_rates
 from newslora.metrics.groups import OTHERS, accuracy_by_name, accuracy_by_number, surest_errors
-from newslora.metrics.intervals import bootstrap, share
+from newslora.metrics.intervals import UNMOVED, auroc_score, bootstrap, share, told, undefined
 from newslora.metrics.ranking import Ranking
 from newslora.metrics.single_label import _RowStatistics, _values
 
@@ -63,15 +63,19 @@ def rates(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def assert_intervals_hold_their_values(result: dict[str, Any]) -> None:
     for name in OVERALL:
-        if result[name]["value"] is not None:
+        if result[name]["interval"] is None:
+            assert result[name]["reason"], name
+        else:
             low, high = result[name]["interval"]
             assert low - 1e-12 <= result[name]["value"] <= high + 1e-12, name
     for name, rate in rates(result).items():
         if rate["value"] is None:
             assert rate["interval"] is None
+        if rate["interval"] is None:
             assert rate["reason"], name
             continue
         low, high = rate["interval"]
+        assert low < high, name
         assert 0 <= low <= rate["value"] + 1e-12, name
         assert rate["value"] - 1e-12 <= high <= 1, name
 
@@ -245,6 +249,59 @@ def test_a_perfect_answer() -> None:
     assert 0.9 < result["accuracy"]["interval"][0] < 1
     assert result["accuracy"]["interval"][1] == 1
     assert_intervals_hold_their_values(result)
+    assert result["mcc"] == {"value": 1.0, "interval": None, "reason": UNMOVED}
+    assert result["log_loss"]["interval"] is result["brier"]["interval"] is result["confidence"]["interval"] is None
+    alone = auroc_score(1, 10, 30)
+    assert result["per_class"]["a"]["auroc"]["interval"] == result["auroc"]["interval"] == pytest.approx(alone)
+    assert 0.7 < alone[0] < alone[1] == 1
+
+
+@pytest.mark.parametrize(("value", "own", "others"), [(1.0, 10, 30), (0.0, 10, 30), (0.5, 20, 30), (0.9, 50, 7)])
+def test_the_interval_of_an_area_solves_newcombes_equation(value: float, own: int, others: int) -> None:
+    def left_over(t: float) -> float:
+        mean = (own + others) / 2
+        spread = 1 + (mean - 1) * ((1 - t) / (2 - t) + t / (1 + t))
+        return float((value - t) ** 2 - norm.ppf(0.975) ** 2 * t * (1 - t) * spread / (own * others))
+
+    low, high = auroc_score(value, own, others)
+    assert left_over(low) == pytest.approx(0, abs=1e-9)
+    assert left_over(high) == pytest.approx(0, abs=1e-9)
+    assert 0 <= low <= value <= high <= 1
+    assert high - low > 0.1
+    assert auroc_score(1 - value, own, others) == pytest.approx([1 - high, 1 - low])
+    assert auroc_score(1.0, 10**8, 10**8)[0] == pytest.approx(1, abs=1e-7)
+
+
+def test_a_perfect_ranking_comes_as_seldom_of_its_lower_bound_as_it_says() -> None:
+    low, _ = auroc_score(1.0, 5, 5)
+    generator = np.random.default_rng(0)
+    own, others = generator.normal(size=(2, 20_000, 5))
+    perfect = own.min(axis=1) + math.sqrt(2) * norm.ppf(low) > others.max(axis=1)  # two normal scores of that area
+    assert 0.015 < perfect.mean() < 0.03  # 2.5 % on one side
+    added = 1 - (1 - low) / math.sqrt(2)  # were the two labels' rankings independent; they are one
+    perfect = own.min(axis=1) + math.sqrt(2) * norm.ppf(added) > others.max(axis=1)
+    assert perfect.mean() > 0.05
+
+
+def test_two_labels_have_one_ranking_and_so_has_their_mean() -> None:
+    truth = np.array([0] * 12 + [1] * 8)
+    result = full_metrics(truth, certain(truth.tolist(), 2), ["a", "b"])
+    assert result["auroc"]["interval"] == result["per_class"]["b"]["auroc"]["interval"] == auroc_score(1, 8, 12)
+
+
+def test_a_resample_of_one_class_says_nothing_of_matthews_coefficient() -> None:
+    truth = [0] * 9 + [1]  # a third of the resamples miss the last row
+    assert full_metrics(np.array(truth), certain(truth, 2), ["a", "b"])["mcc"]["interval"] is None  # 0 to 1 by zeros
+    some = full_metrics(np.array(truth), certain([1, *truth[1:]], 2), ["a", "b"])["mcc"]
+    assert 0.3 < some["interval"][0] < some["value"] == pytest.approx(2 / 3)
+    none = full_metrics(np.array([0] * 5 + [1] * 5), certain([0] * 10, 2), ["a", "b"])["mcc"]
+    assert none == {"value": 0.0, "interval": None, "reason": UNMOVED}  # answers of one label alone: 0, as ever
+
+
+def test_a_rate_in_words() -> None:
+    assert told({"value": 0.975, "interval": [0.969, 0.98]}) == "97.50% (96.90% to 98.00%)"
+    assert told({"value": 1.0, "interval": None, "reason": UNMOVED}, ".1f") == f"1.0 ({UNMOVED})"
+    assert told(undefined("no rows")) == "no rows"
 
 
 def test_intervals_hold_the_value_where_resamples_miss_classes() -> None:
@@ -301,7 +358,7 @@ def test_a_resample_scores_as_its_rows_would(seed: int, rows: int, labels: int, 
             name: value[0] if column < 0 else value[column] for name, value in (many if column >= 0 else whole).items()
         }
         for name, value in wanted.items():
-            assert ours[name] == pytest.approx(value, abs=1e-9), name
+            assert ours[name] == pytest.approx(value, abs=1e-9, nan_ok=True), name
         undefined = {name for name in ours if name.startswith("auroc/")} - set(wanted)
         assert all(math.isnan(ours[name]) for name in undefined)
 

@@ -1,15 +1,20 @@
 """Multi-label numbers are scikit-learn's, intervals hold them, and tuned thresholds beat 0.5 where labels are rare."""
 
+import io
 import json
+import re
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from sklearn.metrics import average_precision_score, f1_score, hamming_loss, log_loss, precision_recall_fscore_support
 
+from newslora.cli.evaluation_tables import evaluation_tables
 from newslora.data.batches import Rows
 from newslora.data.tokens import TokenTable
+from newslora.metrics.intervals import UNMOVED
 from newslora.metrics.multi_label import full_multi_metrics, quick_multi_metrics, sigmoid
 from newslora.metrics.ranking import Ranking
 from newslora.predict.thresholds import FEWEST, best_threshold, tune_thresholds
@@ -130,6 +135,22 @@ def test_rows_without_labels_given_none_are_right() -> None:
     truth, probabilities = np.zeros((4, 3), dtype=bool), np.full((4, 3), 0.1)
     found = full_multi_metrics(truth, probabilities, np.full(3, 0.5), NAMES)
     assert (found["accuracy"]["value"], found["samples_f1"]["value"], found["hamming_loss"]["value"]) == (1, 1, 0)
+    low, high = found["accuracy"]["interval"]  # of four rows
+    assert low < 0.6
+    assert found["samples_f1"]["interval"] == [low, high]
+    assert found["hamming_loss"]["interval"] == pytest.approx([0, 1 - low])
+    assert found["log_loss"]["interval"] is None
+    assert "no interval" in found["log_loss"]["reason"]
+
+
+def test_a_perfect_average_precision_is_not_certain() -> None:
+    truth = np.arange(12)[:, None] % 3 == np.arange(3)
+    found = full_multi_metrics(truth, truth.astype(float), np.full(3, 0.5), NAMES)
+    assert found["per_class"]["a"]["average_precision"] == {"value": 1.0, "interval": None, "reason": UNMOVED}
+    console = Console(width=80, record=True, file=io.StringIO())
+    for table in evaluation_tables({"name": "x", "source": "x", "errors": []} | found):
+        console.print(table)
+    assert re.search(r"a\W+0.500\W+100\W+4\W+0\W+0\W", console.export_text())
 
 
 def test_tuned_thresholds_beat_one_half_on_other_rows() -> None:

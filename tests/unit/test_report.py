@@ -415,6 +415,25 @@ def test_labels_without_rows_show_a_dash_on_every_page_and_screen(tmp_path: Path
     assert one["note"] in list(remarks_on(one))
 
 
+def test_a_value_without_an_interval_says_why_on_every_page_and_screen(tmp_path: Path, no_figures: None) -> None:
+    run, manifest = make_run(tmp_path / "run", LABELS)
+    truth = np.array([0, 1, 2, 3] * 5)
+    perfect = full_metrics(truth, np.eye(len(LABELS))[truth], LABELS)
+    one, dash = evaluation("test", LABELS, 90, False), "\N{EN DASH}"
+    files.write_json(run.evaluation / "test.json", one | {"mcc": perfect["mcc"], "ece": perfect["ece"]})
+    html = write_report(run, manifest).read_text(encoding="utf-8")
+    row = next(row for row in Page(html).rows() if row[0].startswith("Matthews"))
+    assert row[1:] == ["1.0000", dash]
+    assert "every resample of the rows gives this value" in row[0]
+    card = write_card(run, manifest).read_text(encoding="utf-8")
+    assert f"| Matthews' coefficient | 1.0000 | {perfect['mcc']['reason']} |" in card
+    assert "name: Matthews' coefficient\n" in card  # in the header, without a bracket
+    console = Console(width=120, record=True, file=io.StringIO())
+    for table in evaluation_tables(one | {"mcc": perfect["mcc"]}):
+        console.print(table)
+    assert perfect["mcc"]["reason"] in console.export_text()
+
+
 def test_an_audit_of_these_rows_is_shown_and_one_of_others_is_not(tmp_path: Path, no_figures: None) -> None:
     run, manifest = make_run(tmp_path / "runs" / "one", LABELS)
     labels = {"split": "train", "judged_by": "words", "its_accuracy": 0.9, "likely_wrong": 37, "rows": 1000}

@@ -86,6 +86,8 @@ def tables(result: dict[str, Any]) -> "list[Table]":
 
 def sentences(result: dict[str, Any]) -> list[str]:
     """Leaks and their effect, and who judged the labels, in words."""
+    from newslora.metrics.intervals import told
+
     said = []
     for one in result["leakage"]:
         leaked = one["equal_rows"] + one["near_rows"]
@@ -100,11 +102,12 @@ def sentences(result: dict[str, Any]) -> list[str]:
     for one in result["leakage_effect"]:
         if "rise" not in one:
             continue
-        parts = [f"{_accuracy(one[name])} on {one[name]['rows']:,} {name} rows" for name in ("all", "clean", "leaked")]
-        low, high = one["rise"]["interval"]
+        parts = [f"{told(one[name])} on {one[name]['rows']:,} {name} rows" for name in ("all", "clean", "leaked")]
+        value, bounds = one["rise"]["value"], one["rise"]["interval"]
+        span = one["rise"]["reason"] if bounds is None else f"{100 * bounds[0]:+.2f} to {100 * bounds[1]:+.2f}"
         said.append(
-            f"Accuracy on {one['split']}: {', '.join(parts)}. Leaks raise it by {100 * one['rise']['value']:+.2f} points "
-            f"({100 * low:+.2f} to {100 * high:+.2f}). {one['caveat']}"
+            f"Accuracy on {one['split']}: {', '.join(parts)}. Leaks raise it by {100 * value:+.2f} points ({span}). "
+            f"{one['caveat']}"
         )
     if result["run"] and not result["run"]["trained_on"]:
         said.append("The run was trained on none of these rows, so leaks between them say nothing of its accuracy.")
@@ -113,8 +116,8 @@ def sentences(result: dict[str, Any]) -> list[str]:
         right = "" if one["its_accuracy"] is None else f" (right on {one['its_accuracy']:.1%})"
         judges[one["judged_by"]].append(one["split"] + right)
     for judge, judged in judges.items():
-        told = f"judged by {judge}" if judge else "not judged, for a label has all its rows in one cluster of copies"
-        said.append(f"Labels {told}: {', '.join(judged)}.")
+        how = f"judged by {judge}" if judge else "not judged, for a label has all its rows in one cluster of copies"
+        said.append(f"Labels {how}: {', '.join(judged)}.")
     return said
 
 
@@ -169,11 +172,6 @@ def _table(title: str, *headings: str) -> "Table":
     for heading in headings:
         table.add_column(_plain(heading), justify="left" if heading in ("", "split", "splits", "labels") else "right")
     return table
-
-
-def _accuracy(share: dict[str, Any]) -> str:
-    low, high = share["interval"]
-    return f"{share['value']:.2%} ({low:.2%} to {high:.2%})"
 
 
 def _plain(text: str) -> str:

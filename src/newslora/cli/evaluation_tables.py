@@ -162,16 +162,20 @@ def _table(title: str, first: str, *others: str) -> "Table":
 
 
 def _rate(rate: dict[str, Any], as_share: bool) -> tuple[str, str]:
-    if rate["value"] is None:
-        return "-", rate["reason"]
-    (low, high), form = rate["interval"], ".2%" if as_share else ".4f"
-    return f"{rate['value']:{form}}", f"{low:{form}} to {high:{form}}"
+    form = ".2%" if as_share else ".4f"
+    value = "-" if rate["value"] is None else f"{rate['value']:{form}}"
+    if rate["interval"] is None:
+        return value, rate["reason"]
+    low, high = rate["interval"]
+    return value, f"{low:{form}} to {high:{form}}"
 
 
 def _short_rate(rate: dict[str, Any]) -> str:
     """Five of these columns fit a terminal of 80."""
     if rate["value"] is None:
         return "-"
+    if rate["interval"] is None:
+        return f"{100 * rate['value']:.3g}"
     low, high = rate["interval"]
     return f"{100 * rate['value']:.3g} ({100 * low:.3g}-{100 * high:.3g})"
 

@@ -71,8 +71,9 @@ def faithfulness_table(result: dict[str, Any]) -> "Table":
 
 def faithfulness_verdict(result: dict[str, Any]) -> str:
     """The difference with its interval, and what that means."""
-    low, high = result["difference"]["interval"]
+    value, bounds = result["difference"]["value"], result["difference"]["interval"]
+    span = "" if bounds is None else f" (95 % interval {100 * bounds[0]:.2f} to {100 * bounds[1]:.2f})"
     return (
-        f"{result['rows']:,} rows: deleting the words named moves the probability by {100 * result['difference']['value']:.2f} "
-        f"points more than deleting as many at random (95 % interval {100 * low:.2f} to {100 * high:.2f}). {result['verdict']}"
+        f"{result['rows']:,} rows: deleting the words named moves the probability by {100 * value:.2f} points more than "
+        f"deleting as many at random{span}. {result['verdict']}"
     )

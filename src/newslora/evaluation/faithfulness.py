@@ -19,7 +19,7 @@ from newslora.data.articles import usable_text
 from newslora.errors import DataError, SettingsError
 from newslora.explanation.attributions import Explanation, explain
 from newslora.explanation.words import Word
-from newslora.metrics.intervals import CONFIDENCE_LEVEL, RESAMPLES
+from newslora.metrics.intervals import CONFIDENCE_LEVEL, RESAMPLES, Bounds, rate
 from newslora.predict.bulk import open_texts
 from newslora.predict.classifier import Classifier
 from newslora.runfolder import RunFolder
@@ -28,6 +28,7 @@ SHARES = (0.05, 0.1, 0.2, 0.5)  # of a text's words, at least one; ERASER's, les
 DRAWS = 5  # random deletions of each size
 FILE = "faithfulness.json"
 FAITHFUL = "Explanations are faithful on these rows."
+NO_VERDICT = "No verdict: deletion moves every row alike, which tells nothing of other rows."
 NOT_SHOWN = "It is not shown that explanations are faithful on these rows."
 
 
@@ -97,7 +98,8 @@ def check_faithfulness(classifier: Classifier, explanations: Sequence[Explanatio
 
     Returns:
         Counts, the mean drop of the probability after deleting top and random words (`by_share` and over all shares),
-        their mean difference with its 95 % bootstrap interval, `faithful`, and the verdict as a sentence.
+        their mean difference with its 95 % bootstrap interval, `faithful`, and the verdict as a sentence. Where all
+        differences are equal, as of a single text, there is no interval and no verdict: `faithful` is None.
     """
     random = np.random.default_rng(seed)
     edited: list[str] = []
@@ -113,12 +115,12 @@ def check_faithfulness(classifier: Classifier, explanations: Sequence[Explanatio
     top, chance = drops[:, :, 0], drops[:, :, 1:].mean(-1)
     differences = (top - chance).mean(1)
     bounds = _mean_interval(differences, seed)
-    faithful = bounds[0] > 0
+    faithful = None if bounds is None else bounds[0] > 0
     return {
         "rows": len(explanations),
         "top": float(top.mean()),
         "random": float(chance.mean()),
-        "difference": {"value": float(differences.mean()), "interval": bounds},
+        "difference": rate(float(differences.mean()), bounds),
         "confidence_level": CONFIDENCE_LEVEL,
         "by_share": [
             {"share": share, "top": float(top[:, place].mean()), "random": float(chance[:, place].mean())}
@@ -127,16 +129,16 @@ def check_faithfulness(classifier: Classifier, explanations: Sequence[Explanatio
         "draws": DRAWS,
         "incomplete": sum(not one.complete for one in explanations),
         "faithful": faithful,
-        "verdict": FAITHFUL if faithful else NOT_SHOWN,
+        "verdict": NO_VERDICT if faithful is None else FAITHFUL if faithful else NOT_SHOWN,
     }
 
 
-def _mean_interval(values: NDArray[np.float64], seed: int) -> list[float]:
-    """Bias-corrected bootstrap interval of the mean over rows."""
+def _mean_interval(values: NDArray[np.float64], seed: int) -> Bounds:
+    """Bias-corrected bootstrap interval of the mean over rows; None where these are equal but for rounding."""
     from scipy.stats import bootstrap
 
-    if np.ptp(values) == 0:  # nothing to resample
-        return [float(values[0])] * 2
+    if np.ptp(values) < 1e-12:
+        return None
     result = bootstrap(
         (values,),
         np.mean,

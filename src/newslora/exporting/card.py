@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from newslora import files
+from newslora.metrics.intervals import told
 from newslora.model.exported import MERGED
 from newslora.report.card import FILE
 
@@ -90,19 +91,14 @@ def findings(one: dict[str, Any]) -> list[tuple[str, str]]:
             (f"logits within {one['tolerance']:g}", apart + times),
             ("other labels: none", f"{one['other_labels']:,}{ties}"),
         ]
-    agreement = _with_interval(one["agreement"])
+    agreement = told(one["agreement"])
     if "lost" not in one:
         return [("an answer to each", "yes"), ("same labels: any", agreement)]
     lost, (least, most) = one["lost"]["value"], one["lost"]["interval"]
     return [
         ("same labels: 99 %", agreement),
         ("lost: 0.3 points", f"{100 * lost:+.2f} ({100 * least:+.2f} to {100 * most:+.2f})"),
-        ("run's accuracy", _with_interval(one["accuracy_run"])),
-        ("export's accuracy", _with_interval(one["accuracy_export"])),
+        ("run's accuracy", told(one["accuracy_run"])),
+        ("export's accuracy", told(one["accuracy_export"])),
         ("logits differ by", apart),
     ]
-
-
-def _with_interval(share: dict[str, Any]) -> str:
-    low, high = share["interval"]
-    return f"{share['value']:.2%} ({low:.2%} to {high:.2%})"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from newslora.metrics.intervals import f1_share, rate, share, undefined
+from newslora.metrics.intervals import Bounds, f1_share, rate, share, undefined
 
 Counts = NDArray[np.float64]  # (C, B)
 
@@ -55,21 +55,19 @@ def divided(top: NDArray[np.float64], bottom: NDArray[np.float64], otherwise: fl
     return np.divide(top, bottom, out=filled, where=bottom > 0)
 
 
-def macro_rate(
-    kind: str, value: float, bounds: list[float], per_class: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
+def macro_rate(kind: str, value: float, bounds: Bounds, per_class: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """A mean over classes as the JSON holds it, with the classes it leaves out.
 
     Args:
         kind: of `KINDS`.
         value: the mean; NaN where no class occurs.
-        bounds: its bootstrap interval.
+        bounds: its bootstrap interval; None where no resample moves it.
         per_class: name -> `class_rates`.
     """
     occurring = {name: own[kind] for name, own in per_class.items() if own["f1"]["value"] is not None}
     if not occurring:
         return undefined(NOTHING)
-    found = rate(value, bounds if bounds[1] - bounds[0] > 1e-12 else _added_up(list(occurring.values())))
+    found = rate(value, bounds or _added_up(list(occurring.values())))
     if left_out := [name for name in per_class if name not in occurring]:
         found["reason"] = f"mean over the labels among the rows or the answers; without: {', '.join(left_out)}"
     return found

@@ -1,30 +1,44 @@
-"""Values with 95 % intervals: Wilson's for shares and what follows from one, the bootstrap over rows for the rest."""
+"""Values with 95 % intervals: score intervals for shares and for a perfect ranking, the bootstrap over rows for the rest."""
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE_LEVEL = 0.95
+Z = NormalDist().inv_cdf((1 + CONFIDENCE_LEVEL) / 2)  # 1.96, how many standard errors that is on either side
 RESAMPLES = 2_000
 FEWEST_RESAMPLES = 500  # the ends of a 95 % interval still rest on a dozen of them
 WORK = 1_000_000_000  # rows x resamples x statistics of a row before resamples are saved: some ten seconds of one core
 CELLS = 1_000_000  # row weights held at once: some 8 MB an array
+UNMOVED = "no interval: every resample of the rows gives this value"
 
 Weights = NDArray[np.float64]  # (rows, resamples) how often each row was drawn
+Bounds = list[float] | None  # [low, high]; None where nothing tells them
 Statistics = dict[str, NDArray[np.float64]]  # name -> (resamples,), NaN where a resample does not define it
 
 
-def rate(value: float, bounds: list[float]) -> dict[str, Any]:
-    """A value as every JSON of an evaluation holds it."""
-    return {"value": float(value), "interval": bounds}
+def rate(value: float, bounds: Bounds) -> dict[str, Any]:
+    """A value as every JSON of an evaluation holds it; without bounds, with the reason."""
+    found = {"value": float(value), "interval": bounds}
+    return found if bounds is not None else found | {"reason": UNMOVED}
 
 
 def undefined(reason: str) -> dict[str, Any]:
     """What stands in a value's place where there is none; JSON knows no NaN."""
     return {"value": None, "interval": None, "reason": reason}
+
+
+def told(one: Mapping[str, Any], form: str = ".2%") -> str:
+    """A value and its interval in words: '97.50% (96.90% to 98.00%)'; the reason where there is none."""
+    if one["interval"] is None:
+        return one["reason"] if one["value"] is None else f"{one['value']:{form}} ({one['reason']})"
+    low, high = one["interval"]
+    return f"{one['value']:{form}} ({low:{form}} to {high:{form}})"
 
 
 def share(hits: int, rows: int, reason: str = "no rows") -> dict[str, Any]:
@@ -60,7 +74,35 @@ def wilson(hits: int, rows: int) -> list[float]:
     return [float(bounds.low), float(bounds.high)]
 
 
-def bootstrap(statistics: Callable[[Weights], Statistics], rows: int, cost: int, seed: int) -> dict[str, list[float]]:
+def auroc_score(value: float, own: int, others: int) -> list[float]:
+    """The interval of an area under the ROC curve that no resample of its rows moves, as where the ranking is perfect.
+
+    All areas t with (value - t)^2 <= z^2 V(t), where V is Hanley and McNeil's variance with the mean of both numbers of rows
+    in either term: method 5 of Newcombe 2006 (Statistics in Medicine 25:559).
+
+    Args:
+        value: 0 to 1.
+        own: rows of the label, at least 1.
+        others: rows of other labels, at least 1.
+    """
+    return [_least_area(value, own, others), 1 - _least_area(1 - value, own, others)]
+
+
+def _least_area(value: float, own: int, others: int) -> float:
+    from scipy.optimize import brentq
+
+    if value == 0:
+        return 0.0
+    more = (own + others) / 2 - 1
+
+    def distance(t: float) -> float:
+        variance = t * (1 - t) * (1 + more * (1 - t) / (2 - t) + more * t / (1 + t)) / (own * others)
+        return (value - t) ** 2 - Z**2 * variance
+
+    return float(brentq(distance, 0.0, min(value, math.nextafter(1, 0))))  # at 1 itself both terms are 0
+
+
+def bootstrap(statistics: Callable[[Weights], Statistics], rows: int, cost: int, seed: int) -> dict[str, Bounds]:
     """Percentile intervals of many statistics at once, from the same resamples of whole rows (`scipy.stats.bootstrap`).
 
     A resample comes as how often it drew each row: what is a sum over rows is then one product. Two thousand resamples
@@ -74,14 +116,14 @@ def bootstrap(statistics: Callable[[Weights], Statistics], rows: int, cost: int,
 
     Returns:
         name -> [low, high], widened to hold the value: where resamples often miss a whole class, all of them can lie on one
-        side of it.
+        side of it. None where no resample moves the value, as with a single row: a point would state certainty.
     """
     from scipy.stats import DegenerateDataWarning
     from scipy.stats import bootstrap as scipy_bootstrap
 
     whole = {name: float(value[0]) for name, value in statistics(np.ones((rows, 1))).items()}
     if rows < 2:
-        return {name: [value, value] for name, value in whole.items()}
+        return dict.fromkeys(whole)
 
     def of_draws(drawn: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
         """(resamples, rows) row numbers -> (statistics, resamples)."""
@@ -109,11 +151,12 @@ def bootstrap(statistics: Callable[[Weights], Statistics], rows: int, cost: int,
     }
 
 
-def _around(value: float, drawn: NDArray[np.float64]) -> list[float]:
-    """The percentile interval of what is defined, widened to hold the value."""
+def _around(value: float, drawn: NDArray[np.float64]) -> Bounds:
+    """The percentile interval of what is defined, widened to hold the value; None where that is a point."""
     defined = drawn[~np.isnan(drawn)]
     if not len(defined):
-        return [value, value]
+        return None
     tail = 50 * (1 - CONFIDENCE_LEVEL)
     low, high = np.percentile(defined, [tail, 100 - tail])
-    return [min(float(low), value), max(float(high), value)]
+    bounds = [min(float(low), value), max(float(high), value)]
+    return bounds if bounds[1] - bounds[0] > 1e-12 * abs(value) else None  # sums round by some 1e-16 of their size

@@ -10,6 +10,7 @@ from newslora.metrics.basic import Logits, Probabilities
 from newslora.metrics.classes import NO_ROWS, NOTHING, class_means, class_rates, divided, macro_rate
 from newslora.metrics.intervals import (
     CONFIDENCE_LEVEL,
+    Bounds,
     Statistics,
     Weights,
     bootstrap,
@@ -64,8 +65,8 @@ def full_multi_metrics(
     """Every number of an evaluation, each with its 95 % interval `[low, high]`.
 
     Accuracy and each label's precision and recall are shares: Wilson's score interval, and one from it for F1
-    (newslora.metrics.classes, also on what macro F1 is over). The others: percentile bootstrap over rows. A number the rows do
-    not define is null, with a `reason`.
+    (newslora.metrics.classes, also on what macro F1 is over). The others: percentile bootstrap over rows, or no interval where
+    no resample moves them, for a `reason`. A number the rows do not define is null, with a `reason` too.
 
     Args:
         indicators: (R, C), R at least 1.
@@ -106,6 +107,8 @@ def full_multi_metrics(
         }  # fmt: skip
     overall = {name: rate(value, bounds[name]) for name, value in values.items() if "/" not in name}
     overall["macro_f1"] = macro_rate("f1", values["macro_f1"], bounds["macro_f1"], per_class)
+    for name in ("samples_f1", "hamming_loss"):
+        overall[name] = _mean_rate(values[name], bounds[name], len(indicators))
     overall["micro_f1"] = _micro_rate(values["micro_f1"], bounds["micro_f1"], indicators, predicted)
     return {
         "rows": len(indicators),
@@ -128,10 +131,19 @@ def _macro_f1(indicators: Indicators, predicted: Indicators) -> float:
     return float(f1_score(indicators, predicted, average="macro", zero_division=np.nan))
 
 
-def _micro_rate(value: float, bounds: list[float], indicators: Indicators, predicted: Indicators) -> dict[str, Any]:
+def _mean_rate(value: float, bounds: Bounds, rows: int) -> dict[str, Any]:
+    """A mean of what each row has between 0 and 1.
+
+    Where all rows have the same end of that, the share of rows that have it has Wilson's interval; a row that has it not
+    moves the mean by no more than that share.
+    """
+    return rate(value, wilson(round(value * rows), rows) if bounds is None and value in (0, 1) else bounds)
+
+
+def _micro_rate(value: float, bounds: Bounds, indicators: Indicators, predicted: Indicators) -> dict[str, Any]:
     """Micro F1; where no resample moves it, as where all is right, with the interval of the F1 of one label."""
     pooled = f1_share(int((indicators & predicted).sum()), int((indicators ^ predicted).sum()), NOTHING)
-    return rate(value, bounds) if pooled["value"] is not None and bounds[1] - bounds[0] > 1e-12 else pooled
+    return rate(value, bounds) if bounds else pooled
 
 
 def _values(indicators: Indicators, probabilities: Probabilities, predicted: Indicators) -> dict[str, float]:

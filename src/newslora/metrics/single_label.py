@@ -1,5 +1,6 @@
 """Every number of an evaluation in which each row has one label."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,17 @@ from numpy.typing import NDArray
 from newslora.metrics.basic import Labels, Probabilities, row_briers, row_losses
 from newslora.metrics.calibration import BINS, bin_of, calibration_numbers, reliability, top_answers
 from newslora.metrics.classes import KINDS, NO_ROWS, class_means, class_rates, divided, macro_rate
-from newslora.metrics.intervals import CONFIDENCE_LEVEL, Statistics, Weights, bootstrap, rate, undefined, wilson
+from newslora.metrics.intervals import (
+    CONFIDENCE_LEVEL,
+    Bounds,
+    Statistics,
+    Weights,
+    auroc_score,
+    bootstrap,
+    rate,
+    undefined,
+    wilson,
+)
 from newslora.metrics.ranking import Ranking
 
 ONE_LABEL = "the rows are all of one label"
@@ -21,8 +32,9 @@ def full_metrics(labels: Labels, probabilities: Probabilities, names: Sequence[s
     """Every number of an evaluation, each with its 95 % interval `[low, high]`.
 
     Accuracy and each class's precision and recall are shares: Wilson's score interval, and one from it for F1
-    (newslora.metrics.classes, also on what macro averages are over). The others: percentile bootstrap over rows. A number the
-    rows do not define is null, with a `reason`.
+    (newslora.metrics.classes, also on what macro averages are over). The others: percentile bootstrap over rows. Where no
+    resample moves them, AUROC has a score interval and the others none, for a `reason`. A number the rows do not define is
+    null, with a `reason` too.
 
     Args:
         labels: (R,) label ids, R at least 1.
@@ -49,7 +61,7 @@ def full_metrics(labels: Labels, probabilities: Probabilities, names: Sequence[s
     for kind in KINDS:
         name = f"macro_{kind}"
         overall[name] = macro_rate(kind, values[name], bounds[name], per_class)
-    if np.ptp(labels) == 0:  # scikit-learn says 0, which reads as no better than chance where every row may be right
+    if math.isnan(values["mcc"]):
         overall["mcc"] = undefined(ONE_LABEL)
     return {
         "rows": len(labels),
@@ -72,21 +84,21 @@ def _values(labels: Labels, probabilities: Probabilities, classes: int) -> dict[
     predicted = probabilities.argmax(axis=1)
     means = precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)[:3]
     found = {f"macro_{kind}": float(value) for kind, value in zip(KINDS, means, strict=True)}
-    one_label = len(np.union1d(labels, predicted)) == 1  # scikit-learn's answer is 0 too, with a warning
-    found["mcc"] = 0.0 if one_label else float(matthews_corrcoef(labels, predicted))
+    # scikit-learn says 0, which reads as no better than chance where every row may be right
+    found["mcc"] = float(matthews_corrcoef(labels, predicted)) if np.ptp(labels) else math.nan
     found |= calibration_numbers(labels, probabilities)
     for k in _ranked(labels, classes):
         found[f"auroc/{k}"] = float(roc_auc_score(labels == k, probabilities[:, k]))
     return found
 
 
-def _class(
-    k: int, matrix: NDArray[np.int64], values: dict[str, float], bounds: dict[str, list[float]]
-) -> dict[str, Any]:
+def _class(k: int, matrix: NDArray[np.int64], values: dict[str, float], bounds: dict[str, Bounds]) -> dict[str, Any]:
     """One label's numbers; `matrix` is the confusion matrix, its rows true."""
     hits, given, rows = int(matrix[k, k]), int(matrix[:, k].sum()), int(matrix[k].sum())
-    name = f"auroc/{k}"
-    auroc = rate(values[name], bounds[name]) if name in values else undefined(ALL_ROWS if rows else NO_ROWS)
+    if (name := f"auroc/{k}") in values:
+        auroc = rate(values[name], bounds[name] or auroc_score(values[name], rows, int(matrix.sum()) - rows))
+    else:
+        auroc = undefined(ALL_ROWS if rows else NO_ROWS)
     return class_rates(hits, given, rows) | {"auroc": auroc, "rows": rows}
 
 
@@ -96,11 +108,19 @@ def _ranked(labels: Labels, classes: int) -> list[int]:
     return [k for k in range(classes) if 0 < counts[k] < len(labels)]
 
 
-def _macro_auroc(per_class: dict[str, dict[str, Any]], bounds: dict[str, list[float]]) -> dict[str, Any]:
-    values = [own["auroc"]["value"] for own in per_class.values() if own["auroc"]["value"] is not None]
-    if not values:
+def _macro_auroc(per_class: dict[str, dict[str, Any]], bounds: dict[str, Bounds]) -> dict[str, Any]:
+    """The mean over labels. Where no resample moves it, its bounds are the means of theirs.
+
+    Their distances are not added as independent ones are in newslora.metrics.classes: every row ranks for each label, and of
+    two labels both have the same AUROC, whose interval the mean then has.
+    """
+    ranked = [own["auroc"] for own in per_class.values() if own["auroc"]["value"] is not None]
+    if not ranked:
         return {"auroc": undefined(ONE_LABEL)}
-    found = rate(float(np.mean(values)), bounds["auroc"])
+    sides = zip(*(one["interval"] for one in ranked), strict=True)
+    found = rate(
+        float(np.mean([one["value"] for one in ranked])), bounds["auroc"] or [float(np.mean(side)) for side in sides]
+    )
     if left_out := [name for name, own in per_class.items() if own["auroc"]["value"] is None]:
         found["reason"] = f"mean over the labels with rows; without: {', '.join(left_out)}"
     return {"auroc": found}
@@ -143,11 +163,14 @@ class _RowStatistics:
 
 
 def _mcc(true: NDArray[np.float64], predicted: NDArray[np.float64], hits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(C, B) counts by label -> (B,) Matthews' coefficient of many labels (Gorodkin 2004); 0 where it divides by 0."""
+    """(C, B) counts by label -> (B,) Matthews' coefficient of many labels (Gorodkin 2004).
+
+    NaN where the rows are all of one label; 0 where only the answers are, as scikit-learn has it.
+    """
     rows = true.sum(axis=0)
     covariance = hits.sum(axis=0) * rows - (true * predicted).sum(axis=0)
-    spread = (rows**2 - (true**2).sum(axis=0)) * (rows**2 - (predicted**2).sum(axis=0))
-    return divided(covariance, np.sqrt(spread))
+    of_rows, of_answers = (rows**2 - (counts**2).sum(axis=0) for counts in (true, predicted))
+    return np.where(of_rows > 0, divided(covariance, np.sqrt(of_rows * of_answers)), np.nan)
 
 
 def _mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -73,7 +73,7 @@ def _header(
 
 
 def _results(one: dict[str, Any]) -> "list[EvalResult]":
-    """An evaluation's rates as the hub's model index holds them; the interval stands in the metric's name."""
+    """An evaluation's rates as the hub's model index holds them; the interval, if any, stands in the metric's name."""
     from huggingface_hub import EvalResult
 
     kind, name = data_set(one["source"])
@@ -85,13 +85,17 @@ def _results(one: dict[str, Any]) -> "list[EvalResult]":
             dataset_split=one["name"],
             dataset_args={"rows": one["rows"], "sha256": one["sha256"]},
             metric_type=metric,
-            metric_name=f"{METRICS[key][0]} (95 % interval {_told(key, one[key])[1]})",
+            metric_name=METRICS[key][0] + _in_brackets(key, one[key]),
             metric_value=one[key]["value"],
             metric_args=None if key in ("accuracy", "mcc") else {"average": "macro"},
         )
         for key, metric in HUB_METRICS.items()
         if key in one and one[key]["value"] is not None
     ]
+
+
+def _in_brackets(key: str, rate: dict[str, Any]) -> str:
+    return "" if rate["interval"] is None else f" (95 % interval {_told(key, rate)[1]})"
 
 
 def _kept(path: Path) -> dict[str, Any]:
@@ -154,10 +158,11 @@ def _told(key: str, rate: dict[str, Any]) -> list[str]:
     """A metric's value and its interval."""
     if rate["value"] is None:
         return ["\N{EN DASH}", _text(rate["reason"])]
-    if key in SHARES:
-        return [percent(rate["value"]), interval(rate["interval"])]
+    value = percent(rate["value"]) if key in SHARES else f"{rate['value']:.4f}"
+    if rate["interval"] is None:
+        return [value, _text(rate["reason"])]
     low, high = rate["interval"]
-    return [f"{rate['value']:.4f}", f"{low:.4f}\N{EN DASH}{high:.4f}"]
+    return [value, interval(rate["interval"]) if key in SHARES else f"{low:.4f}\N{EN DASH}{high:.4f}"]
 
 
 def _training_data(data: dict[str, Any]) -> str:

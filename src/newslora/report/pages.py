@@ -33,8 +33,10 @@ def percent(value: float, digits: int = 2) -> str:
     return f"{100 * value:.{digits}f}{_SPACE}%"
 
 
-def interval(bounds: list[float]) -> str:
-    """[0.925, 0.961] -> '92.5 to 96.1 %', with a dash."""
+def interval(bounds: list[float] | None) -> str:
+    """[0.925, 0.961] -> '92.5 to 96.1 %', with a dash; the dash alone where nothing tells them."""
+    if bounds is None:
+        return _DASH
     return f"{100 * bounds[0]:.1f}{_DASH}{100 * bounds[1]:.1f}{_SPACE}%"
 
 
