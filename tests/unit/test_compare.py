@@ -175,6 +175,11 @@ def test_validation_rows_cut_from_one_file_by_other_seeds_are_not_the_same_rows(
             DataError,
             "know other labels",
         ),
+        (
+            lambda make: [make("a", wrong_on(rows=1)), make("b", wrong_on(rows=1))],
+            DataError,
+            "a single row in common",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_said(
@@ -217,6 +222,44 @@ def test_seeds_of_one_recipe_are_one_group_wherever_their_data_lay(make: Maker) 
     assert [pair["seeds_of_one_recipe"] for pair in result["pairs"]] == [True] + [False] * 5
     assert result["recipes"] == []  # the others have one run each
     assert "takes other seeds" in result["scope"]
+
+
+def test_a_rerun_is_no_other_seed(make: Maker) -> None:
+    runs = [
+        make("a", wrong_on(*range(10)), train__seed=1),
+        make("again", wrong_on(*range(10)), train__seed=1),
+        make("b", wrong_on(*range(20)), train__seed=2),
+    ]
+    result = newslora.compare(runs)
+    assert [(group["runs"], group["seeds"]) for group in result["seeds"]] == [([0, 2], [1, 2])]
+    assert result["repeats_note"].startswith("again repeats a: of the same recipe and seed")
+    assert result["repeats_note"] in sentences(result)
+    assert all(pair["seeds_of_one_recipe"] for pair in result["pairs"])
+    alone = newslora.compare(runs[:2])
+    assert alone["seeds"] == []
+    assert "takes other seeds" in alone["scope"]
+
+
+def test_recipes_whose_seeds_do_not_scatter_are_not_told_apart(make: Maker) -> None:
+    good = [make(f"g{seed}", wrong_on(seed), train__seed=seed) for seed in (1, 2)]
+    bad = [make(f"b{seed}", wrong_on(*range(seed, seed + 80)), train__seed=seed, lora__rank=8) for seed in (1, 2)]
+    (one,) = newslora.compare([*good, *bad])["recipes"]
+    assert one["accuracy"]["rows_interval"][0] > 0.1
+    assert (one["accuracy"]["seeds_interval"], one["accuracy"]["shown"]) == (None, False)
+    assert one["sentence"].startswith("No difference shown between the recipes")
+    assert "what other seeds would give is not known" in one["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "groups"),
+    [
+        ("data__workers", 2, 1), ("train__log_every_steps", 7, 1), ("train__save_every_steps", 9, 1),
+        ("data__max_quarantine_share", 0.5, 1), ("train__batch_size", 7, 0), ("evaluation__calibrate", False, 0),
+    ],
+)  # fmt: skip
+def test_what_decides_nothing_of_a_run_parts_no_seeds(make: Maker, setting: str, value: Any, groups: int) -> None:
+    runs = [make("a", wrong_on(1), train__seed=1), make("b", wrong_on(2, 3), train__seed=2, **{setting: value})]
+    assert len(newslora.compare(runs)["seeds"]) == groups
 
 
 def test_recipes_differ_only_where_rows_and_seeds_both_say_so(make: Maker) -> None:

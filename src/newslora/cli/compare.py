@@ -85,7 +85,7 @@ def sentences(result: dict[str, Any]) -> list[str]:
     said = [one["sentence"] for one in result["recipes"]]
     said += [pair["sentence"] for pair in result["pairs"] if not pair["seeds_of_one_recipe"] or not result["recipes"]]
     said.append(f"The runs give {result['differing_rows']:,} of {result['rows']:,} rows different labels.")
-    return said + [result[key] for key in ("seeds_note", "scope", "note") if result[key]]
+    return said + [result[key] for key in ("seeds_note", "repeats_note", "scope", "note") if result[key]]
 
 
 def _table(title: str, *headings: str) -> "Table":

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from newslora import files
-from newslora.errors import SettingsError
+from newslora.errors import DataError, SettingsError
 from newslora.evaluation.paired import METRICS, contrast_intervals, holm, mcnemar
-from newslora.evaluation.seeds import Group, compare_groups, few_seeds_note, group_runs, spread
+from newslora.evaluation.seeds import Group, compare_groups, few_seeds_note, group_runs, repeats_note, spread
 from newslora.evaluation.stored import Stored, common_evaluation, differing, evaluation_of, write_differences
 from newslora.metrics.intervals import CONFIDENCE_LEVEL
 from newslora.runfolder import RunFolder
@@ -49,10 +49,14 @@ def compare(
     Raises:
         SettingsError: fewer than two runs, or one twice.
         RunError: an unfinished or damaged run.
-        DataError: no rows in common, or other labels.
+        DataError: no rows in common or a single one, or other labels.
     """
     folders = _opened(runs)
     scored = common_evaluation(folders) if data is None else evaluation_of(folders, data, changes or {}, progress)
+    if len(scored[0].rows) < 2:
+        raise DataError(
+            "The runs have a single row in common, which shows no difference. Give more with --data SOURCE."
+        )
     names = run_names([run.path for run in folders])
     groups = group_runs(folders)
     record = scored[0].record
@@ -80,6 +84,7 @@ def compare(
         "seeds": [spread(group, metrics) for group in groups if len(group.members) > 1],
         "recipes": [one | {"sentence": _recipe_sentence(one)} for one in compare_groups(groups, scores, metrics)],
         "seeds_note": few_seeds_note(groups),
+        "repeats_note": repeats_note(groups, names),
         "scope": SCOPE if min(len(group.members) for group in groups) == 1 else None,
         "differing_rows": len(differing(scored)),
     }
@@ -122,7 +127,7 @@ def _pairs(names: Sequence[str], scored: Sequence[Stored], groups: Sequence[Grou
     differences = contrast_intervals([one.scores for one in scored], weights)
     tests = [mcnemar(scored[first].scores, scored[second].scores) for first, second in pairs]
     adjusted = holm([p for _, _, p in tests])
-    group_of = {member: group for group in groups for member in group.members}
+    group_of = {place: group for group in groups for place in (*group.members, *dict(group.repeats))}
     found = []
     for (first, second), (wins, losses, p), p_holm, difference in zip(pairs, tests, adjusted, differences, strict=True):
         one = {
@@ -164,9 +169,13 @@ def _recipe_sentence(one: Mapping[str, Any]) -> str:
     first, second = one["groups"]
     accuracy = one["accuracy"]
     rows = _points({"value": accuracy["difference"], "interval": accuracy["rows_interval"]}, accuracy["shown"])
-    low, high = accuracy["seeds_interval"]
-    ends = sorted((abs(low), abs(high))) if accuracy["shown"] else [low, high]
-    tail = f"{rows} over other rows, {100 * ends[0]:.2f} to {100 * ends[1]:.2f} over other seeds"
+    if accuracy["seeds_interval"] is None:
+        seeds = "what other seeds would give is not known, for these all give the same"
+    else:
+        low, high = accuracy["seeds_interval"]
+        ends = sorted((abs(low), abs(high))) if accuracy["shown"] else [low, high]
+        seeds = f"{100 * ends[0]:.2f} to {100 * ends[1]:.2f} over other seeds"
+    tail = f"{rows} over other rows, {seeds}"
     if not accuracy["shown"]:
         return f"No difference shown between the recipes ({first}) and ({second}): {tail}."
     better, worse = (first, second) if accuracy["difference"] > 0 else (second, first)

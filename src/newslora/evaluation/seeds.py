@@ -9,20 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newslora.evaluation.paired import METRICS, Scores, contrast_intervals
-from newslora.metrics.intervals import CONFIDENCE_LEVEL
+from newslora.metrics.intervals import CONFIDENCE_LEVEL, Bounds
 from newslora.runfolder import RunFolder
 
-LABELS_ONLY = ("name", "description", "train.seed", "data.source", "data.validation", "data.test")  # see recipe_key
+# settings that decide nothing of a run but its seed: names, places of data known by hash, limits that a finished run kept, and
+# how it was worked and watched, which leaves the same bytes
+NOT_PART_OF_A_RECIPE = (
+    "name", "description", "train.seed", "data.source", "data.validation", "data.test", "data.max_quarantine_share",
+    "data.require_all_names", "data.workers", "train.log_every_steps", "train.save_every_steps",
+)  # fmt: skip
 FEW = 5  # seeds below which a standard deviation is rough
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Runs of one recipe."""
+    """Runs of one recipe, each of another seed."""
 
     name: str
-    members: tuple[int, ...]  # places among the runs
-    seeds: tuple[int, ...]
+    members: tuple[int, ...]  # places among the runs: of each seed the first
+    seeds: tuple[int, ...]  # of the members
+    repeats: tuple[tuple[int, int], ...] = ()  # (place of a run left out, of the member of its seed)
 
 
 def recipe_key(run: RunFolder) -> dict[str, Any]:
@@ -32,7 +38,7 @@ def recipe_key(run: RunFolder) -> dict[str, Any]:
         flat |= (
             {f"{section}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {section: value}
         )
-    flat = {key: value for key, value in flat.items() if key not in LABELS_ONLY}
+    flat = {key: value for key, value in flat.items() if key not in NOT_PART_OF_A_RECIPE}
     splits = run.data()["splits"]
     return flat | {
         "data": {name: one["sha256"] for name, one in splits.items() if name != "test"},
@@ -47,9 +53,14 @@ def group_runs(runs: Sequence[RunFolder]) -> list[Group]:
     apart = [name for name in keys[0] if any(key[name] != keys[0][name] for key in keys)]
     groups = []
     for head in dict.fromkeys(heads):
-        members = tuple(place for place, other in enumerate(heads) if other == head)
+        first: dict[int, int] = {}  # seed -> run
+        repeats = []
+        for place in (place for place, other in enumerate(heads) if other == head):
+            seed = runs[place].recipe().train.seed
+            if first.setdefault(seed, place) != place:
+                repeats.append((place, first[seed]))
         told = [runs[head].recipe().name, *(_told(name, keys[head][name]) for name in apart)]
-        groups.append(Group(", ".join(told), members, tuple(runs[place].recipe().train.seed for place in members)))
+        groups.append(Group(", ".join(told), tuple(first.values()), tuple(first), tuple(repeats)))
     return groups
 
 
@@ -73,8 +84,9 @@ def compare_groups(
     """Each two recipes of at least two seeds: difference of their means, against other rows and against other seeds.
 
     `rows_interval` asks what other test rows would give (paired bootstrap of the mean over seeds), `seeds_interval` what
-    other seeds would (Welch's t; scipy.stats.ttest_ind). A difference counts as shown where neither holds zero. The level
-    of both is corrected for the number of pairs (Bonferroni).
+    other seeds would (Welch's t; scipy.stats.ttest_ind), None where no seed differs from another of its recipe. A difference
+    counts as shown where both are known and neither holds zero. The level of both is corrected for the number of pairs
+    (Bonferroni).
     """
     pairs = list(combinations([group for group in groups if len(group.members) > 1], 2))
     if not pairs:
@@ -113,21 +125,29 @@ def few_seeds_note(groups: Sequence[Group]) -> str | None:
     )
 
 
+def repeats_note(groups: Sequence[Group], names: Sequence[str]) -> str | None:
+    """Which runs are left out of the scatter because another has their recipe and seed; None where none is."""
+    said = [f"{names[place]} repeats {names[of]}" for group in groups for place, of in group.repeats]
+    if not said:
+        return None
+    return f"{'; '.join(said)}: of the same recipe and seed, so left out of the scatter between seeds."
+
+
 def _values(group: Group, scores: Sequence[Mapping[str, float]], metric: str) -> NDArray[np.float64]:
     return np.array([scores[place][metric] for place in group.members])
 
 
-def _welch(first: NDArray[np.float64], second: NDArray[np.float64], pairs: int) -> list[float]:
+def _welch(first: NDArray[np.float64], second: NDArray[np.float64], pairs: int) -> Bounds:
     from scipy.stats import ttest_ind
 
-    if np.ptp(first) == 0 and np.ptp(second) == 0:  # no scatter: nothing to divide by
-        return [float(first[0] - second[0])] * 2
+    if np.ptp(first) == 0 and np.ptp(second) == 0:  # nothing to divide by, and a point would state certainty
+        return None
     bounds = ttest_ind(first, second, equal_var=False).confidence_interval(1 - (1 - CONFIDENCE_LEVEL) / pairs)
     return [float(bounds.low), float(bounds.high)]
 
 
-def _without_zero(interval: Sequence[float]) -> bool:
-    return interval[0] > 0 or interval[1] < 0
+def _without_zero(interval: Bounds) -> bool:
+    return interval is not None and (interval[0] > 0 or interval[1] < 0)
 
 
 def _told(name: str, value: Any) -> str:
