@@ -1,5 +1,6 @@
 """What a finished run keeps of its evaluations is read back whole, or it is said what is wrong with it."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,21 @@ def test_damaged_rows_are_named_with_the_way_out(run: RunFolder, spoil: Callable
     spoil(run.evaluation / "test.csv")
     with pytest.raises(RunError, match=rf"test\.csv.*{told}.*newslora evaluate RUN --data"):
         by_agency(run)
+
+
+def test_two_files_of_one_name_do_not_take_each_others_place(planted: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(planted, tmp_path / "copy")
+    files.write_csv(tmp_path / "a" / "news.csv", ["text", "label"], [("meets over treaty", "World")] * 3)
+    files.write_text(tmp_path / "b" / "news.jsonl", '{"text": "meets over border", "label": "Sports"}\n' * 2)
+    first, second = (newslora.evaluate(run, str(tmp_path / name)) for name in ("a/news.csv", "b/news.jsonl"))
+    assert (first["name"], second["name"]) == ("news", f"news-{second['sha256'][:8]}")
+    for one in (first, second):
+        assert files.read_json(run / "evaluation" / f"{one['name']}.json") == one
+        assert len(list(read_lines(run / "evaluation" / f"{one['name']}.csv"))) == one["rows"]
+    assert newslora.evaluate(run, str(tmp_path / "b" / "news.jsonl"))["name"] == second["name"]
+    assert newslora.evaluate(run, str(tmp_path / "a" / "news.csv"))["name"] == "news"
+    files.write_text(run / "evaluation" / "news.json", "{")  # damaged: scoring its rows again replaces it
+    assert newslora.evaluate(run, str(tmp_path / "a" / "news.csv"))["name"] == "news"
 
 
 def test_a_damaged_result_is_named(run: RunFolder) -> None:

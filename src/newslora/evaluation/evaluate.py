@@ -146,7 +146,7 @@ def evaluate(
     if export:
         require_same_weights(source, path, classifier.card)
         folder = source.evaluation / "exports" / path.resolve().name
-    rows = _own(source) if data is None else _given(source, data, settings)
+    rows = _own(source) if data is None else _given(source, data, settings, folder)
     return evaluate_articles(
         classifier, rows.articles, rows.name, folder, settings,
         chose_the_epoch=rows.chose, trained=rows.trained, by=by, progress=progress,
@@ -171,11 +171,11 @@ def _own(run: RunFolder) -> _Rows:
     return _Rows(name, splits.present()[name], chose, trained)
 
 
-def _given(run: RunFolder, data: str, settings: DataSettings) -> _Rows:
+def _given(run: RunFolder, data: str, settings: DataSettings, folder: Path) -> _Rows:
     articles, record = given_rows(run, data, settings), run.data()
     roles = [role for role, split in record["splits"].items() if split["sha256"] == articles.sha256]
     chose = "validation" in roles or ("train" in roles and record["validation_is_cut_from_train"])
-    return _Rows(_file_name(data), articles, chose, "train" in roles)
+    return _Rows(_free_name(folder, _file_name(data), articles.sha256), articles, chose, "train" in roles)
 
 
 def _exported(classifier: Classifier) -> dict[str, Any]:
@@ -240,6 +240,15 @@ def _broken_down(run: RunFolder, result: dict[str, Any], settings: DataSettings,
     result["accuracy_by"] = [*others, by_name(by, values, np.array([hit for _, hit in lines]))]
     files.write_json(path.with_suffix(".json"), result)
     return result
+
+
+def _free_name(folder: Path, name: str, sha256: str) -> str:
+    """`name`, with part of the rows' hash where another source's result has it: a/news.csv and b/news.jsonl are two."""
+    try:
+        holder = files.read_json(folder / f"{name}.json")["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return name  # free, or damaged and to be replaced
+    return name if holder == sha256 else f"{name}-{sha256[:8]}"
 
 
 def _file_name(source: str) -> str:
