@@ -185,7 +185,7 @@ def _count_copies(splits: Splits, watcher: Watcher) -> dict[str, int]:
     """Rows of each held split that stand among the training rows too; those of a split that is the training rows count not."""
     found = {}
     for name, one in splits.present().items():
-        if name == "train" or (one.sha256 == splits.train.sha256 and not splits.validation_is_cut_from_train):
+        if name == "train" or (name == "validation" and splits.validation_is_train):
             continue
         found[name] = copied_rows(splits.train.texts, one.texts)
         if found[name]:
@@ -243,8 +243,7 @@ def _evaluate(run: RunFolder, prepared: Prepared, classifier: Classifier, watche
     splits, recipe = prepared.splits, prepared.recipe
     watcher.note(f"Evaluating {len(splits.validation):,} validation rows")
     scored = score_articles(classifier, splits.validation)
-    trained = not splits.validation_is_cut_from_train and splits.validation.sha256 == splits.train.sha256
-    if trained:  # rows it has learnt by heart say nothing about how sure it may be of others
+    if splits.validation_is_train:  # rows it has learnt by heart say nothing about how sure it may be of others
         watcher.note("The validation rows are the training rows: nothing is calibrated by them, and it cannot abstain.")
     elif classifier.multi_label and recipe.evaluation.tune_thresholds:
         probabilities = classifier.probabilities(scored.logits)
@@ -255,7 +254,7 @@ def _evaluate(run: RunFolder, prepared: Prepared, classifier: Classifier, watche
         save_calibration(classifier.calibration, run.adapter, classifier.card.weights_sha256)
     evaluate_articles(
         classifier, splits.validation, "validation", run.evaluation, recipe.data,
-        chose_the_epoch=True, trained=trained, scored=scored,
+        chose_the_epoch=True, trained=splits.validation_is_train, scored=scored,
     )  # fmt: skip
     if splits.test is not None:
         watcher.note(f"Evaluating {len(splits.test):,} test rows")

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newslora.config import DataSettings, parse_assignment
+from newslora import files
+from newslora.config import DataSettings, load_recipe, parse_assignment
 from newslora.data.articles import ArticleSet, read_articles
 from newslora.data.batches import Rows
 from newslora.data.combinations import split_labels, strata
@@ -23,6 +24,8 @@ from newslora.data.sources import parse_source
 from newslora.data.splits import draw_by_share, load_splits
 from newslora.data.tokens import TokenTable
 from newslora.errors import DataError
+from newslora.exporting.held import held_rows
+from newslora.runfolder import RunFolder
 
 LABELS = [["Sports", "World"], [], ["World"], ["Sports"], ["World", "Business"], ["World", "World"]]
 names = st.text(st.characters(exclude_characters=";|", exclude_categories=["Cs"]), min_size=1).filter(
@@ -176,6 +179,23 @@ def test_any_combinations_can_be_drawn_from(data: st.DataObject) -> None:
     rows = data.draw(st.integers(1, len(places) - 1))
     drawn = draw_by_share(strata(places, rows), rows, 3)
     assert len(set(drawn.tolist())) == len(drawn) == rows
+
+
+def test_an_export_is_judged_by_a_share_of_each_frequent_combination(tmp_path: Path) -> None:
+    """One row of a combination of its own must not turn the draw into chance."""
+    labels = [["World"]] * 200 + [["World", "Sports"]] * 100 + [["Sports"]] * 99 + [[]]
+    data = write_json(tmp_path / "a.jsonl", labels)
+    for seed in range(4):
+        recipe = load_recipe("quickstart", {"data.multi_label": True, "train.seed": seed})
+        run = RunFolder.create(tmp_path / str(seed), recipe)
+        record = {"labels": ["Sports", "World"], "label_base": None, "multi_label": True, "splits": {}}
+        files.write_json(run.data_file, record)
+        held = held_rows(run, str(data), None, 40)
+        assert held.name == "'a.jsonl' (drawn from 400)"
+        counts = np.bincount(held.articles.labels)
+        assert counts[1:3].tolist() == [10, 10]  # the single row counts with the first combination
+        assert counts.sum() == 40
+    assert len(held_rows(run, str(data), None, 400).articles) == 400
 
 
 def test_batches_carry_indicators_in_the_order_asked_for() -> None:

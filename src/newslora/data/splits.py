@@ -31,6 +31,11 @@ class Splits:
     test: ArticleSet | None
     validation_is_cut_from_train: bool
 
+    @property
+    def validation_is_train(self) -> bool:
+        """Whether the epoch is chosen on the very rows that train, as very small data may want."""
+        return not self.validation_is_cut_from_train and self.validation.sha256 == self.train.sha256
+
     def present(self) -> dict[str, ArticleSet]:
         found = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: one for name, one in found.items() if one is not None}
@@ -76,7 +81,7 @@ def load_splits(settings: DataSettings, seed: int, quarantine_file: Path | None 
     if validation is None:
         train, validation = cut_validation(train, settings.validation_rows, seed)
     if settings.train_rows is not None and settings.train_rows < len(train):
-        train = train.take(_draw(train, settings.train_rows, seed))
+        train = train.take(draw(train, settings.train_rows, seed))
     return Splits(labels, train, validation, test, cut)
 
 
@@ -111,7 +116,7 @@ def cut_validation(train: ArticleSet, rows: int, seed: int) -> tuple[ArticleSet,
     least = np.count_nonzero(np.bincount(train.labels)) if train.combinations is None else train.combinations.shape[1]
     if total - rows < least:
         raise DataError(_too_few(train, rows, int(least)))
-    moved = _draw(train, rows, seed)
+    moved = draw(train, rows, seed)
     none_aside = Quarantine(train.source.text, Texts.of(()), {})  # they stay with train, to be counted once
     return train.take(all_but(total, moved)), replace(train.take(moved), quarantined=none_aside)
 
@@ -138,8 +143,10 @@ def asks_for_label(labels: int, rows: int, column: str | None) -> str | None:
     )
 
 
-def _draw(articles: ArticleSet, rows: int, seed: int) -> NDArray[np.int64]:
-    """`rows` places, drawn by share of label or of combination of labels."""
+def draw(articles: ArticleSet, rows: int, seed: int) -> NDArray[np.int64]:
+    """`rows` places in the source's order, drawn by share of label or of combination of labels; all where there are no more."""
+    if rows >= len(articles):
+        return np.arange(len(articles))
     several = articles.combinations is not None
     return draw_by_share(strata(articles.labels, rows) if several else articles.labels, rows, seed)
 

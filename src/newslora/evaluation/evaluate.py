@@ -68,7 +68,7 @@ def evaluate_articles(
         `abstention`: coverage, set size and share answered at a few levels (newslora.evaluation.abstention);
         `accuracy_by`: a list of breakdowns (newslora.evaluation.breakdown);
         `errors`: the fifty most confidently wrong rows (newslora.evaluation.rows);
-        `chose_the_epoch`, `trained`, `note`: what makes these rows kinder than others, and which labels have none;
+        `chose_the_epoch`, `trained`, `note`: why scores may be higher than on new rows, and which labels have none;
         `adapter_sha256`, `precision`, `seconds`: what scored them, and how long it took;
         `export`: name, kind and hash of the weights, where an export scored them.
 
@@ -167,8 +167,7 @@ def _own(run: RunFolder) -> _Rows:
     splits = own_rows(run)
     name = held_split(splits)
     chose = name == "validation"
-    trained = chose and not splits.validation_is_cut_from_train and splits.validation.sha256 == splits.train.sha256
-    return _Rows(name, splits.present()[name], chose, trained)
+    return _Rows(name, splits.present()[name], chose, chose and splits.validation_is_train)
 
 
 def _given(run: RunFolder, data: str, settings: DataSettings, folder: Path) -> _Rows:
@@ -202,7 +201,7 @@ def _calibration(classifier: Classifier, scored: Scored) -> dict[str, Any]:
 
 
 def _note(classifier: Classifier, chose_the_epoch: bool, trained: bool, numbers: Mapping[str, Any]) -> str | None:
-    """What makes these rows kinder than others, and of which labels they tell nothing."""
+    """Why scores on these rows may be higher than on new ones, and of which labels they tell nothing."""
     said = [TRAINED] if trained else []
     if chose_the_epoch:
         said.append(SELECTION_BIAS)

@@ -8,7 +8,7 @@ import numpy as np
 
 from newslora.config import load_recipe
 from newslora.data.articles import ArticleSet
-from newslora.data.splits import draw_by_share
+from newslora.data.splits import draw
 from newslora.errors import DataError
 from newslora.evaluation.own import given_rows, held_split, own_rows
 from newslora.exporting.gate import Given
@@ -44,7 +44,7 @@ def held_rows(run: RunFolder, data: str | None, changes: Mapping[str, Any] | Non
         run: a finished run.
         data: a labelled source, as data.source; None: the run's own rows.
         changes: settings of the section data for reading `data`.
-        most: rows to draw at random, by share of each label; None: all.
+        most: rows to draw at random, by share of each label or combination of labels; None: all.
 
     Raises:
         DataError: rows that cannot be read or used.
@@ -58,9 +58,9 @@ def held_rows(run: RunFolder, data: str | None, changes: Mapping[str, Any] | Non
         name = held_split(splits)
         found = HeldRows(f"the {name} rows", splits.present()[name])
     if not len(found.articles):
-        raise DataError(f"{found.name} hold no usable row. Give others with --data.")
+        raise DataError(f"No row of {found.name} is usable. Give others with --data.")
     if most is not None and most < len(found.articles):
-        places = draw_by_share(found.articles.labels, most, run.recipe().train.seed)
+        places = draw(found.articles, most, run.recipe().train.seed)
         return HeldRows(f"{found.name} (drawn from {len(found.articles):,})", found.articles.take(places))
     return found
 
@@ -68,8 +68,4 @@ def held_rows(run: RunFolder, data: str | None, changes: Mapping[str, Any] | Non
 def calibration_texts(run: RunFolder) -> list[str]:
     """Training texts on which the ranges of a static int8 export are measured: none of the rows it is judged by."""
     train = own_rows(run).train
-    several = train.combinations is not None
-    labels = np.zeros(len(train), dtype=np.int64) if several else train.labels
-    count = min(CALIBRATION_ROWS, len(train))
-    places = np.arange(len(train)) if count == len(train) else draw_by_share(labels, count, run.recipe().train.seed)
-    return [train.texts[int(place)] for place in places]
+    return [train.texts[int(place)] for place in draw(train, CALIBRATION_ROWS, run.recipe().train.seed)]
