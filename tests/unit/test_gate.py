@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from newslora.errors import ExportError
+from newslora.exporting import card
+from newslora.exporting.card import findings
 from newslora.exporting.gate import compare_answers, compare_exact, paired_interval, refusal, require_rows
 from newslora.metrics.multi_label import sigmoid
 
@@ -109,6 +111,21 @@ def test_a_refusal_by_few_rows_says_that_they_cannot_tell() -> None:
     assert "cannot tell" in said(160, 1, 1)  # too few agree, by chance perhaps
     assert "cannot tell" not in said(40_000, 400, 0)  # a point is lost, surely
     assert "cannot tell" not in said(40_000, 300, 300)  # 1.5 % differ, surely
+
+
+def test_a_refusal_names_its_rows_in_a_sentence() -> None:
+    found = answers(1_000, 30)
+    assert not found["passed"]
+    said = refusal("The int8 export of runs/a", [("the test rows", found), ("odd texts", found | {"passed": True})])
+    assert "the run's answers. Of the test rows, 1,000 were compared: 97.00% get the same labels" in said
+
+
+def test_the_card_asks_what_the_gate_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = answers(1_000, 1)
+    assert [asked for asked, _ in findings(found)][:2] == ["same labels: 99 %", "lost: 0.3 points"]
+    monkeypatch.setattr(card, "AGREEMENT", 0.985)
+    monkeypatch.setattr(card, "LOST", 0.01)
+    assert [asked for asked, _ in findings(found)][:2] == ["same labels: 98.5 %", "lost: 1 points"]
 
 
 def test_the_paired_interval_is_agresti_and_mins() -> None:

@@ -34,7 +34,7 @@ def evaluation_tables(result: dict[str, Any]) -> "list[Table]":
 
 
 def remarks_on(result: dict[str, Any]) -> Iterator[str]:
-    """Sentences beneath the tables: temperature, why abstaining cannot be had, and the kindness of these rows."""
+    """Sentences beneath the tables: temperature, why abstaining cannot be had, and how these rows flatter."""
     calibration = result.get("calibration")
     if calibration:
         before, after = calibration["before"], calibration["after"]
@@ -107,7 +107,7 @@ def _confusion(result: dict[str, Any]) -> "Table":
 def _reliability(result: dict[str, Any]) -> "Table":
     bins = result["reliability"]["bins"]
     shown = [one for one in bins if one["rows"] >= LEAST_SHARE * result["rows"]]
-    table = _table("is it as often right as it is sure?", "confidence, %", "rows", "mean", "accuracy, %")
+    table = _table("calibration: accuracy by confidence", "confidence, %", "rows", "mean", "accuracy, %")
     if rest := sum(one["rows"] for one in bins) - sum(one["rows"] for one in shown):
         table.caption = f"Left out: bins of less than 1 % of the rows ({rest:,} in all)."
     for one in shown:
@@ -127,7 +127,7 @@ def _by_name(one: dict[str, Any]) -> "Table":
 
 def _abstention(levels: list[dict[str, Any]]) -> "Table":
     heads = ("level", "right label in set", "answered", "right of those", "set size")
-    table = _table("predict --abstain LEVEL would come to, %", *heads)
+    table = _table("what predict --abstain LEVEL would give, %", *heads)
     table.caption = "A row's set is to hold the right label LEVEL of the time; a set of one label is an answer."
     for one in (level for level in levels if "coverage" in level):
         shares = [_short_rate(one[key]) for key in ("coverage", "answered", "accuracy_of_answered")]

@@ -1,4 +1,4 @@
-"""How many held rows the training rows hold too, word for word: a score on those tells what was learnt by heart."""
+"""How many held rows the training rows hold too: a score on those tells what was learnt by heart."""
 
 import hashlib
 import itertools
@@ -29,8 +29,8 @@ def copied_rows(train: Iterable[str], held: Sequence[str]) -> int:
 def told(name: str, copies: int, rows: int) -> str:
     """What it means for a split's scores."""
     return (
-        f"{copies:,} of {rows:,} {name} rows stand among the training rows too, word for word: scores on them are kinder "
-        "than on new texts."
+        f"{copies:,} of {rows:,} {name} rows stand among the training rows too (case and white space aside): scores on them "
+        "are higher than on new texts."
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from newslora import files
+from newslora.exporting.gate import AGREEMENT, LOST
 from newslora.metrics.intervals import told
 from newslora.model.exported import MERGED
 from newslora.report.card import FILE
@@ -96,8 +97,8 @@ def findings(one: dict[str, Any]) -> list[tuple[str, str]]:
         return [("an answer to each", "yes"), ("same labels: any", agreement)]
     lost, (least, most) = one["lost"]["value"], one["lost"]["interval"]
     return [
-        ("same labels: 99 %", agreement),
-        ("lost: 0.3 points", f"{100 * lost:+.2f} ({100 * least:+.2f} to {100 * most:+.2f})"),
+        (f"same labels: {100 * AGREEMENT:g} %", agreement),
+        (f"lost: {100 * LOST:g} points", f"{100 * lost:+.2f} ({100 * least:+.2f} to {100 * most:+.2f})"),
         ("run's accuracy", told(one["accuracy_run"])),
         ("export's accuracy", told(one["accuracy_export"])),
         ("logits differ by", apart),

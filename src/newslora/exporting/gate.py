@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from newslora.errors import ExportError
 from newslora.metrics.basic import Logits
-from newslora.metrics.intervals import rate, share
+from newslora.metrics.intervals import Z, rate, share
 from newslora.predict.classifier import Classifier
 
 TOLERANCE = 1e-5  # of a logit, in units of max(1, the greatest of its row)
@@ -126,7 +126,7 @@ def paired_interval(only_first: int, only_second: int, rows: int) -> list[float]
     """
     total, first, second = rows + 2, only_first + 0.5, only_second + 0.5
     middle = (first - second) / total
-    half = 1.959964 * math.sqrt(first + second - (first - second) ** 2 / total) / total
+    half = Z * math.sqrt(first + second - (first - second) ** 2 / total) / total
     return [max(-1.0, middle - half), min(1.0, middle + half)]
 
 
@@ -145,7 +145,7 @@ def require_rows(rows: int, name: str) -> None:
 
 def refusal(what: str, checks: Sequence[tuple[str, dict[str, Any]]]) -> str:
     """Why an export was not published, in numbers; `checks`: (name of the rows, comparison)."""
-    said = [f"On {one['rows']:,} rows of {name} {_shown(one)}" for name, one in checks if not one["passed"]]
+    said = [f"Of {name}, {one['rows']:,} were compared: {_shown(one)}" for name, one in checks if not one["passed"]]
     return f"{what} was not published: it does not give the run's answers. {' '.join(said)}"
 
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from newslora.metrics.intervals import wilson
 from newslora.report.drawing import Drawing, Theme, drawable, fit, new_figure, width_of
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _accuracy(axes: "Axes", epochs: list[dict[str, Any]], rows: int | None, best
     y = [100 * line["validation_accuracy"] for line in epochs]
     low, high = min(y, default=0.0), max(y, default=100.0)
     if rows:
-        bounds = [_wilson(value / 100, rows) for value in y]
+        bounds = [wilson(round(value / 100 * rows), rows) for value in y]
         away = [
             [v - 100 * b[0] for v, b in zip(y, bounds, strict=True)],
             [100 * b[1] - v for v, b in zip(y, bounds, strict=True)],
@@ -157,14 +158,6 @@ def _dress(axes: "Axes", title: str, last: int, theme: Theme) -> None:
             loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncol=2, fontsize=LEGEND_SIZE, labelcolor=theme.ink,
             frameon=False, borderaxespad=0.2, handlelength=1.6, columnspacing=1.2, labelspacing=0.35,
         )  # fmt: skip
-
-
-def _wilson(share: float, rows: int) -> tuple[float, float]:
-    """Wilson's score interval at 95 %, as the evaluations have it."""
-    from scipy.stats import binomtest
-
-    bounds = binomtest(round(share * rows), rows).proportion_ci(0.95, method="wilson")
-    return float(bounds.low), float(bounds.high)
 
 
 def _cell(
