@@ -220,6 +220,15 @@ def test_other_labelled_rows_are_scored_as_the_run_reads_them(run: RunFolder, tm
     assert (result["rows"], result["quarantined"]) == (16, 1)
 
 
+def test_an_audit_knows_the_run_and_its_answers(run: RunFolder) -> None:
+    splits = run.data()["splits"]
+    result = newslora.audit([splits[name]["source"] for name in ("train", "test")], run=run.path)
+    (effect,) = result["leakage_effect"]
+    assert effect["all"] | {"rows": 160} == evaluation(run)["accuracy"] | {"rows": 160}
+    assert effect["leaked"]["rows"] == 160  # planted with the same numbers
+    assert sum(one["with_another_label"] for one in result["leakage"]) == 0
+
+
 def test_the_estimator_takes_an_indicator_matrix(tiny_bert: Path) -> None:
     rows = list(planted(160))
     y = np.array([[name in row["labels"] for name in NAMES] for row in rows], dtype=int)

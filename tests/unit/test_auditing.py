@@ -1,21 +1,27 @@
 """The audit's parts: what is planted is found, and what is not planted is not."""
 
+import csv
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import newslora
 from newslora.auditing.copies import PERMUTATIONS, SHINGLE, _bands, find_copies
 from newslora.auditing.damage import KINDS, find_damage
 from newslora.auditing.judges import folds_possible, judge_by_words
 from newslora.auditing.labels import find_doubtful
 from newslora.auditing.leakage import effect_on_accuracy, find_leaks, leakage_table
 from newslora.auditing.rows import AuditRows, Split
+from newslora.cli.app import main
 from newslora.data.articles import ArticleSet
 from newslora.data.sources import Source
 from newslora.data.texts import Quarantine, Texts
+from newslora.errors import SettingsError
 
 WORDS = [f"word{number}" for number in range(3_000)]
 
@@ -206,14 +212,14 @@ def test_the_effect_of_leaks_on_accuracy() -> None:
     predicted = np.zeros(100, dtype=np.int64)
     predicted[60:] = 1  # right on all 20 leaked rows and on 40 of the 80 clean ones
     leaks = find_leaks(rows, find_copies(rows.texts))
-    effect = effect_on_accuracy(rows, leaks, 0, 1, predicted)
+    effect = effect_on_accuracy(rows, leaks, 0, 1, predicted == 0)
     assert (effect["all"]["value"], effect["clean"]["value"], effect["leaked"]["value"]) == (0.6, 0.5, 1.0)
     assert (effect["clean"]["rows"], effect["leaked"]["rows"]) == (80, 20)
     assert effect["rise"]["value"] == pytest.approx(0.1)
     low, high = effect["rise"]["interval"]
     assert 0 < low < 0.1 < high
     assert "no paired comparison" in effect["caveat"]
-    clean = effect_on_accuracy(rows, [], 0, 1, predicted)
+    clean = effect_on_accuracy(rows, [], 0, 1, predicted == 0)
     assert clean["leaked"]["value"] is None
     assert "rise" not in clean
 
@@ -340,3 +346,34 @@ def test_rows_tell_where_they_come_from() -> None:
     rows = rows_of(("train", ["a", "b"], [0, 1]), ("test", ["c"], [1]))
     assert rows.told(1) == ("train", 2, "Sports")
     assert rows.told(2) == ("test", 1, "Sports")
+
+
+def test_rows_of_several_labels_are_audited_for_all_but_wrong_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(name: str, texts: list[str], labels: list[list[str]]) -> str:
+        rows = [{"text": text, "labels": each} for text, each in zip(texts, labels, strict=True)]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(tmp_path / name)
+
+    train, test = prose(8), prose(8, seed=1)
+    kinds: list[list[str]] = [["World"], ["Sports", "World"], [], ["Sports"]]
+    test[0], test[1], test[2] = train[0], train[1], f"{test[2]} &amp; more"
+    # the files meet the combinations in other orders, so their numbers for them differ
+    sources = [
+        write("train.jsonl", train, kinds * 2),
+        write("test.jsonl", test, [["World"], ["Sports"], *kinds, [], []]),
+    ]
+    result = newslora.audit(sources, changes={"data.multi_label": True}, output=tmp_path / "found")
+    assert [one["labels"] for one in result["splits"]] == [{"Sports": 4, "World": 4}, {"Sports": 3, "World": 3}]
+    (leak,) = result["leakage"]
+    assert (leak["equal_rows"], leak["with_another_label"]) == (2, 1)
+    assert [(one["judged_by"], one["likely_wrong"]) for one in result["labels"]] == [(None, 0), (None, 0)]
+    with (tmp_path / "found" / "leakage.csv").open(newline="") as stream:
+        told = [(line["label"], line["repeats_label"]) for line in csv.DictReader(stream)]
+    assert told == [("World", "World"), ("Sports", "Sports;World")]
+    assert (tmp_path / "found" / "labels.csv").read_text().count("\n") == 1
+    assert main(["audit", *sources, "--set", "data.multi_label=true"]) == 0
+    assert "Labels not judged, for the rows carry several labels each" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SettingsError, match="--judge backbone judges one label a row"):
+        newslora.audit(sources, changes={"data.multi_label": True}, judge="backbone")

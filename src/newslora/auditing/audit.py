@@ -13,12 +13,12 @@ from newslora.auditing.leakage import Leak, effect_on_accuracy, find_leaks, leak
 from newslora.auditing.lengths import count_tokens, describe_split
 from newslora.auditing.lists import write_damage, write_duplicates, write_labels, write_leakage
 from newslora.auditing.rows import AuditRows, read_rows
-from newslora.auditing.verdicts import Encoder, judge_labels, run_predictions
+from newslora.auditing.verdicts import Answers, Encoder, judge_labels, run_answers
 from newslora.config import DataSettings, load_recipe, make_recipe
 from newslora.data.articles import write_quarantine
 from newslora.data.labels import LabelSet, make_label_set
 from newslora.errors import LeakageError, SettingsError, near
-from newslora.metrics import Probabilities
+from newslora.evaluation.own import as_trained
 from newslora.model.adapter import read_card
 from newslora.model.backbones import resolve_backbone
 from newslora.model.classifier import length_limit
@@ -39,6 +39,8 @@ def audit(
     progress: Progress = lambda what, rows: None,
 ) -> dict[str, Any]:
     """Look for copies, leaks between splits, likely wrong labels and damaged text.
+
+    Where rows carry several labels, which of them are wrong is not judged; all else is told as of one label a row.
 
     Args:
         sources: files, folders or hub names, the training rows first: the splits of one data set.
@@ -68,15 +70,17 @@ def audit(
         raise SettingsError(f"There is no judge '{judge}'. Allowed: {', '.join(allowed)}.{near(judge, allowed)}")
     folder = RunFolder.open(Path(run)) if run is not None else None
     settings, labels = _reading(folder, changes or {})
+    if settings.multi_label and judge != "words":
+        raise SettingsError(f"--judge {judge} judges one label a row, and these rows carry several: leave it out.")
     rows = read_rows(sources, settings, labels)
     encoder = _encoder(folder, backbone, settings)
     copies = find_copies(rows.texts, similarity, lambda count: progress("compared", count))
     leaks = find_leaks(rows, copies)
     damage = [(row, one) for row, text in enumerate(rows.texts) for one in find_damage(text)]
-    predictions: dict[int, Probabilities] = {}
+    predictions: dict[int, Answers] = {}
     trained: list[int] = []
     if folder is not None:
-        predictions, trained = run_predictions(folder, rows, lambda count: progress("scored", count))
+        predictions, trained = run_answers(folder, rows, lambda count: progress("scored", count))
     told, doubts = judge_labels(
         rows, copies.clusters, judge, predictions, encoder, folder, lambda count: progress("embedded", count)
     )
@@ -85,9 +89,9 @@ def audit(
         "duplicates": _duplicates(rows, copies, similarity),
         "leakage": leakage_table(rows, leaks),
         "leakage_effect": [
-            effect_on_accuracy(rows, leaks, first, number, predicted.argmax(1))
+            effect_on_accuracy(rows, leaks, first, number, answers.right)
             for first in trained[:1]
-            for number, predicted in predictions.items()
+            for number, answers in predictions.items()
             if number > first
         ],
         "labels": told,
@@ -128,7 +132,8 @@ def _reading(run: RunFolder | None, changes: Mapping[str, Any]) -> tuple[DataSet
         return make_recipe({"data": values}).data, None
     record = run.data()
     run.manifest()  # raises where the run is not whole
-    return load_recipe(run.recipe_file, changes).data, make_label_set(tuple(record["labels"]), record["label_base"])
+    settings = as_trained(load_recipe(run.recipe_file, changes).data, record)
+    return settings, make_label_set(tuple(record["labels"]), record["label_base"])
 
 
 def _encoder(run: RunFolder | None, backbone: str | None, settings: DataSettings) -> Encoder | None:

@@ -72,7 +72,7 @@ def leakage_table(rows: AuditRows, leaks: list[Leak]) -> list[dict[str, Any]]:
 
 
 def effect_on_accuracy(
-    rows: AuditRows, leaks: list[Leak], trained_on: int, later: int, predicted: NDArray[np.int64]
+    rows: AuditRows, leaks: list[Leak], trained_on: int, later: int, right: NDArray[np.bool_]
 ) -> dict[str, Any]:
     """Accuracy on a split with and without the rows that repeat the rows a run was trained on.
 
@@ -81,10 +81,9 @@ def effect_on_accuracy(
         leaks: from `find_leaks`.
         trained_on: number of the split that trained the run.
         later: number of the split that was scored.
-        predicted: (rows of that split,) label ids the run gives.
+        right: (rows of that split,) whether the run labels them as they are; of several labels, with all of them.
     """
     split = rows.splits[later]
-    right = rows.labels[split.start : split.stop] == predicted
     leaked = np.zeros(len(right), dtype=bool)
     for leak in leaks:
         if (rows.split_of[leak.row], rows.split_of[leak.copy]) == (later, trained_on):

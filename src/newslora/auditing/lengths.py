@@ -18,12 +18,11 @@ UNCUT = 1_000_000_000  # tokens; no text is that long
 def describe_split(rows: AuditRows, split: Split) -> dict[str, Any]:
     """Counts, labels, and lengths in characters and words of one split."""
     texts = rows.texts[split.start : split.stop]
-    counts = np.bincount(rows.labels[split.start : split.stop], minlength=len(rows.label_names)).tolist()
     return {
         "name": split.name,
         **split.articles.record(),
         "quarantine_reasons": split.articles.quarantined.reasons,
-        "labels": dict(zip(rows.label_names, counts, strict=True)),
+        "labels": rows.counts(split),
         "characters": _summary([len(text) for text in texts]),
         "words": _summary([len(text.split()) for text in texts]),
     }

@@ -1,6 +1,7 @@
 """The sources of an audit -> all their rows side by side.
 
-Dimension letters used in auditing/: R rows of all splits together, in the splits' order; C labels; H hidden size.
+Dimension letters used in auditing/: R rows of all splits together, in the splits' order; C labels; K combinations of labels
+that occur; H hidden size.
 """
 
 import itertools
@@ -35,20 +36,30 @@ class AuditRows:
     splits: list[Split]  # the first is what the others must not repeat: the training rows
     label_names: tuple[str, ...]
     texts: list[str]  # (R,)
-    labels: NDArray[np.int64]  # (R,)
+    labels: NDArray[np.int64]  # (R,) label ids; where rows carry several labels, places in `combinations`
     split_of: NDArray[np.int64]  # (R,)
     numbers: NDArray[np.int64]  # (R,) 1-based row of the source
+    combinations: NDArray[np.bool_] | None = None  # (K, C) which labels a combination holds, the same for all splits
+    separator: str = ";"  # between a row's labels, where they are told
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def told(self, place: int) -> tuple[str, int, str]:
-        """(split, row of its source, label) of one row."""
-        return (
-            self.splits[self.split_of[place]].name,
-            int(self.numbers[place]),
-            self.label_names[self.labels[place]],
-        )
+        """(split, row of its source, label) of one row; several labels are joined."""
+        label = int(self.labels[place])
+        carried = [label] if self.combinations is None else np.flatnonzero(self.combinations[label]).tolist()
+        names = self.separator.join(self.label_names[one] for one in carried)
+        return self.splits[self.split_of[place]].name, int(self.numbers[place]), names
+
+    def counts(self, split: Split) -> dict[str, int]:
+        """Label name -> rows of a split that carry it."""
+        labels = self.labels[split.start : split.stop]
+        if self.combinations is None:
+            found = np.bincount(labels, minlength=len(self.label_names))
+        else:
+            found = self.combinations[labels].sum(axis=0)
+        return dict(zip(self.label_names, found.tolist(), strict=True))
 
 
 def read_rows(sources: Sequence[str], settings: DataSettings, labels: LabelSet | None) -> AuditRows:
@@ -77,15 +88,32 @@ def read_rows(sources: Sequence[str], settings: DataSettings, labels: LabelSet |
         names.append(_free(split or _stem(source), names))
     assert labels is not None  # read_articles learns them from the first split
     stops = np.cumsum([len(one) for one in sets]).tolist()
+    joined, combinations = _one_table(sets)
     parts = [Split(name, one, stop - len(one), stop) for name, one, stop in zip(names, sets, stops, strict=True)]
     return AuditRows(
         parts,
         labels.names,
         list(itertools.chain.from_iterable(one.texts for one in sets)),
-        np.concatenate([one.labels for one in sets]),
+        joined,
         np.repeat(np.arange(len(parts)), [part.stop - part.start for part in parts]),
         np.concatenate([one.rows for one in sets]),
+        combinations,
+        settings.label_separator,
     )
+
+
+def _one_table(sets: Sequence[ArticleSet]) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
+    """(R,) labels of all rows; where they are combinations, places in a (K, C) table of those of all splits.
+
+    Each split numbers its own combinations as they come, so that equal places of two splits need not be equal labels.
+    """
+    tables = [one.combinations for one in sets if one.combinations is not None]
+    if not tables:
+        return np.concatenate([one.labels for one in sets]), None
+    table, places = np.unique(np.concatenate(tables), axis=0, return_inverse=True)
+    starts = np.cumsum([0, *map(len, tables)])
+    labels = [places.reshape(-1)[start + one.labels] for start, one in zip(starts, sets, strict=False)]
+    return np.concatenate(labels), table
 
 
 def _splits_of(source: Source) -> list[tuple[Source, str | None]]:

@@ -1,6 +1,6 @@
 """Which rows of an audit are judged by whom, and what comes of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from newslora.auditing.embeddings import embed
 from newslora.auditing.judges import TOLD, Judge, folds_possible, judge_by_embeddings, judge_by_training, judge_by_words
 from newslora.auditing.labels import Doubt, find_doubtful
-from newslora.auditing.rows import AuditRows
+from newslora.auditing.rows import AuditRows, Split
 from newslora.errors import SettingsError
 from newslora.metrics import Probabilities
 from newslora.model.backbones import Backbone
@@ -19,6 +19,10 @@ from newslora.runfolder import RunFolder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+ONE_CLUSTER = "a label has all its rows in one cluster of copies"
+SEVERAL = "the rows carry several labels each, and a judge weighs one label against the others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,43 +34,60 @@ class Encoder:
     max_length: int
 
 
-def run_predictions(
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a run says of the rows of one split."""
+
+    probabilities: Probabilities  # (rows of it, C)
+    right: NDArray[np.bool_]  # (rows of it,) whether the labels it gives are those of the row
+
+
+def run_answers(
     run: RunFolder, rows: AuditRows, progress: Callable[[int], None]
-) -> tuple[dict[int, Probabilities], list[int]]:
-    """The run's probabilities for every split it was not trained on, and the numbers of those it was."""
+) -> tuple[dict[int, Answers], list[int]]:
+    """The run's answers of every split it was not trained on, and the numbers of those it was."""
     trained = run.data()["splits"]["train"]["sha256"]
     seen = [number for number, split in enumerate(rows.splits) if split.articles.sha256 == trained]
     others = [number for number in range(len(rows.splits)) if number not in seen]
     if not others:
         return {}, seen
     classifier = Classifier.load(run.path)
-    return {
-        number: classifier.predict_proba(rows.texts[rows.splits[number].start : rows.splits[number].stop], progress)
-        for number in others
-    }, seen
+    return {number: _answers(classifier, rows, rows.splits[number], progress) for number in others}, seen
+
+
+def _answers(classifier: Classifier, rows: AuditRows, split: Split, progress: Callable[[int], None]) -> Answers:
+    mine = slice(split.start, split.stop)
+    probabilities = classifier.predict_proba(rows.texts[mine], progress)
+    if rows.combinations is None:
+        return Answers(probabilities, probabilities.argmax(1) == rows.labels[mine])
+    given = probabilities >= classifier.label_thresholds
+    return Answers(probabilities, (given == rows.combinations[rows.labels[mine]]).all(axis=1))
 
 
 def judge_labels(
     rows: AuditRows,
     clusters: NDArray[np.int64],
     judge: Judge,
-    predictions: dict[int, Probabilities],
+    predictions: Mapping[int, Answers],
     encoder: Encoder | None,
     run: RunFolder | None,
     progress: Callable[[int], None],
 ) -> tuple[list[dict[str, Any]], list[Doubt]]:
     """Likely wrong labels of all splits, worst first, and what judged each split how well.
 
-    Splits in `predictions` are judged by those; all other rows together by `judge`, out of fold.
+    Splits in `predictions` are judged by those; all other rows together by `judge`, out of fold. Rows of several labels are
+    not judged: a judge weighs one label against the others.
 
     Raises:
         SettingsError: a judge that needs a run or backbone, without one.
         MissingExtraError: cleanlab is not installed.
     """
+    if rows.combinations is not None:
+        return [_told(split, None, None, 0, SEVERAL) for split in rows.splits], []
     rest = np.flatnonzero(~np.isin(rows.split_of, list(predictions)))
     unseen = np.zeros((len(rows), len(rows.label_names)))
     for number, found in predictions.items():
-        unseen[rows.splits[number].start : rows.splits[number].stop] = found
+        unseen[rows.splits[number].start : rows.splits[number].stop] = found.probabilities
     possible = len(rest) > 0 and folds_possible(rows.labels[rest], clusters[rest])
     if possible:
         unseen[rest] = _out_of_fold(rows, rest, clusters, judge, encoder, run, progress)
@@ -76,16 +97,16 @@ def judge_labels(
         judged = number in predictions or possible
         found_here = find_doubtful(rows.labels[mine], unseen[mine]) if judged else []
         doubts += [replace(doubt, row=doubt.row + split.start) for doubt in found_here]
-        told.append(
-            {
-                "split": split.name,
-                "judged_by": TOLD["run" if number in predictions else judge] if judged else None,
-                "its_accuracy": float((unseen[mine].argmax(1) == rows.labels[mine]).mean()) if judged else None,
-                "likely_wrong": len(found_here),
-                "rows": split.stop - split.start,
-            }
-        )
+        accuracy = float((unseen[mine].argmax(1) == rows.labels[mine]).mean()) if judged else None
+        by = TOLD["run" if number in predictions else judge] if judged else None
+        told.append(_told(split, by, accuracy, len(found_here), None if judged else ONE_CLUSTER))
     return told, sorted(doubts, key=lambda doubt: doubt.given_probability)
+
+
+def _told(split: Split, by: str | None, accuracy: float | None, wrong: int, reason: str | None) -> dict[str, Any]:
+    """What audit.json says of the labels of a split; `reason`: why nobody judged them."""
+    found = {"split": split.name, "judged_by": by, "its_accuracy": accuracy, "likely_wrong": wrong}
+    return found | {"rows": split.stop - split.start} | ({} if reason is None else {"reason": reason})
 
 
 def _out_of_fold(

@@ -111,13 +111,12 @@ def sentences(result: dict[str, Any]) -> list[str]:
         )
     if result["run"] and not result["run"]["trained_on"]:
         said.append("The run was trained on none of these rows, so leaks between them say nothing of its accuracy.")
-    judges: dict[str | None, list[str]] = {one["judged_by"]: [] for one in result["labels"]}
+    judges: dict[str, list[str]] = {}
     for one in result["labels"]:
+        how = f"judged by {one['judged_by']}" if one["judged_by"] else f"not judged, for {one['reason']}"
         right = "" if one["its_accuracy"] is None else f" (right on {one['its_accuracy']:.1%})"
-        judges[one["judged_by"]].append(one["split"] + right)
-    for judge, judged in judges.items():
-        how = f"judged by {judge}" if judge else "not judged, for a label has all its rows in one cluster of copies"
-        said.append(f"Labels {how}: {', '.join(judged)}.")
+        judges.setdefault(how, []).append(one["split"] + right)
+    said += [f"Labels {how}: {', '.join(judged)}." for how, judged in judges.items()]
     return said
 
 

@@ -73,6 +73,11 @@ def held_split(splits: Splits) -> str:
     return "validation" if splits.test is None else "test"
 
 
+def as_trained(settings: DataSettings, record: Mapping[str, Any]) -> DataSettings:
+    """Settings that read one label a row or several as the run (its data.json) was trained, whatever is asked."""
+    return settings.model_copy(update={"multi_label": bool(record.get("multi_label"))})
+
+
 def given_rows(run: RunFolder, data: str, settings: DataSettings) -> ArticleSet:
     """Labelled rows of another source (its test split where it has splits), with the run's labels.
 
@@ -80,9 +85,7 @@ def given_rows(run: RunFolder, data: str, settings: DataSettings) -> ArticleSet:
         DataError: they cannot be read or used.
     """
     record = run.data()
-    settings = settings.model_copy(
-        update={"multi_label": bool(record.get("multi_label"))}
-    )  # as trained, whatever is asked
+    settings = as_trained(settings, record)
     source = parse_source(data)
     spellings = make_label_set(tuple(record["labels"]), record["label_base"])
     articles, _ = read_articles(source, split_for(source, "test"), settings, spellings)
