@@ -11,9 +11,9 @@ from test_report import HOSTILE, LABELS, make_run
 
 import newslora
 from newslora import files
+from newslora.metrics.basic import SHARES
 from newslora.model.adapter import read_card
 from newslora.report.card import HUB_METRICS, write_card
-from newslora.report.findings import SHARES
 from newslora.report.report import report_run
 from newslora.runfolder import RunFolder
 

@@ -20,6 +20,7 @@ from newslora.config import load_recipe, make_recipe, setting_fields, to_toml
 from newslora.errors import RunError
 from newslora.evaluation.breakdown import breakdowns
 from newslora.metrics import full_metrics
+from newslora.metrics.basic import SHARES
 from newslora.metrics.calibration import calibration_numbers, reliability, top_answers
 from newslora.metrics.classes import absent_note
 from newslora.metrics.intervals import share
@@ -30,7 +31,7 @@ from newslora.report.card import write_card
 from newslora.report.curves import draw_confusion, draw_training
 from newslora.report.drawing import DARK, LIGHT, Drawing, Written, drawable, plain_matplotlib
 from newslora.report.explained import _chosen_rows
-from newslora.report.findings import METRICS, SHARES, confused, findings, wrong_rows
+from newslora.report.findings import METRICS, confused, findings, wrong_rows
 from newslora.report.layer import NAMES, caption, head_modules, is_shared, layer_of
 from newslora.report.pages import seconds
 from newslora.report.report import report_run, write_report

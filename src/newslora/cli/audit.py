@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from newslora.cli.common import OutputFlag, SetFlags, data_changes, remarks, results
+from newslora.cli.common import OutputFlag, SetFlags, data_changes, new_table, plain, remarks, results
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -121,40 +121,40 @@ def sentences(result: dict[str, Any]) -> list[str]:
 
 
 def _rows(result: dict[str, Any]) -> "Table":
-    table = _table("rows", "split", "usable", "set aside", "labels")
+    table = new_table("rows", "split", "usable", "set aside", "labels", words=("split", "labels"))
     for one in result["splits"]:
         shares = (f"{name} {count:,} ({count / one['rows']:.1%})" for name, count in one["labels"].items())
-        table.add_row(_plain(one["name"]), f"{one['rows']:,}", f"{one['quarantined']:,}", _plain(", ".join(shares)))
+        table.add_row(plain(one["name"]), f"{one['rows']:,}", f"{one['quarantined']:,}", plain(", ".join(shares)))
     return table
 
 
 def _lengths(result: dict[str, Any]) -> "Table":
     limits = {one["tokens"]["limit"] for one in result["splits"] if "tokens" in one}
     over = [f"over {limit:,}" for limit in limits]  # the rows a length limit cuts
-    table = _table("lengths", "split", "", "median", "mean", "99 of 100", "longest", *over)
+    table = new_table("lengths", "split", "", "median", "mean", "99 of 100", "longest", *over, words=("split", ""))
     for one in result["splits"]:
         for unit in ("characters", "words", "tokens"):
             if unit in one:
                 lengths = one[unit]
                 values = [f"{lengths[key]:,.0f}" for key in ("median", "mean", "percentile_99", "longest")]
                 cut = [f"{lengths['cut_rows']:,}"] if unit == "tokens" else []
-                table.add_row(_plain(one["name"]) if unit == "characters" else "", unit, *values, *cut)
+                table.add_row(plain(one["name"]) if unit == "characters" else "", unit, *values, *cut)
     return table
 
 
 def _copies(result: dict[str, Any]) -> "Table":
-    table = _table("pairs of copies", "splits", "equal pairs", "near pairs", "labels differ")
+    table = new_table("pairs of copies", "splits", "equal pairs", "near pairs", "labels differ", words=("splits",))
     for one in result["duplicates"]["between"]:
         first, second = one["splits"]
         name = f"inside {first}" if first == second else f"{first} and {second}"
         counts = [f"{one[key]:,}" for key in ("equal_pairs", "near_pairs", "with_other_labels")]
-        table.add_row(_plain(name), *counts)
+        table.add_row(plain(name), *counts)
     return table
 
 
 def _findings(result: dict[str, Any]) -> "Table":
     names = [one["name"] for one in result["splits"]]
-    table = _table("rows with", "", *names)
+    table = new_table("rows with", "", *names)
     judged = {one["split"]: f"{one['likely_wrong']:,}" if one["judged_by"] else "-" for one in result["labels"]}
     table.add_row("a likely wrong label", *(judged[name] for name in names))
     for kind in dict.fromkeys(one["kind"] for one in result["damage"]):
@@ -162,18 +162,3 @@ def _findings(result: dict[str, Any]) -> "Table":
         meaning = next(one["meaning"] for one in result["damage"] if one["kind"] == kind)
         table.add_row(meaning, *(f"{counts[name]:,}" for name in names))
     return table
-
-
-def _table(title: str, *headings: str) -> "Table":
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for heading in headings:
-        table.add_column(_plain(heading), justify="left" if heading in ("", "split", "splits", "labels") else "right")
-    return table
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

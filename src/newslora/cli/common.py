@@ -1,7 +1,7 @@
-"""What the commands share: flags, consoles, a counter, and results on screen."""
+"""What the commands share: flags, consoles, tables and a counter."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 SetFlags = Annotated[list[str] | None, Parameter(name="--set", negative="")]  # key=value, may be repeated
 OutputFlag = Annotated[Path | None, Parameter(name=["--output", "-o"])]
@@ -39,6 +40,30 @@ def remarks() -> "Console":
     return Console(stderr=True)
 
 
+def plain(text: str) -> str:
+    """Text as a table shows it: brackets in it are no markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def new_table(title: str, *headings: str, words: Collection[str] = ("",), tight: bool = False) -> "Table":
+    """An empty table.
+
+    Args:
+        title: above it, at the left.
+        headings: of its columns.
+        words: headings of columns that hold words, set at the left; numbers stand at the right.
+        tight: without space beside its lines, so that more columns fit 80 characters.
+    """
+    from rich.table import Table
+
+    table = Table(title=plain(title), title_justify="left", caption_justify="left", padding=(0, 0) if tight else (0, 1))
+    for heading in headings:
+        table.add_column(plain(heading), justify="left" if heading in words else "right")
+    return table
+
+
 @contextlib.contextmanager
 def counting(what: str) -> Iterator[Callable[[int], None]]:
     """A function that counts rows on screen while inside."""
@@ -47,14 +72,3 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
     with Progress(TextColumn("{task.completed:,.0f} " + what), console=remarks(), transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda rows: bar.advance(task, rows)
-
-
-def show(result: dict[str, Any]) -> None:
-    """An evaluation: its tables, and what is to be said of them."""
-    from newslora.cli.evaluation_tables import evaluation_tables, remarks_on
-
-    console = results()
-    for table in evaluation_tables(result):
-        console.print(table)
-    for remark in remarks_on(result):
-        console.print(remark, highlight=False, markup=False)

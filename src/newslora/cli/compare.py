@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newslora.cli.common import OutputFlag, SetFlags, counting, data_changes, results
+from newslora.cli.common import OutputFlag, SetFlags, counting, data_changes, new_table, plain, results
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,13 +44,11 @@ def compare(
 
 def tables(result: dict[str, Any]) -> "list[Table]":
     """A comparison as tables that fit 80 columns: runs (by number), pairs, seeds of one recipe."""
-    from rich.markup import escape
-
     number = {run["name"]: str(place) for place, run in enumerate(result["runs"], 1)}
     runs = _table(f"{result['rows']:,} rows of {result['source']}", "", "run", "accuracy, %", "macro F1, %", "loss")
     for run in result["runs"]:
         rates = [_rate(run[key]) for key in ("accuracy", "macro_f1")]
-        runs.add_row(number[run["name"]], escape(run["name"]), *rates, f"{run['loss']:.4f}")
+        runs.add_row(number[run["name"]], plain(run["name"]), *rates, f"{run['loss']:.4f}")
     title = "first run less second (accuracy and macro F1 in points); rows only one of them has right"
     pairs = _table(title, "", "accuracy", "macro F1", "loss", "only one", "p")
     for pair in result["pairs"]:
@@ -71,7 +69,7 @@ def tables(result: dict[str, Any]) -> "list[Table]":
         )
         for group in result["seeds"]:
             seeds.add_row(
-                escape(group["name"]),
+                plain(group["name"]),
                 str(len(group["seeds"])),
                 _spread(group["accuracy"], 100, 2),
                 _spread(group["loss"], 1, 4),
@@ -89,13 +87,9 @@ def sentences(result: dict[str, Any]) -> list[str]:
 
 
 def _table(title: str, *headings: str) -> "Table":
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=escape(title), title_justify="left", padding=(0, 0) if len(headings) > 5 else (0, 1))
-    for place, heading in enumerate(headings):
-        left = heading in ("", "run", "recipe")
-        table.add_column(heading, justify="left" if left else "right", overflow="fold" if place < 2 else "ellipsis")
+    table = new_table(title, *headings, words=("", "run", "recipe"), tight=len(headings) > 5)
+    for place, column in enumerate(table.columns):
+        column.overflow = "fold" if place < 2 else "ellipsis"
     return table
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from newslora.cli.common import SetFlags, counting, data_changes, show
+from newslora.cli.common import SetFlags, counting, data_changes
 
 
 def evaluate(
@@ -27,6 +27,7 @@ def evaluate(
     settings
         Settings of the section data for reading them, as key=value (data.label_column=..., data.label_names=[...]).
     """
+    from newslora.cli.evaluation_tables import show
     from newslora.evaluation.evaluate import evaluate as evaluate_run
 
     with counting("rows scored") as progress:

@@ -3,18 +3,30 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from newslora.cli.common import new_table, plain, results
+from newslora.metrics.basic import SHARES
+
 if TYPE_CHECKING:
     from rich.table import Table
 
-SHARES = {
+NAMES = {
     "accuracy": "accuracy", "macro_precision": "macro precision", "macro_recall": "macro recall", "macro_f1": "macro F1",
     "micro_f1": "micro F1", "samples_f1": "samples F1", "hamming_loss": "Hamming loss",
     "confidence": "mean confidence", "ece": "ECE (15 bins)",
+    "mcc": "MCC", "auroc": "AUROC (one vs rest)", "log_loss": "log loss", "brier": "Brier (0 to 2)",
 }  # fmt: skip
-NUMBERS = {"mcc": "MCC", "auroc": "AUROC (one vs rest)", "log_loss": "log loss", "brier": "Brier (0 to 2)"}
 LEAST_SHARE = 0.01  # of the rows in a reliability bin shown
 ERRORS_SHOWN = 5
 NAMES_SHOWN = 10
+
+
+def show(result: dict[str, Any]) -> None:
+    """An evaluation: its tables, and what is to be said of them."""
+    console = results()
+    for table in evaluation_tables(result):
+        console.print(table)
+    for remark in remarks_on(result):
+        console.print(remark, highlight=False, markup=False)
 
 
 def evaluation_tables(result: dict[str, Any]) -> "list[Table]":
@@ -69,7 +81,7 @@ def _whole(result: dict[str, Any]) -> "Table":
     export = f", {result['export']['kind']} export" if "export" in result else ""
     title = f"{result['name']}{export}: {result['rows']:,} rows of {result['source']}"
     table = _table(title, "metric", "value", "95 % interval")
-    names = SHARES | NUMBERS | ({"accuracy": "subset accuracy"} if result.get("multi_label") else {})
+    names = NAMES | ({"accuracy": "subset accuracy"} if result.get("multi_label") else {})
     for key, name in names.items():
         if key in result:
             table.add_row(name, *_rate(result[key], as_share=key in SHARES))
@@ -82,7 +94,7 @@ def _per_class(result: dict[str, Any]) -> "Table":
     table = _table("per class, % (95 % interval)", "label", "precision", "recall", "F1", "rows")
     for name, row in result["per_class"].items():
         cells = [_short_rate(row[key]) for key in ("precision", "recall", "f1")]
-        table.add_row(_plain(name), *cells, f"{row['rows']:,}")
+        table.add_row(plain(name), *cells, f"{row['rows']:,}")
     return table
 
 
@@ -93,14 +105,14 @@ def _per_label(result: dict[str, Any]) -> "Table":
     for name, row in result["per_class"].items():
         counts = [row["counts"][key] for key in ("true_positives", "false_positives", "false_negatives")]
         precision = _short_rate(row["average_precision"])
-        table.add_row(_plain(name), f"{row['threshold']:.3f}", precision, *(f"{count:,}" for count in counts))
+        table.add_row(plain(name), f"{row['threshold']:.3f}", precision, *(f"{count:,}" for count in counts))
     return table
 
 
 def _confusion(result: dict[str, Any]) -> "Table":
-    table = _table("confusion (rows: true, columns: predicted)", "", *map(_plain, result["labels"]))
+    table = _table("confusion (rows: true, columns: predicted)", "", *result["labels"])
     for name, counts in zip(result["labels"], result["confusion"], strict=True):
-        table.add_row(_plain(name), *(f"{count:,}" for count in counts))
+        table.add_row(plain(name), *(f"{count:,}" for count in counts))
     return table
 
 
@@ -117,9 +129,9 @@ def _reliability(result: dict[str, Any]) -> "Table":
 
 
 def _by_name(one: dict[str, Any]) -> "Table":
-    table = _table(f"by {one['by']}", _plain(one["by"]), "rows", "accuracy, %")
+    table = _table(f"by {one['by']}", one["by"], "rows", "accuracy, %")
     for group in one["groups"][:NAMES_SHOWN]:
-        table.add_row(_plain(group["name"]), f"{group['rows']:,}", _short_rate(group["accuracy"]))
+        table.add_row(plain(group["name"]), f"{group['rows']:,}", _short_rate(group["accuracy"]))
     if (more := len(one["groups"]) - NAMES_SHOWN) > 0:
         table.caption = f"{more:,} more in the JSON."
     return table
@@ -146,19 +158,13 @@ def _errors(errors: list[dict[str, Any]]) -> "Table":
     table.add_column("sure", justify="right")
     table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
     for one in errors[:count]:
-        pair = f"{_plain(one['label'])}, {_plain(one['predicted'])}"
-        table.add_row(f"{one['row']:,}", pair, f"{one['confidence']:.3f}", _plain(" ".join(one["text"].split())))
+        pair = f"{plain(one['label'])}, {plain(one['predicted'])}"
+        table.add_row(f"{one['row']:,}", pair, f"{one['confidence']:.3f}", plain(" ".join(one["text"].split())))
     return table
 
 
 def _table(title: str, first: str, *others: str) -> "Table":
-    from rich.table import Table
-
-    table = Table(title=_plain(title), title_justify="left", caption_justify="left")
-    table.add_column(first)
-    for heading in others:
-        table.add_column(heading, justify="right")
-    return table
+    return new_table(title, first, *others, words=(first,))
 
 
 def _rate(rate: dict[str, Any], as_share: bool) -> tuple[str, str]:
@@ -178,9 +184,3 @@ def _short_rate(rate: dict[str, Any]) -> str:
         return f"{100 * rate['value']:.3g}"
     low, high = rate["interval"]
     return f"{100 * rate['value']:.3g} ({100 * low:.3g}-{100 * high:.3g})"
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

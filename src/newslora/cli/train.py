@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from newslora.cli.common import OutputFlag, SetFlags, remarks, results, show
+from newslora.cli.common import OutputFlag, SetFlags, remarks, results
 
 
 def train(
@@ -75,6 +75,7 @@ def train(
 
 def _train(resume_from: Path | None, recipe: Any, output: Path | None, device: str | None) -> None:
     from newslora import pipeline
+    from newslora.cli.evaluation_tables import show
     from newslora.cli.screen import ProgressWatcher, duration
     from newslora.evaluation.evaluate import evaluate
     from newslora.runfolder import RunFolder

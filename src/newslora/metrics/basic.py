@@ -8,6 +8,10 @@ Logits = NDArray[np.float32]  # (rows, labels)
 Probabilities = NDArray[np.float64]  # (rows, labels), rows sum to 1
 Hits = NDArray[np.bool_]  # (rows,) whether the likeliest label is the right one
 
+SHARES = (  # of an evaluation's metrics, those shown in per cent
+    "accuracy", "macro_precision", "macro_recall", "macro_f1", "micro_f1", "samples_f1", "hamming_loss", "ece", "confidence",
+)  # fmt: skip
+
 
 def softmax(logits: Logits, temperature: float = 1.0) -> Probabilities:
     """(rows, labels) logits, divided by a temperature -> probabilities in float64: rows sum to 1 within 1e-15."""

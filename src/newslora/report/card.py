@@ -15,8 +15,9 @@ from newslora import files
 from newslora.data.overlap import told
 from newslora.data.sources import parse_source
 from newslora.errors import DataError
+from newslora.metrics.basic import SHARES
 from newslora.model.backbones import Backbone
-from newslora.report.findings import METRICS, SHARES, weakest_label
+from newslora.report.findings import METRICS, weakest_label
 from newslora.report.pages import count, interval, percent, seconds
 from newslora.runfolder import RunFolder
 

@@ -7,9 +7,6 @@ from typing import Any
 from newslora.config import Recipe
 from newslora.report.pages import interval, percent
 
-SHARES = (  # shown in per cent
-    "accuracy", "macro_precision", "macro_recall", "macro_f1", "micro_f1", "samples_f1", "hamming_loss", "ece", "confidence",
-)  # fmt: skip
 METRICS = {  # key in evaluation/*.json -> name, what it says
     "accuracy": ("Accuracy", "rows labelled rightly; of several labels, all of them"),
     "macro_f1": ("Macro F1", "precision and recall in one, mean over labels"),

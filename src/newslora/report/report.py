@@ -13,6 +13,7 @@ from typing import Any
 from newslora import files
 from newslora.config import Recipe, bundled_recipes, load_recipe, setting_fields
 from newslora.evaluation.faithfulness import FILE as FAITHFULNESS
+from newslora.metrics.basic import SHARES
 from newslora.report.accuracy import draw_breakdown, draw_reliability
 from newslora.report.architecture import draw_architecture
 from newslora.report.audited import read_audit
@@ -20,7 +21,7 @@ from newslora.report.card import copies_told, write_card
 from newslora.report.curves import draw_confusion, draw_training
 from newslora.report.drawing import Draw, Written, write_figure
 from newslora.report.explained import explain_examples, read_examples
-from newslora.report.findings import METRICS, SHARES, confused, findings, speeds, wrong_rows
+from newslora.report.findings import METRICS, confused, findings, speeds, wrong_rows
 from newslora.report.layer import caption
 from newslora.report.pages import environment
 from newslora.runfolder import RunFolder
