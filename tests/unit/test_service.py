@@ -1,9 +1,12 @@
 """The service: whose version answers, who waits, who is refused, and that nobody is left waiting."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +16,7 @@ import torch
 from transformers import AutoModel, DebertaV2Config
 
 from newslora.errors import (
+    CanaryError,
     DeadlineError,
     DrainingError,
     OverloadedError,
@@ -21,7 +25,9 @@ from newslora.errors import (
     UnknownAdapterError,
     WorkerError,
 )
-from newslora.predict.classifier import Classifier
+from newslora.model.shared import load_encoder
+from newslora.predict.classifier import LEVELS_KEPT, Classifier
+from newslora.predict.conformal import AnswerSets
 from newslora.serving.service import Service
 from newslora.serving.settings import ServeSettings
 
@@ -529,6 +535,37 @@ def test_encoders_and_tokenizers_are_shared_and_let_go(
     assert len(ask(service, "news")[0]) == 3
 
 
+def test_nothing_is_held_of_an_adapter_that_is_refused(
+    make_service: Callable[..., Service],
+    make_adapter: Callable[..., Path],
+    folders: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[weakref.ref[Any]] = []
+
+    def load_and_note(*given: Any) -> Any:
+        encoder = load_encoder(*given)
+        made.append(weakref.ref(encoder))
+        return encoder
+
+    monkeypatch.setattr("newslora.serving.opening.load_encoder", load_and_note)
+    service = make_service(start=False)
+    untrained = make_adapter(tmp_path / "untrained", labels=NEWS, moved=0.0)
+    (untrained / "vocab.txt").write_text("of another tokenizer")
+    for _ in range(2):
+        with pytest.raises(CanaryError, match="as before training"):
+            service.load("news", untrained)
+    gc.collect()
+    assert [encoder() for encoder in made] == [None, None]
+    service.load("news", folders["news"])
+    with pytest.raises(CanaryError, match="as before training"):
+        service.load("other", untrained)
+    assert made[2]() is not None
+    assert [len(held) for held in service._opener._tokenizers.values()] == [1]
+    service.start()
+
+
 def test_an_explainer_is_a_padded_classifier_of_the_served_version(
     make_service: Callable[..., Service], make_adapter: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -568,3 +605,31 @@ def test_a_trained_run_abstains_as_its_classifier_does(make_service: Callable[..
     got = asyncio.run(service.answer("planted", texts, abstain=0.9))
     assert [one.prediction.answer_set for one in got] == [one.answer_set for one in wanted]
     assert served.calibrated == (Classifier.load(planted).calibration.fitted)  # type: ignore[union-attr]
+
+
+def test_any_number_of_levels_takes_bounded_memory_and_each_is_made_alone(
+    planted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = Classifier.load(planted)
+    making, most = [0], [0]
+
+    def make(*given: Any) -> AnswerSets:
+        making[0] += 1
+        most[0] = max(most[0], making[0])
+        time.sleep(0.001)  # the others' chance
+        made = AnswerSets(*given)
+        making[0] -= 1
+        return made
+
+    monkeypatch.setattr("newslora.predict.classifier.AnswerSets", make)
+    levels = [0.5 + number / 1000 for number in range(100)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(classifier.answer_sets, levels))
+    assert [one.level for one in found] == levels
+    assert most == [1]  # what warnings are silenced meanwhile is one thing of all threads
+    assert len(classifier._answer_sets) == LEVELS_KEPT
+    kept = next(iter(classifier._answer_sets))
+    again = classifier.answer_sets(kept)
+    for level in levels[:5]:
+        classifier.answer_sets(level)
+    assert classifier.answer_sets(kept) is again  # asked for lately

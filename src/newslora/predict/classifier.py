@@ -1,6 +1,8 @@
 """A trained run put to work: texts -> labels, probabilities and answer sets. No training code, no HTTP."""
 
 import hashlib
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,9 @@ BATCH_TOKENS = {
 # characters read of a text: tokenizers take some hundred bytes a character, and cut at `max_length` tokens afterwards
 TEXT_LIMIT = 1_000_000
 VERSION_DIGITS = 12
+LEVELS_KEPT = 16  # answer sets of a classifier: a client of the server may ask for any number of levels
+# guards the kept ones, and their making: it silences a warning, which Python does for all threads at once
+_MAKING_SETS = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class Classifier:
         )  # the adapter's, and what lies in it
         self.export_sha256 = export_sha256  # of its weights, where it is an export
         self._padded: Classifier | None = None
-        self._answer_sets: dict[float, AnswerSets] = {}  # by level
+        self._answer_sets: OrderedDict[float, AnswerSets] = OrderedDict()  # by level, lately asked for last
 
     @classmethod
     def load(
@@ -252,9 +257,13 @@ class Classifier:
                 "This run holds no validation rows to abstain by: it is from an older newslora, or was validated on its own "
                 "training rows. Train it again with validation rows of its own."
             )
-        if level not in self._answer_sets:
-            self._answer_sets[level] = AnswerSets(self.calibration.probabilities(), self.calibration.labels, level)
-        return self._answer_sets[level]
+        with _MAKING_SETS:
+            held = self._answer_sets.pop(level, None)
+            found = held or AnswerSets(self.calibration.probabilities(), self.calibration.labels, level)
+            self._answer_sets[level] = found
+            while len(self._answer_sets) > LEVELS_KEPT:
+                self._answer_sets.popitem(last=False)
+        return found
 
     def rows(self, texts: Sequence[str]) -> Rows:
         """Texts as the engine takes them, without labels.

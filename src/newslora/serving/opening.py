@@ -85,21 +85,23 @@ class Opener:
 
     def _adapter(self, encoder: MixedEncoder, lane: Lane, folder: Path, card: AdapterCard, new_lane: bool) -> Opened:
         engine = AdapterEngine(encoder, load_weights(encoder, folder, card))
+        key = _tokenizer_key(folder)
+        held = self._tokenizers.get(lane, {})
+        tokenizer = held[key] if key in held else load_tokenizer(folder)
         classifier = Classifier(
-            engine, self._tokenizer(lane, folder), card, self.precision, folder,
+            engine, tokenizer, card, self.precision, folder,
             load_calibration(folder, card.weights_sha256),
             load_thresholds(folder, card.weights_sha256, len(card.labels)),
         )  # fmt: skip
         with lane.tokenising:
             warning = vouch(classifier)
+        # only now: of an adapter that is refused nothing is kept, least of all a lane, which holds its encoder
+        self._tokenizers.setdefault(lane, {})[key] = tokenizer
         return Opened(classifier, lane, new_lane, warning)
 
-    def _tokenizer(self, lane: Lane, folder: Path) -> Any:
-        """Adapters of one backbone have equal tokenizers, each of which would take more memory than all of an adapter."""
-        paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in NOT_TOKENIZER)
-        told = [(path.name, files.sha256_file(path)) for path in paths if not path.name.startswith(".")]
-        key = hashlib.sha256(repr(told).encode()).hexdigest()
-        held = self._tokenizers.setdefault(lane, {})
-        if key not in held:
-            held[key] = load_tokenizer(folder)
-        return held[key]
+
+def _tokenizer_key(folder: Path) -> str:
+    """Adapters of one backbone have equal tokenizers, each of which would take more memory than all of an adapter."""
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in NOT_TOKENIZER)
+    told = [(path.name, files.sha256_file(path)) for path in paths if not path.name.startswith(".")]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
