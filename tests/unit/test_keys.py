@@ -7,9 +7,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from newslora.cli.app import main
-from newslora.errors import SettingsError
+from newslora.errors import SettingsError, StorageError
 from newslora.serving import keys
 from newslora.serving.keys import DAY, KeyRing, add_key, read_keys, revoke_key
 
@@ -128,3 +129,24 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="free space"):
         add_key(path, "other", ["classify"])
     assert json.loads(path.read_text()) == before
+
+
+def test_a_file_that_cannot_be_locked_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "keys.json"
+    add_key(path, "desk", ["classify"])
+    monkeypatch.setattr(keys, "LOCK_SECONDS", 0.05)
+    held = FileLock(tmp_path / ".keys.json.lock")
+    with held:
+        for change in (lambda: add_key(path, "other", ["classify"]), lambda: revoke_key(path, "desk")):
+            with pytest.raises(StorageError, match=r"Another command is changing .*keys\.json"):
+                change()
+    assert [key.name for key in read_keys(path)] == ["desk"]
+
+    def closed(*_: object, **__: object) -> None:  # as in a folder that may be read only, unless root writes
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(FileLock, "acquire", closed)
+    assert main(["keys", "revoke", "desk", "--file", str(path)]) == 8
+    assert f"Cannot write {path}: Permission denied." in " ".join(capsys.readouterr().err.split())

@@ -4,21 +4,18 @@ A slow hash (argon2, bcrypt) protects passwords, which people choose and attacke
 a slow hash would cost each request what a classification costs.
 """
 
+import contextlib
 import hashlib
 import hmac
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from newslora import files
-from newslora.errors import SettingsError, near
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
+from newslora.errors import SettingsError, StorageError, near
 
 SCOPES = ("classify", "feedback", "admin", "metrics")
 FORMAT = 1
@@ -26,6 +23,7 @@ PREFIX = "nl_"  # lets secret scanners recognise a key that was published by mis
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAME_RULE = "Allowed: up to 64 of A-Z, a-z, 0-9, dots, dashes and underscores, a letter or digit first."
 DAY = 86_400.0  # seconds
+LOCK_SECONDS = 30.0  # that a command waits for another to end with the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +179,25 @@ def _write(path: Path, keys: list[Key]) -> None:
     files.write_json(path, {"format": FORMAT, "keys": [asdict(key) for key in keys]}, mode=0o600)
 
 
-def _locked(path: Path) -> "BaseFileLock":
-    """Two commands at once would each keep only its own key."""
-    from filelock import FileLock
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Two commands at once would each keep only its own key.
 
+    Raises:
+        StorageError: the folder cannot be written, or another command does not end.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
     with files.disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path.with_name(f".{path.name}.lock"), timeout=30)
+        try:
+            lock.acquire(timeout=LOCK_SECONDS)
+        except Timeout:  # an OSError too, so it is caught inside
+            raise StorageError(
+                f"Another command is changing {path} and has not ended in {LOCK_SECONDS:g} seconds. Wait for it, or stop it."
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
