@@ -19,6 +19,7 @@ from newslora.errors import OverloadedError, StorageError
 from newslora.predict.classifier import Classifier
 from newslora.serving.app import create_app
 from newslora.serving.context import Context
+from newslora.serving.explaining import MOST_WAITING
 from newslora.serving.keys import add_key
 from newslora.serving.logs import MOST_LINES, Gathered, make_log
 from newslora.serving.settings import ServeSettings
@@ -126,6 +127,19 @@ def test_explanations_are_the_classifiers_own(server: Server, classifier: Classi
     assert [word["score"] for word in words] == pytest.approx([word.score for word in own.words], abs=1e-4)
     assert max(words, key=lambda word: word["score"])["text"] == "treaty"
     declared(server.post("/v1/classify", {"texts": ["a"] * 5, "explain": True}), 422, "too_many_to_explain")
+
+
+def test_as_many_texts_are_explained_as_the_setting_says_where_none_waits(planted: Path) -> None:
+    pytest.importorskip("captum")
+    server = Server(planted, explain_texts=MOST_WAITING + 1)
+    many = {"texts": ["treaty"] * (MOST_WAITING + 1), "explain": True}
+    results = server.post("/v1/classify", many).json()["results"]
+    assert all(one["words"] for one in results)
+    server.context.explaining = 1
+    response = server.post("/v1/classify", many)
+    assert "Try again in 2 s, or ask without `explain`." in declared(response, 503, "overloaded")
+    assert response.headers["retry-after"] == "2"
+    assert server.post("/v1/classify", {"text": "treaty", "explain": True}).status_code == 200
 
 
 def test_without_captum_explaining_says_which_extra(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

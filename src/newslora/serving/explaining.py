@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from newslora.predict.classifier import Prediction
     from newslora.serving.service import Served
 
-MOST_WAITING = 16  # texts
+MOST_WAITING = 16  # texts; where none waits, a request may hold any number
+RETRY_SECONDS = 2.0  # that a refused client is told to wait
 
 
 async def explain_texts(
@@ -28,9 +29,11 @@ async def explain_texts(
         SettingsError: an ONNX export, which cannot be explained.
         Problem: 503, another version has taken the adapter's place.
     """
-    if context.explaining + len(texts) > MOST_WAITING:
+    if context.explaining and context.explaining + len(texts) > MOST_WAITING:
         raise OverloadedError(
-            f"{context.explaining} texts wait to be explained. Come again, or ask without `explain`.", 2.0
+            f"{context.explaining} of at most {MOST_WAITING} texts wait to be explained already. Try again in "
+            f"{RETRY_SECONDS:g} s, or ask without `explain`.",
+            RETRY_SECONDS,
         )
     context.explaining += len(texts)
     loop = asyncio.get_running_loop()
