@@ -308,6 +308,33 @@ def test_keys_scopes_and_rates(planted: Path, tmp_path: Path) -> None:
     assert TEXTS[0] not in logged
 
 
+def test_refused_texts_are_not_charged_and_nobody_gets_more_by_asking_at_once(planted: Path, tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    reader = add_key(path, "reader", ["classify"])
+    server = Server(planted, keys=path, rate_rows=256)
+    server.service.error = OverloadedError("The queue is full.")
+    for _ in range(3):  # as Retry-After says
+        declared(server.post("/v1/classify", {"texts": ["treaty"] * 200}, key=reader), 503, "overloaded")
+    server.service.error, server.service.seconds = None, 0.2
+
+    async def at_once(client: httpx.AsyncClient) -> list[httpx.Response]:
+        return await asyncio.gather(*(client.post("/v1/classify", json={"texts": ["treaty"] * 100}) for _ in range(5)))
+
+    assert sorted(one.status_code for one in server.ask(at_once, reader)) == [200, 200, 429, 429, 429]
+    server.service.seconds = 0
+    assert server.post("/v1/classify", {"texts": ["treaty"] * 56}, key=reader).status_code == 200  # to the last
+    declared(server.post("/v1/classify", {"text": "treaty"}, key=reader), 429, "rate_limited")
+
+
+def test_texts_that_were_taken_are_charged_whatever_becomes_of_them(planted: Path, tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    reader = add_key(path, "reader", ["classify"])
+    server = Server(planted, keys=path, rate_rows=256)
+    server.service.seconds = 5
+    declared(server.post("/v1/classify", {"texts": ["treaty"] * 200, "timeout": 0.05}, key=reader), 504, "deadline")
+    declared(server.post("/v1/classify", {"texts": ["treaty"] * 200}, key=reader), 429, "rate_limited")
+
+
 def test_hosts_origins_and_headers(planted: Path) -> None:
     server = Server(planted, cors_origins=("https://desk.example.org",))
     declared(server.get("/health", headers={"Host": "attacker.example"}), 400, "wrong_host")

@@ -37,16 +37,16 @@ async def classify(context: Context, key: Key, asked: ClassifyRequest, note: dic
     check_explainable(context, asked)
     seconds = wanted_seconds(context, asked.timeout)
     served = context.service.get(asked.adapter)
-    context.rates.rows(context.rated(key), len(texts))
-    deadline = time.monotonic() + seconds
-    note |= {"adapter": served.name, "version": served.version, "rows": len(texts)}
     usable = [text for text in texts if text.strip()]
-    answered = await answers(context, served.name, usable, asked.abstain, deadline)
-    served = answered[0].served if answered else served
-    note["version"] = served.version
     words: Sequence[list[ScoredWord] | None] = [None] * len(usable)
-    if asked.explain and usable:
-        words = await explain_texts(context, served, usable, [one.prediction for one in answered], deadline)
+    with context.rates.rows(context.rated(key), len(texts)):
+        deadline = time.monotonic() + seconds
+        note |= {"adapter": served.name, "version": served.version, "rows": len(texts)}
+        answered = await answers(context, served.name, usable, asked.abstain, deadline)
+        served = answered[0].served if answered else served
+        note["version"] = served.version
+        if asked.explain and usable:
+            words = await explain_texts(context, served, usable, [one.prediction for one in answered], deadline)
     context.metrics.answered(served.name, len(texts), sum(map(len, texts)))
     told = iter(zip(usable, answered, words, strict=True))
     results = []
@@ -82,7 +82,7 @@ async def answers(
             raise DeadlineError("The answer was not ready in time. Ask for fewer texts, or allow more time.") from None
         if len({one.served.version for one in found}) == 1:
             return found
-    raise Problem(503, "replaced", f"The adapter '{adapter}' is being replaced again and again. Come again.", 1.0)
+    raise Problem(503, "replaced", f"The adapter '{adapter}' is being replaced again and again. Try again in 1 s.", 1.0)
 
 
 def result(

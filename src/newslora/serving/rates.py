@@ -1,11 +1,21 @@
 """How much one key may ask in a minute: requests and texts, in a moving window (the library `limits`)."""
 
+import contextlib
+import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+from newslora.errors import DrainingError, OverloadedError
 from newslora.serving.problems import Problem
 from newslora.serving.settings import ServeSettings
 
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+
 MINUTE = 60  # seconds
+RATE_LIMITED = "rate_limited"  # the code of a refusal
 
 
 class Rates:
@@ -21,6 +31,8 @@ class Rates:
         from limits.strategies import MovingWindowRateLimiter
 
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._lock = threading.Lock()  # guards the reserved texts against what is counted of them
+        self._reserved: Counter[str] = Counter()  # texts being answered, by key
         self._items = {
             what: RateLimitItemPerMinute(allowed, namespace=what)
             for what, allowed in (("requests", settings.rate_requests), ("texts", settings.rate_rows))
@@ -35,23 +47,50 @@ class Rates:
         """
         self._take("requests", key, 1)
 
-    def rows(self, key: str | None, rows: int) -> None:
-        """Count texts, all or none of them.
+    @contextlib.contextmanager
+    def rows(self, key: str | None, rows: int) -> Iterator[None]:
+        """Count texts, all or none of them, while they are answered inside; once the server refuses them, they count no more.
+
+        Who comes back when Retry-After says would else be charged for each refusal, and end with 429 and no answer. Inside they
+        count as reserved, so that nobody gets more by asking for several at the same time.
 
         Raises:
             Problem: 429 with the seconds to wait.
         """
-        self._take("texts", key, rows)
+        item = self._items.get("texts")
+        if key is None or item is None or rows == 0:
+            yield
+            return
+        with self._lock:
+            if not self._limiter.test(item, key, cost=self._reserved[key] + rows):
+                raise self._refusal("texts", item, key)
+            self._reserved[key] += rows
+        charged = rows
+        try:
+            yield
+        except (OverloadedError, DrainingError):
+            charged = 0
+            raise
+        finally:
+            with self._lock:
+                self._reserved[key] -= rows
+                if not self._reserved[key]:
+                    del self._reserved[key]
+                if charged:
+                    self._limiter.hit(item, key, cost=charged)
 
     def _take(self, what: str, key: str | None, count: int) -> None:
         item = self._items.get(what)
-        if key is None or item is None or count == 0 or self._limiter.hit(item, key, cost=count):
+        if key is None or item is None or self._limiter.hit(item, key, cost=count):
             return
-        # when the oldest of them leave the window; a large request may have to come again once more
+        raise self._refusal(what, item, key)
+
+    def _refusal(self, what: str, item: "RateLimitItem", key: str) -> Problem:
+        # when the oldest of them leave the window; a large request may have to be sent once more even then
         wait = max(1.0, self._limiter.get_window_stats(item, key).reset_time - time.time())
-        raise Problem(
+        return Problem(
             429,
-            "rate_limited",
-            f"The key '{key}' has used up its {item.amount:,} {what} a minute. Come again in {-int(-wait // 1)} seconds.",
+            RATE_LIMITED,
+            f"The key '{key}' has used up its {item.amount:,} {what} a minute. Try again in {-int(-wait // 1)} seconds.",
             min(wait, float(MINUTE)),
         )

@@ -20,6 +20,7 @@ from newslora.serving.context import Context
 from newslora.serving.guard import Exchange
 from newslora.serving.keys import Key
 from newslora.serving.problems import Problem, json_response, problem_of, validation_problem
+from newslora.serving.rates import RATE_LIMITED
 from newslora.serving.schemas import ErrorRecord, Result, StreamLine
 from newslora.serving.strict import parse
 
@@ -161,17 +162,19 @@ class LineStream(Response):
 
     async def _patiently(self, texts: Sequence[str]) -> list[Any]:
         """The service's answers; where it is full or the key's rate is used up, the stream waits and so does its writer."""
-        context, wait = self.context, WAIT
+        context = self.context
         until = time.monotonic() + context.settings.longest_timeout
-        rate = context.rated(self.key)
         while True:
             try:
-                context.rates.rows(rate, len(texts))
-                break
-            except Problem:
-                if time.monotonic() > until:
+                with context.rates.rows(context.rated(self.key), len(texts)):
+                    return await self._once_there_is_room(texts, until)
+            except Problem as problem:
+                if problem.code != RATE_LIMITED or time.monotonic() > until:
                     raise
-                await asyncio.sleep(1)
+            await asyncio.sleep(1)
+
+    async def _once_there_is_room(self, texts: Sequence[str], until: float) -> list[Any]:
+        context, wait = self.context, WAIT
         while True:
             deadline = time.monotonic() + context.settings.deadline_seconds
             try:
