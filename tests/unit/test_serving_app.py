@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from standin import Told
 
 from newslora.errors import OverloadedError, StorageError
+from newslora.model.adapter import read_card
 from newslora.predict.classifier import Classifier
+from newslora.predict.thresholds import LabelThresholds, save_thresholds
 from newslora.serving.app import create_app
 from newslora.serving.context import Context
 from newslora.serving.explaining import MOST_WAITING
 from newslora.serving.keys import add_key
 from newslora.serving.logs import MOST_LINES, Gathered, make_log
+from newslora.serving.server import DrainingServer
 from newslora.serving.settings import ServeSettings
 
 TEXTS = ["meets over border treaty signs", "twice final games record peace", "in at as and treaty"]
@@ -565,6 +569,55 @@ def test_status_metrics_and_uncertain_count_what_was_answered(planted: Path, cla
     assert batches["batch_texts"] == 4
     assert 2 <= batches["batches"] <= 4
     assert batches["batch_tokens"] > 4 * 2
+
+
+def test_what_is_counted_for_an_adapter_goes_with_it(planted: Path) -> None:
+    server = Server(planted, keep_uncertain=5)
+    server.context.load("other", planted)
+    for name in ("news", "other"):
+        server.post("/v1/classify", {"text": TEXTS[0], "adapter": name})
+    server.context.load("other", planted)  # replaced, it goes on
+    counted = server.get("/metrics").text
+    assert len(re.findall(r'^newslora_texts_total{adapter="(?:news|other)",.* 1\.0$', counted, re.MULTILINE)) == 2
+    answered = asyncio.run(server.service.answer("other", TEXTS[:1]))[0]
+    server.context.remove("other")
+    server.context.seen(TEXTS[0], answered)  # as of an answer that was on its way
+    server.context.metrics.answered("other", 1, 10)
+    server.context.metrics.corrected("other")
+    assert 'adapter="other"' not in server.get("/metrics").text
+    assert 'adapter="news"' in server.get("/metrics").text
+    assert {item["adapter"] for item in server.get("/v1/uncertain").json()["items"]} == {"news"}
+    server.context.load("other", planted)
+    server.context.seen(TEXTS[0], answered)
+    assert 'newslora_texts_total{adapter="other",' in server.get("/metrics").text
+
+
+def test_unsure_answers_of_several_labels_are_those_near_their_own_thresholds(
+    planted: Path, tmp_path: Path, make_adapter: Callable[..., Path]
+) -> None:
+    folder = make_adapter(tmp_path / "topics", multi_label=True)
+    card, server = read_card(folder), Server(planted, keep_uncertain=5)
+    for text, own in zip(TEXTS, Classifier.load(folder)(TEXTS), strict=True):
+        values = np.array(list(own.probabilities.values())) - 1e-4
+        save_thresholds(LabelThresholds(values, {}), folder, card.weights_sha256)
+        server.context.load("topics", folder)
+        server.post("/v1/classify", {"texts": TEXTS, "adapter": "topics"})
+        assert server.get("/v1/uncertain?adapter=topics").json()["items"][0]["text"] == text
+        server.context.remove("topics")
+
+
+def test_what_was_loaded_is_left_alone_by_later_collections(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, frozen = Server(planted), []
+    server.context.ready = False
+    running = DrainingServer(server.context, {"later": planted}, lambda _: None, BASE, Gathered(io.StringIO()))
+
+    def freeze() -> None:
+        frozen.append(([one.name for one in server.service.adapters()], server.context.ready))
+
+    monkeypatch.setattr("newslora.serving.server.gc.freeze", freeze)
+    asyncio.run(running._load())
+    assert frozen == [(["news", "later"], False)]  # once all is there, before anybody asks
+    assert server.context.ready
 
 
 def test_ready_says_no_before_loading_and_while_draining(planted: Path) -> None:

@@ -63,6 +63,8 @@ class Context:
         with self.changing:
             served = self.service.load(name, folder)
             self.observed.loaded(name, served.version, baseline_of(served))
+            self.uncertain.loaded(name)
+            self.metrics.loaded(name)
             self.log.info("adapter loaded", adapter=name, version=served.version)
             return served
 
@@ -75,7 +77,8 @@ class Context:
         with self.changing:
             self.service.remove(name)
             self.observed.removed(name)
-            self.uncertain.forget(name)
+            self.uncertain.removed(name)
+            self.metrics.removed(name)
             self.log.info("adapter removed", adapter=name)
 
     def authorise(self, header: str | None, scopes: tuple[str, ...]) -> Key:
@@ -121,12 +124,12 @@ class Context:
         return {name: _numbers(state) for name, state in self.service.queues().items()}
 
     def seen(self, text: str, answered: "Answered") -> None:
-        """Count an answer everywhere."""
+        """Count an answer everywhere; nowhere, if its adapter was removed meanwhile."""
         served, one = answered.served, answered.prediction
         self.metrics.row(served.name, one.labels, one.abstained)
         self.observed.row(served.name, served.version, one.labels, one.probability, one.abstained)
         self.uncertain.add(
-            served.name, served.version, text, one.label, one.probability, one.probabilities, served.multi_label
+            served.name, served.version, text, one.label, one.probability, one.probabilities, served.thresholds
         )
 
     def _complain(self, sentence: str) -> None:

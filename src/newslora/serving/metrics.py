@@ -1,6 +1,7 @@
 """Prometheus metrics, in a registry of their own. Labels come from routes, adapters and label sets, never from clients."""
 
 import platform
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ class Metrics:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         registry = self.registry = CollectorRegistry()
+        self._counted: set[str] = set()  # adapters
+        self._lock = threading.Lock()  # guards it, and that no series of an adapter comes after its removal
         self._requests = Counter(
             "newslora_requests",
             "Requests by route, method and status.",
@@ -66,6 +69,9 @@ class Metrics:
             "newslora_characters", "Characters of texts answered.", ["adapter"], registry=registry
         )
         self._corrections = Counter("newslora_corrections", "Corrections kept.", ["adapter"], registry=registry)
+        self._by_adapter = (
+            self._texts, self._rows, self._unlabelled, self._abstained, self._characters, self._corrections,
+        )  # fmt: skip
         self._rejected = Counter("newslora_rejected", "Requests refused, by reason.", ["reason"], registry=registry)
         self.active = Gauge("newslora_requests_active", "Requests being answered.", registry=registry)
         build = Gauge("newslora_build_info", "Always 1.", ["version", "python"], registry=registry)
@@ -79,20 +85,42 @@ class Metrics:
         self._requests.labels(route, known, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
+    def loaded(self, adapter: str) -> None:
+        """Begin to count for an adapter, or go on where it was replaced."""
+        with self._lock:
+            self._counted.add(adapter)
+
+    def removed(self, adapter: str) -> None:
+        """Drop its series: where adapters come and go, the registry would only grow."""
+        with self._lock:
+            self._counted.discard(adapter)
+            for family in self._by_adapter:
+                family.remove_by_labels({"adapter": adapter})
+
     def answered(self, adapter: str, texts: int, characters: int) -> None:
-        self._texts.labels(adapter).observe(texts)
-        self._characters.labels(adapter).inc(characters)
+        """A request or a window of a stream; of an adapter removed meanwhile it is not counted, as below."""
+        with self._lock:
+            if adapter in self._counted:
+                self._texts.labels(adapter).observe(texts)
+                self._characters.labels(adapter).inc(characters)
 
     def row(self, adapter: str, labels: tuple[str, ...], abstained: bool) -> None:
-        for label in labels:
-            self._rows.labels(adapter, label).inc()
-        if abstained:
-            self._abstained.labels(adapter).inc()
-        elif not labels:
-            self._unlabelled.labels(adapter).inc()
+        """The answer for one text."""
+        with self._lock:
+            if adapter not in self._counted:
+                return
+            for label in labels:
+                self._rows.labels(adapter, label).inc()
+            if abstained:
+                self._abstained.labels(adapter).inc()
+            elif not labels:
+                self._unlabelled.labels(adapter).inc()
 
     def corrected(self, adapter: str) -> None:
-        self._corrections.labels(adapter).inc()
+        """A correction was kept."""
+        with self._lock:
+            if adapter in self._counted:
+                self._corrections.labels(adapter).inc()
 
     def rejected(self, reason: str) -> None:
         self._rejected.labels(reason).inc()

@@ -37,6 +37,8 @@ class Served:
     loaded: float  # unix time
     warning: str | None = None  # why its answers could not be checked against stored ones, where they could not
     calibration: Calibration | None = field(default=None, compare=False, repr=False)  # with its validation rows
+    # probability from which each label is given, in their order, where a text may carry several
+    thresholds: tuple[float, ...] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ class Service:
             served = Served(
                 name, opened.classifier.version, card.labels, card.multi_label, card.backbone,
                 calibration is not None and calibration.fitted, time.time(), opened.warning, calibration,
+                tuple(opened.classifier.label_thresholds.tolist()) if card.multi_label else None,
             )  # fmt: skip
             with self._registry:
                 if self._draining:

@@ -4,6 +4,7 @@ import threading
 import time
 import uuid
 from bisect import insort
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,12 +29,23 @@ class Item:
         return {name: getattr(self, name) for name in self.__slots__ if name != "sureness"}
 
 
-def sureness(probabilities: dict[str, float], several: bool) -> float:
-    """How sure an answer is: the likeliest label's probability; where each label is decided by itself, how far the least
-    certain of them is from half."""
-    if several:
-        return min(2 * abs(share - 0.5) for share in probabilities.values())
-    return max(probabilities.values())
+def sureness(probabilities: dict[str, float], thresholds: Sequence[float] | None) -> float:
+    """How sure an answer is, from 0 to 1: the likeliest label's probability; where each label is decided by itself, how far the
+    least certain of them is on its way from its threshold (0) to 0 or 1, whichever lies on its side (1).
+
+    Args:
+        probabilities: of every label.
+        thresholds: the probability from which each is given, in the same order, where each is decided by itself.
+    """
+    if thresholds is None:
+        return max(probabilities.values())
+    return min(map(_decided, probabilities.values(), thresholds))
+
+
+def _decided(share: float, threshold: float) -> float:
+    """Relative to its side: of a threshold of 0.1, all that is not given lies within 0.1 and is not unsure for it."""
+    side = 1 - threshold if share >= threshold else threshold
+    return abs(share - threshold) / side if side else 0.0
 
 
 @dataclass(slots=True)
@@ -64,20 +76,22 @@ class UncertainItems:
         label: str | None,
         probability: float,
         probabilities: dict[str, float],
-        several: bool = False,
+        thresholds: Sequence[float] | None = None,
         now: float | None = None,
     ) -> None:
         """Keep an answer if it is among the least sure; the same text is kept once.
 
         Args:
-            several: whether the adapter gives a text any number of labels.
+            thresholds: as `sureness` takes them.
         """
         if not self.limit:
             return
         now = time.time() if now is None else now
-        sure = sureness(probabilities, several)
+        sure = sureness(probabilities, thresholds)
         with self._lock:
-            held = self._held.setdefault(adapter, _Held())
+            held = self._held.get(adapter)
+            if held is None:  # removed while this was being answered
+                return
             full = len(held.items) >= self.limit
             if full and sure >= held.items[-1].sureness and now - held.oldest < KEPT_SECONDS:
                 return
@@ -93,7 +107,12 @@ class UncertainItems:
             if held := self._held.get(adapter):
                 held.items = [item for item in held.items if item.text != text]
 
-    def forget(self, adapter: str) -> None:
+    def loaded(self, adapter: str) -> None:
+        """An adapter was added or replaced; items of others are not kept."""
+        with self._lock:
+            self._held.setdefault(adapter, _Held())
+
+    def removed(self, adapter: str) -> None:
         with self._lock:
             self._held.pop(adapter, None)
 
