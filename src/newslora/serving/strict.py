@@ -8,6 +8,8 @@ from typing import Any
 from newslora.errors import near
 from newslora.serving.problems import Problem, shown
 
+MOST_DIGITS = 19  # of a whole number: what 64 bits hold
+
 
 def parse(body: bytes | bytearray) -> Any:
     """The value of a JSON text.
@@ -90,6 +92,6 @@ def _float(text: str) -> float:
 
 
 def _int(text: str) -> int:
-    if len(text) > 20:
-        raise _bad("a whole number has more than 19 digits")
+    if len(text.removeprefix("-")) > MOST_DIGITS:
+        raise _bad(f"a whole number has more than {MOST_DIGITS} digits")
     return int(text)
