@@ -18,6 +18,8 @@ from pydantic_core import PydanticCustomError
 from newslora.errors import SettingsError, near
 
 Words = tuple[Annotated[str, Field(min_length=1)], ...]
+_TEXT = (str, str | None, Path | None)  # kinds of settings that are text, and lists of it
+_NAMES = (Words, Words | None)
 
 
 class Section(BaseModel):
@@ -282,9 +284,9 @@ class Recipe(Section):
         return self
 
 
-def setting_fields() -> Iterator[tuple[str, Any]]:
-    """Every setting as ('section.name', pydantic FieldInfo), in order."""
-    for name, field in Recipe.model_fields.items():
+def setting_fields(model: type[Section] = Recipe) -> Iterator[tuple[str, Any]]:
+    """Every setting as ('section.name', pydantic FieldInfo), in order; of a model without sections by its name alone."""
+    for name, field in model.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, Section):
             for key, inner in section.model_fields.items():
@@ -325,28 +327,31 @@ def make_recipe(values: Mapping[str, Any]) -> Recipe:
         raise SettingsError("\n".join(sentence(item) for item in error.errors())) from None
 
 
-def parse_assignment(text: str) -> tuple[str, Any]:
+def parse_assignment(text: str, model: type[Section] = Recipe) -> tuple[str, Any]:
     """`'train.epochs=3'` -> `('train.epochs', 3)`; the value is TOML, and a bare word counts as a string.
 
     Where the setting is text, so does a bare number or date: `data.label_column=1`, `name=2026-01-31`. In a list of names
     too, for a shell takes the quotes out of `["title","text"]`.
+
+    Args:
+        text: as it was given.
+        model: whose settings are meant.
+
+    Raises:
+        SettingsError: no =, or nothing before it.
     """
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
         raise SettingsError(f"--set got '{text}', not key=value. Example: --set train.epochs=3")
     key, value = key.strip(), value.strip()
+    kind = next((field.annotation for name, field in setting_fields(model) if name == key), None)
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        return key, _bare_list(value) if key in _lists_of_names() else value
-    if isinstance(parsed, list) and key in _lists_of_names():
+        return key, _bare_list(value) if kind in _NAMES else value
+    if isinstance(parsed, list) and kind in _NAMES:
         return key, [str(one) if type(one) is int else one for one in parsed]
-    texts = [name for name, field in setting_fields() if field.annotation in (str, str | None, Words | None)]
-    return key, value if key in texts and not isinstance(parsed, str) else parsed
-
-
-def _lists_of_names() -> list[str]:
-    return [name for name, field in setting_fields() if field.annotation == Words | None]
+    return key, value if kind in (*_TEXT, *_NAMES) and not isinstance(parsed, str) else parsed
 
 
 def _bare_list(value: str) -> str | list[str]:

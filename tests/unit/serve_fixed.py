@@ -14,7 +14,7 @@ from newslora.errors import InterruptedRun
 from newslora.predict.classifier import Prediction
 from newslora.serving.server import end_process, serve
 from newslora.serving.service import Answered, QueueState, Served
-from newslora.serving.settings import serve_settings
+from newslora.serving.settings import ServeSettings, serve_settings
 
 SERVED = Served("news", "abc123def456", ("World", "Sports"), False, "none", False, time.time())
 WORLD = Prediction("World", 0.9, {"World": 0.9, "Sports": 0.1}, labels=("World",))
@@ -62,7 +62,7 @@ class Fixed:
 
 def main() -> None:
     seconds, *values = sys.argv[1:]
-    settings = serve_settings({"port": 0, **dict(parse_assignment(value) for value in values)})
+    settings = serve_settings({"port": 0, **dict(parse_assignment(value, ServeSettings) for value in values)})
     try:
         serve({"news": Path()}, settings, Fixed(float(seconds)), lambda line: print(line, flush=True))  # type: ignore[arg-type]
     except InterruptedRun as ended:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from newslora.config import (
     DataSettings,
@@ -19,6 +20,7 @@ from newslora.config import (
     to_toml,
 )
 from newslora.errors import NewsloraError, SettingsError, near
+from newslora.serving.settings import ServeSettings, serve_settings
 
 # section 1 of the design: what the seed report used; what it does not state is the stock Trainer's own default
 REFERENCE = {
@@ -321,6 +323,32 @@ def test_set_takes_toml_values_and_bare_words(text: str, expected: tuple[str, An
     got = parse_assignment(text)
     assert got == expected
     assert type(got[1]) is type(expected[1])
+
+
+def test_set_takes_the_kind_of_the_settings_that_are_meant() -> None:
+    given = (
+        "allowed_hosts=[a.org, b.org]",
+        "cors_origins=[https://a.org]",
+        "watch=2026",
+        "host=1",
+        "max_texts=3",
+        "open=true",
+    )
+    settings = serve_settings(dict(parse_assignment(text, ServeSettings) for text in given))
+    assert (settings.allowed_hosts, settings.cors_origins) == (("a.org", "b.org"), ("https://a.org",))
+    assert (settings.watch, settings.host, settings.max_texts, settings.open) == (Path("2026"), "1", 3, True)
+    assert parse_assignment("allowed_hosts=[a.org, b.org]") == ("allowed_hosts", "[a.org, b.org]")  # none of a recipe's
+
+
+@pytest.mark.parametrize("name", ["queue_rows", "rate_rows"])
+def test_a_server_must_be_able_to_take_what_a_request_may_hold(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name} is 1, less than one request may hold"):
+        ServeSettings(**{name: 1})
+    with pytest.raises(
+        SettingsError, match=rf"^{name} is 60, .*max_texts 50, stream_rows 64\): raise it, or lower those\.$"
+    ):
+        serve_settings({name: 60, "max_texts": 50})
+    assert getattr(ServeSettings(**{name: 64}, max_texts=50), name) == 64
 
 
 @pytest.mark.parametrize("value", ["title", "[title]", '"title"', ["title"], ("title",)])

@@ -60,7 +60,10 @@ def make_service(folders: dict[str, Path]) -> Iterator[Callable[..., Service]]:
     made: list[Service] = []
 
     def make(*names: str, start: bool = True, **limits: Any) -> Service:
-        service = Service(ServeSettings(**{"passes": 1} | limits))
+        most = (
+            {"max_texts": limits["queue_rows"], "stream_rows": limits["queue_rows"]} if "queue_rows" in limits else {}
+        )
+        service = Service(ServeSettings(**{"passes": 1} | most | limits))
         made.append(service)
         for name in names:
             service.load(name, folders[name])

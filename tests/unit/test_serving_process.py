@@ -449,7 +449,8 @@ def test_what_cannot_be_served_is_one_sentence(
     monkeypatch.undo()
     assert main(["serve", str(tmp_path / "none"), "--port", "0"]) == 5
     assert "none" in capsys.readouterr().err
-    assert main(["serve"]) == 2
-    assert "nothing to serve" in capsys.readouterr().err
+    for lists in ([], ["--set", "allowed_hosts=[a.org, b.org]", "--set", "cors_origins=[https://a.org]"]):
+        assert main(["serve", *lists]) == 2
+        assert "nothing to serve" in capsys.readouterr().err
     assert main(["serve", str(planted), "--keys", str(tmp_path / "none.json"), "--port", "0"]) == 2
     assert "keys add" in capsys.readouterr().err

@@ -50,9 +50,9 @@ def serve(
     """
     from newslora.config import parse_assignment
     from newslora.errors import InterruptedRun, MissingExtraError, SettingsError
-    from newslora.serving.settings import serve_settings
+    from newslora.serving.settings import ServeSettings, serve_settings
 
-    values: dict[str, Any] = dict(parse_assignment(text) for text in settings or [])
+    values: dict[str, Any] = dict(parse_assignment(text, ServeSettings) for text in settings or [])
     flags = {
         "host": host,
         "port": port,

@@ -3,6 +3,7 @@
 docs/serving.md derives from the descriptions below.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -96,11 +97,13 @@ class ServeSettings(Section):
 
     @model_validator(mode="after")
     def _rows_fit(self) -> "ServeSettings":
-        if 0 < self.rate_rows < max(self.max_texts, self.stream_rows):
-            raise ValueError(
-                f"rate_rows is {self.rate_rows}, less than one request may hold (max_texts {self.max_texts}, stream_rows "
-                f"{self.stream_rows}): raise it, or lower those"
-            )
+        """What one request may hold can be answered at all, and within a minute's rate."""
+        for name, allowed in (("queue_rows", self.queue_rows), ("rate_rows", self.rate_rows or math.inf)):
+            if allowed < max(self.max_texts, self.stream_rows):
+                raise ValueError(
+                    f"{name} is {allowed}, less than one request may hold (max_texts {self.max_texts}, stream_rows "
+                    f"{self.stream_rows}): raise it, or lower those"
+                )
         return self
 
     @field_validator("feedback")
@@ -115,19 +118,12 @@ def serve_settings(values: Mapping[str, Any]) -> ServeSettings:
     """Values by name -> ServeSettings; validation errors become sentences.
 
     Raises:
-        SettingsError: an unknown name, or a value outside its range.
+        SettingsError: an unknown name, a value outside its range, or two that do not fit together.
     """
     for key in values:
         if key not in ServeSettings.model_fields:
             raise SettingsError(f"The server has no setting '{key}'.{near(key, ServeSettings.model_fields)}")
     try:
-        settings = ServeSettings.model_validate(values)
+        return ServeSettings.model_validate(values)
     except ValidationError as error:
         raise SettingsError("\n".join(sentence(item) for item in error.errors())) from None
-    most = max(settings.max_texts, settings.stream_rows)
-    if settings.queue_rows < most:
-        raise SettingsError(
-            f"queue_rows is {settings.queue_rows}, less than one request may hold (max_texts {settings.max_texts}, stream_rows "
-            f"{settings.stream_rows}): raise it, or lower those."
-        )
-    return settings
