@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -181,6 +182,48 @@ def test_changes_are_seen_as_they_happen_and_watching_ends(
         stop.set()
         thread.join(20)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("inotify")], ids=type)
+def test_where_the_system_tells_of_no_changes_the_folder_is_looked_through(
+    tmp_path: Path, adapter: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    import watchfiles
+
+    really = watchfiles.watch
+
+    def watch_or_fail(*paths: Path, force_polling: bool | None = None, **how: Any) -> Any:
+        if not force_polling:
+            raise error
+        return really(*paths, force_polling=True, **how)
+
+    monkeypatch.setattr(watchfiles, "watch", watch_or_fail)
+    for name in ("REST_MS", "LOOK_MS"):
+        monkeypatch.setattr(f"newslora.serving.watch.{name}", 20)
+    folder, came, told = tmp_path / "watched", threading.Event(), []
+    folder.mkdir()
+
+    def tell(level: str, name: str, what: str) -> None:
+        told.append((level, name, what))
+        if what == "loaded":
+            came.set()
+
+    stop = threading.Event()
+    thread = threading.Thread(target=Watch(Service(ServeSettings()), folder, tell).follow, args=(stop,))
+    thread.start()
+    try:
+        time.sleep(0.1)
+        shutil.copytree(adapter, tmp_path / "moving")
+        (tmp_path / "moving").rename(folder / "news")
+        assert came.wait(20)
+    finally:
+        stop.set()
+        thread.join(20)
+    assert not thread.is_alive()
+    assert told[0][:2] == ("warning", "watched")
+    assert told[0][2].startswith(
+        f"The system does not tell of changes in {folder} ({error}). It is looked through every"
+    )
 
 
 def test_there_must_be_a_folder(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ sub-folder, whatever is the matter with it, keeps the others from being served.
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -75,6 +76,8 @@ class Watch:
     def follow(self, stop: threading.Event) -> None:
         """Look now, and again whenever something in the folder has changed and come to rest, until told to stop. Blocks.
 
+        Where the system cannot tell of changes, the folder is looked through every few seconds instead.
+
         Raises:
             MissingExtraError: watching needs the extra 'serve'.
         """
@@ -84,11 +87,22 @@ class Watch:
             raise MissingExtraError("Watching a folder", "serve") from None
         self.look()
         # also after a while without news: a network drive tells of nothing, and something may change before the first watch
-        for _ in watch(
-            self.folder, stop_event=stop, debounce=4 * REST_MS, step=REST_MS, raise_interrupt=False,
+        changes = partial(
+            watch, self.folder, stop_event=stop, debounce=4 * REST_MS, step=REST_MS, raise_interrupt=False,
             rust_timeout=LOOK_MS, yield_on_timeout=True, ignore_permission_denied=True,
-        ):  # fmt: skip
-            self.look()
+        )  # fmt: skip
+        try:
+            for _ in changes():
+                self.look()
+        except (OSError, RuntimeError) as error:  # such as no file or watch of the system's left: `look` raises nothing
+            self.tell(
+                "warning",
+                self.folder.name,
+                f"The system does not tell of changes in {self.folder} ({error}). It is looked through every "
+                f"{LOOK_MS / 1000:g} s instead.",
+            )
+            for _ in changes(force_polling=True, poll_delay_ms=LOOK_MS):
+                self.look()
 
     def _load(self, name: str) -> None:
         kept = " What was served under this name before is kept." if name in self._served else ""
