@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from made_up import scratch
 
 from newslora import files
 from newslora.bench.memory import AnonymousPeak, anonymous_memory
-from newslora.data.store import scratch
 from newslora.runtime import environment_record, pick_device, resolve_precision
 
 ROWS = (20_000, 200_000, 2_000_000)

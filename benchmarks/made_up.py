@@ -3,13 +3,23 @@
 import csv
 import itertools
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from newslora.runtime import cache_folder
+
 WORDS = 20_000
 LABELS = ("World", "Sports", "Business", "Sci/Tech")
+
+
+def scratch() -> "tempfile.TemporaryDirectory[str]":
+    """A folder for the time being, on the cache's disk: the system's temporary one may lie in memory, which is measured."""
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=folder)
 
 
 def write_classifier(folder: Path) -> Path:

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from made_up import scratch
 
 from newslora import files
 from newslora.bench.run import measure_apart
 from newslora.bench.worker import Job
-from newslora.data.store import Spool, chunks, scratch, write_columns
+from newslora.data.store import Spool, chunks, write_columns
 from newslora.report.drawing import Drawing, Theme, new_figure, write_figure
 from newslora.runtime import environment_record, pick_device, resolve_precision
 

@@ -141,7 +141,7 @@ def test_each_adapter_answers_as_its_own_classifier_whatever_shares_its_batch(
     assert [one.name for one in service.adapters()] == ["news", "desk", "topics", "deberta"]
     assert service.get(None).name == "news"
     assert service.get("topics").multi_label
-    assert service.healthy()
+    assert not service.problems()
 
 
 def test_a_request_is_answered_by_the_version_that_accepted_it(
@@ -428,7 +428,7 @@ def test_one_request_that_cannot_be_computed_fails_alone(
     assert also[0].prediction.label
     assert isinstance(bad, WorkerError)
     assert "choked" in str(bad)
-    assert service.healthy()
+    assert not service.problems()
 
 
 @pytest.mark.parametrize("part", ["forward", "tokens"])
@@ -447,7 +447,7 @@ def test_a_worker_that_dies_fails_its_callers_and_says_so(part: str, make_servic
     async def ask() -> None:
         outcomes = await asyncio.gather(*(service.answer("news", TEXTS[:1]) for _ in range(3)), return_exceptions=True)
         assert any(isinstance(one, WorkerError) for one in outcomes) or part == "forward"
-        while service.healthy():  # a thread's end
+        while not service.problems():  # a thread's end
             await asyncio.sleep(0.005)
         with pytest.raises(WorkerError, match="out of memory"):
             await service.answer("news", TEXTS)
@@ -473,7 +473,7 @@ def test_a_lane_without_any_answer_is_given_up(make_service: Callable[..., Servi
 
     asyncio.run(ask())
     service._held["news"].lane._threads[1].join(10)
-    assert not service.healthy()
+    assert service.problems()
 
 
 def test_draining_finishes_what_is_accepted_and_takes_nothing_new(

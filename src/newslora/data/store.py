@@ -98,11 +98,6 @@ def _spill_folder() -> Path:
     return Path(tempfile.gettempdir())
 
 
-def scratch() -> "tempfile.TemporaryDirectory[str]":
-    """A folder for the time being, on the same disk."""
-    return tempfile.TemporaryDirectory(dir=_spill_folder())
-
-
 def chunks(count: int) -> Iterator[tuple[int, int]]:
     """The bounds of `CHUNK` places at a time."""
     return ((start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))

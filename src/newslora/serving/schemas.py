@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from newslora.serving import keys
 from newslora.serving.strict import check_text
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+NAME = f"^{keys.NAME.pattern}$"
 ID = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
 
 NO_NUL = {"pattern": r"^[^\u0000]*$"}  # for the description; check_text says it in words

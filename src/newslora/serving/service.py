@@ -259,12 +259,8 @@ class Service:
         """Forward passes so far: 'passes', and their 'texts', 'tokens' and 'seconds' added up."""
         return self._opener.passes.totals()
 
-    def healthy(self) -> bool:
-        """Whether every lane works; False is for good, and a reason to restart the process."""
-        return not self.problems()
-
     def problems(self) -> list[str]:
-        """What is broken, a sentence a lane."""
+        """What is broken, a sentence a lane; it is so for good, and a reason to restart the process."""
         with self._registry:
             return [lane.broken for lane in self._lanes() if lane.broken is not None]
 
