@@ -584,7 +584,7 @@ def test_a_served_export_is_explained_as_by_itself_and_drifts_from_its_validatio
         assert context.observed.adapters()["news"]["drift"]["baseline"] == "validation rows"
         answer = ask(context, {"text": TEXTS[0], "explain": True})
         if kind.startswith("onnx"):
-            assert answer.status_code == 422  # for good: nothing to come again for
+            assert answer.status_code == 422  # for good: nothing to try again for
             assert "The adapter 'news' is an ONNX export: it gives answers, but no gradients" in answer.text
             return
         assert (answer.status_code, answer.json()["version"]) == (200, served.version)

@@ -46,9 +46,9 @@ def test_no_network_and_answers_of_a_proxy_are_told(visit: Visiting) -> None:
 
 def test_too_many_requests_wait_as_long_as_the_server_says(visit: Visiting) -> None:
     one = visit().open()
-    one.refuse("/v1/classify", 429, "Come again.", times=1, **{"Retry-After": "1"})
+    one.refuse("/v1/classify", 429, "Try again in 1 s.", times=1, **{"Retry-After": "1"})
     one.classify(one.place.unsure)
-    one.see("#headline-status", "That was too many requests for now. Come again. Trying again in 1 second.")
+    one.see("#headline-status", "That was too many requests for now. Try again in 1 s. Trying again in 1 second.")
     one.see(".answer h3")
     one.refuse("/v1/classify", 503, "The queue is full.", times=1, **{"Retry-After": "900"})  # nobody waits so long
     one.classify(one.place.unsure)

@@ -88,7 +88,7 @@ def test_keys_added_at_once_are_all_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["add", "--name", "a b"], "no name for a key"),
+        (["add", "--name", "a b"], "not a valid key name"),
         (["add", "--name", "x", "--scope", "clasify"], "Did you mean 'classify'"),
         (["add", "--name", "x", "--scope", ","], "without a scope"),
         (["add", "--name", "x", "--days", "0"], "more than 0"),

@@ -292,19 +292,19 @@ def test_turns_let_neither_long_nor_late_requests_starve(make_service: Callable[
     assert all(len(jobs) > 1 for jobs in gate.passes[1:6])
 
 
-def test_bounds_refuse_with_the_time_to_come_again(make_service: Callable[..., Service]) -> None:
+def test_bounds_refuse_with_the_time_to_try_again(make_service: Callable[..., Service]) -> None:
     service = make_service("news", "desk", queue_rows=4, queue_tokens=40)
     gate = Gate(service)
 
     async def overload() -> None:
-        with pytest.raises(SettingsError, match="holds 5 texts, and at most 4 may wait"):
+        with pytest.raises(SettingsError, match="holds 5 texts, and the queue holds at most 4"):
             await service.answer("news", ["treaty"] * 5)
         tasks = [asyncio.create_task(service.answer("news", ["treaty"] * 3))]
         await waiting(service, 3)
-        with pytest.raises(OverloadedError, match="3 texts of some 9 tokens wait already") as refused:
+        with pytest.raises(OverloadedError, match="3 texts of some 9 tokens are queued already") as refused:
             await service.answer("desk", ["treaty"] * 2)
         assert refused.value.retry_after >= 1
-        with pytest.raises(OverloadedError, match="40 tokens may"):
+        with pytest.raises(OverloadedError, match="the queue holds at most 4 texts and 40 tokens"):
             await service.answer("desk", [LONG])
         tasks.append(asyncio.create_task(service.answer("desk", ["treaty"])))
         await waiting(service, 4)

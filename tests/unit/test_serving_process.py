@@ -425,12 +425,12 @@ def test_what_cannot_be_served_is_one_sentence(
     ):
         assert main(["serve", given]) == 2
         told = " ".join(capsys.readouterr().err.split())
-        assert f"'{name}' is no name for an adapter. Allowed: " in told
+        assert f"'{name}' is not a valid adapter name. Allowed: " in told
         assert told.endswith(f"Give it one: 'NAME={folder}'.")
     odd = tmp_path / "lr=0.1"
     odd.mkdir()
     assert main(["serve", str(odd)]) == 2
-    assert "'lr=0.1' is no name for an adapter" in " ".join(capsys.readouterr().err.split())
+    assert "'lr=0.1' is not a valid adapter name" in " ".join(capsys.readouterr().err.split())
     assert main(["serve", f"news={odd}", "--port", "0"]) == 5
     assert "not a run folder" in " ".join(capsys.readouterr().err.split())
     assert main(["serve", str(planted), "--set", "max_text=3"]) == 2

@@ -77,7 +77,7 @@ def test_neither_a_file_nor_a_link_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(export_at(tmp_path / "onnx", "old"))
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     for name in ("file", "link", "dangling"):
-        with pytest.raises(RunError, match="it is no folder"):
+        with pytest.raises(RunError, match="it is not a folder"):
             require_place(tmp_path / name, replace=True)
 
 

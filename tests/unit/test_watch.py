@@ -108,7 +108,10 @@ def test_a_bad_folder_is_told_of_once_and_the_others_are_followed(
     assert by_name["lost+found"] == ("warning", "left alone: it cannot be read (Permission denied).")
     for name in ("my name", "ünïcode"):
         level, sentence = by_name[name]
-        assert (level, sentence.split(" Allowed")[0]) == ("warning", f"not loaded: '{name}' is no name for an adapter.")
+        assert (level, sentence.split(" Allowed")[0]) == (
+            "warning",
+            f"not loaded: '{name}' is not a valid adapter name.",
+        )
         assert sentence.endswith("Rename the folder.")
     assert by_name["bad"][0] == "warning"
     assert f"{folder / 'bad' / 'newslora.json'} is damaged: max_length is '512'" in by_name["bad"][1]
@@ -123,7 +126,7 @@ def test_a_bad_folder_is_told_of_once_and_the_others_are_followed(
     watch.look()
     assert [one.name for one in service.adapters()] == ["bad", "broken", "my-name"]  # lost+found is none either
     assert told[6:][0][:2] == ("warning", "lost+found")
-    assert "no name for an adapter" in told[6][2]
+    assert "not a valid adapter name" in told[6][2]
 
 
 def test_what_cannot_be_read_for_a_while_stays_served(

@@ -96,7 +96,7 @@ def named(runs: Sequence[str]) -> dict[str, Path]:
     for text in runs:
         name, folder = _named(text)
         if not NAME.fullmatch(name):
-            raise SettingsError(f"'{name}' is no name for an adapter. {NAME_RULE} Give it one: 'NAME={folder}'.")
+            raise SettingsError(f"'{name}' is not a valid adapter name. {NAME_RULE} Give it one: 'NAME={folder}'.")
         if name in found:
             raise SettingsError(f"Two adapters are called '{name}': {found[name]} and {folder}. Give one as NAME=PATH.")
         found[name] = folder

@@ -70,7 +70,7 @@ def split_address(text: str) -> tuple[str, str | None]:
     address, _, adapter = text.partition("#")
     if not is_database(address):
         raise DataError(
-            f"'{text}' is no address of a database. Allowed: sqlite:///corrections.db, sqlite:////path/from/the/root.db or "
+            f"'{text}' is not a valid database address. Allowed: sqlite:///corrections.db, sqlite:////path/from/the/root.db or "
             "postgresql://user@host/name."
         )
     return address, adapter or None
@@ -102,7 +102,7 @@ def open_engine(address: str, keep_connections: bool = True) -> "sa.Engine":
     except ImportError:
         raise MissingExtraError("PostgreSQL", "postgres") from None
     except (sa.exc.ArgumentError, ValueError) as error:
-        raise DataError(f"'{address}' is no address of a database: {error}.") from None
+        raise DataError(f"'{address}' is not a valid database address: {error}.") from None
 
 
 def _keep_a_journal(connection: Any, record: Any) -> None:

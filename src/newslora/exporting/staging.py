@@ -106,7 +106,7 @@ def _end(folder: Path, target: Path) -> None:
 def _not_an_exports(target: Path) -> str | None:
     """What tells that a folder is no export, or not only one; None where it is one."""
     if target.is_symlink() or not target.is_dir():
-        return "it is no folder"
+        return "it is not a folder"
     try:
         named = set(files.read_json(target / MANIFEST)["files"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -41,7 +41,7 @@ class SlowClient(Exception):
 
 
 class Guard:
-    """See above.
+    """The ASGI app around the server's own: every request passes through its checks and is logged and counted at its end.
 
     Args:
         app: what answers.
@@ -108,7 +108,7 @@ class Exchange:
                 400, "wrong_host", "The Host header names another server. Allowed names are the setting allowed_hosts."
             )
         if self.context.active > settings.connections and self.scope["path"] not in QUIET:
-            raise Problem(503, "busy", f"{settings.connections:,} requests are being answered. Come again.", 1.0)
+            raise Problem(503, "busy", f"{settings.connections:,} requests are being answered. Try again in 1 s.", 1.0)
         length = self.headers.get("content-length", "0")
         if not self.streamed and length.isdigit() and int(length) > settings.body_bytes:
             raise self._too_large()

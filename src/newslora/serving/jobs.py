@@ -138,12 +138,12 @@ class Waiting:
         """
         if job.rows > self.rows_bound:
             raise SettingsError(
-                f"A request holds {job.rows:,} texts, and at most {self.rows_bound:,} may wait. Send fewer at once."
+                f"A request holds {job.rows:,} texts, and the queue holds at most {self.rows_bound:,}. Send fewer at once."
             )
         # a lone request may be of any length: there is nothing it could wait for
         too_long = self._held and self.tokens + job.tokens > self.tokens_bound
         if self.rows + job.rows > self.rows_bound or too_long:
-            raise self._refusal(f"at most {self.rows_bound:,} texts and {self.tokens_bound:,} tokens may")
+            raise self._refusal(f"the queue holds at most {self.rows_bound:,} texts and {self.tokens_bound:,} tokens")
         expected, left = self._seconds(self._ahead + job.tokens), job.deadline - now
         if self._held and expected > IN_TIME * left:
             raise self._refusal(
@@ -229,8 +229,8 @@ class Waiting:
 
     def _refusal(self, why: str) -> OverloadedError:
         after = self.retry_after()
-        waits = f"{self.rows:,} texts of some {self.tokens:,} tokens wait already"
-        return OverloadedError(f"{waits}; {why}. Come again in {after:.0f} s.", after)
+        waits = f"{self.rows:,} texts of some {self.tokens:,} tokens are queued already"
+        return OverloadedError(f"{waits}; {why}. Try again in {after:.0f} s.", after)
 
     def _next(self, among: int) -> int:
         """Tokens of the next pass, more or less."""

@@ -80,7 +80,7 @@ def add_key(path: Path, name: str, scopes: Iterable[str], days: float | None = N
     """
     asked = tuple(dict.fromkeys(scopes))
     if not NAME.fullmatch(name):
-        raise SettingsError(f"'{name}' is no name for a key. {NAME_RULE}")
+        raise SettingsError(f"'{name}' is not a valid key name. {NAME_RULE}")
     if odd := [scope for scope in asked if scope not in SCOPES]:
         raise SettingsError(f"There is no scope '{odd[0]}'. Scopes: {', '.join(SCOPES)}.{near(odd[0], SCOPES)}")
     if not asked:

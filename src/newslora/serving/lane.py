@@ -92,7 +92,7 @@ class Lane:
             if self.broken is not None:
                 raise WorkerError(self.broken)
             if self._draining:
-                raise DrainingError("The service is ending and takes nothing new. Ask another, or come again later.")
+                raise DrainingError("The service is ending and takes nothing new. Ask another, or try again later.")
             self.waiting.accept(job, time.monotonic())
             self._changed.notify_all()
 

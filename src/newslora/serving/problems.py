@@ -57,7 +57,7 @@ class Problem(HTTPException):
         status: the HTTP status.
         code: one word for programs.
         message: a sentence for people: the value, what is allowed, the way out.
-        retry_after: seconds after which to come again.
+        retry_after: seconds after which to try again.
         headers: more of the response's.
     """
 

@@ -28,7 +28,7 @@ WHY = {
     429: "The key's rate is used up; `Retry-After` says until when.",
     500: "A fault of the server's.",
     501: "An optional part of the server is not installed.",
-    503: "Too much to do, or the server is ending; `Retry-After` says when to come again.",
+    503: "Too much to do, or the server is ending; `Retry-After` says when to try again.",
     504: "The answer was not ready in time.",
 }
 STRICT = "/v1/"  # whose queries are; machines that ask /health and such add what they like

@@ -70,7 +70,7 @@ class ServeSettings(Section):
         6_000, ge=0, description="Requests a minute of one key; without keys any number (0: any)."
     )
     rate_rows: int = Field(60_000, ge=0, description="Texts a minute of one key; without keys any number (0: any).")
-    connections: int = Field(1_000, ge=1, description="Requests at once; more are told to come again (requests).")
+    connections: int = Field(1_000, ge=1, description="Requests at once; more are told to try again (requests).")
     header_seconds: float = Field(10, gt=0, description="Time a client has to send a request's head (seconds).")
     read_seconds: float = Field(
         10, gt=0, description="Time a client has to send a body; in a stream, the next piece of it (seconds)."

@@ -139,7 +139,7 @@ class Watch:
             if stamp is not None and NAME.fullmatch(path.name):
                 found[path.name] = stamp
             elif stamp is not None:
-                faults[path] = f"not loaded: '{path.name}' is no name for an adapter. {NAME_RULE} Rename the folder."
+                faults[path] = f"not loaded: '{path.name}' is not a valid adapter name. {NAME_RULE} Rename the folder."
         self._tell_faults(faults)
         return found
 
