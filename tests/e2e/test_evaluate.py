@@ -290,7 +290,7 @@ def test_the_screen_fits_80_columns_and_shows_every_table(run: Path) -> None:
         console.print(table)
     shown = console.export_text()
     assert max(map(len, shown.splitlines())) <= 80
-    for part in ("AUROC", "ECE", "as often right as it is sure", "by agency", "--abstain", "most confidently wrong"):
+    for part in ("AUROC", "ECE", "accuracy by confidence", "by agency", "--abstain", "most confidently wrong"):
         assert part in shown
     surest = stored(run, "test")["errors"][0]
     assert f"{surest['label']}, {surest['predicted']}" in shown
