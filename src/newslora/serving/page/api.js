@@ -143,8 +143,10 @@ async function problemOf(response, signal) {
     if (signal?.aborted) throw error; // else: no JSON, as from a proxy in between
   }
   const lead = SENTENCES[response.status] ?? `The server answered with status ${response.status}.`;
-  const said = typeof given?.message === "string" ? given.message : "";
-  return new Problem(said ? `${lead} ${said}` : lead, response.status, given?.code ?? "", secondsAfter(response));
+  const wait = secondsAfter(response);
+  let said = typeof given?.message === "string" ? given.message : "";
+  if (wait !== null) said = said.replace(/\s*Try again in \d+ (s|seconds)\.$/, ""); // the page waits by itself, and counts
+  return new Problem(said ? `${lead} ${said}` : lead, response.status, given?.code ?? "", wait);
 }
 
 /** Retry-After in seconds, given as such or as a date; null where absent. */
