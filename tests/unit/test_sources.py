@@ -206,6 +206,28 @@ def test_a_quote_lost_in_the_last_line(tmp_path: Path) -> None:
     assert [row.problem is None for row in rows] == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("content", "lost"),
+    [
+        ('text,id\n"Striker scores twice,1\n"Oil climbs",2\n"Probe lands, again",3\n', [1]),
+        ('text,id\n"Striker scores,1\nThe "best" probe,2\n"two\nlines, at last",3\n', [1]),
+        ('text,id\nOne,1\n"Striker scores,2\n"Oil climbs,3\n"Probe ""lands""",4\n', [2, 3]),
+        ('text,id\n"Striker scores,1\n"Oil" climbs,2\n\n"Probe lands",3', [1]),
+    ],
+)
+def test_a_quote_lost_before_another_costs_its_own_row_only(content: str, lost: list[int], tmp_path: Path) -> None:
+    _, rows = read(write(tmp_path / "a.csv", content))
+    assert [row.number for row in rows if row.problem and "a quote is never closed" in row.problem] == lost
+    whole = [row for row in rows if row.problem is None]
+    assert [row.fields["id"] for row in whole] == [str(row.number) for row in whole]
+    assert len(whole) + len(lost) == content.count(",") - 1 - content.count(", ")
+
+
+def test_text_behind_a_closing_quote_is_forgiven_in_one_line(tmp_path: Path) -> None:
+    _, rows = read(write(tmp_path / "a.csv", 'text,id\n"Striker" scores,1\n"Oil, ""light""",2\n"Probe"\t,3'))
+    assert [row["text"] for row in fields(rows)] == ["Striker scores", 'Oil, "light"', "Probe\t"]
+
+
 def test_a_cell_over_ten_megabytes_is_a_lost_quote(tmp_path: Path) -> None:
     line = "A," + "x" * 9_990 + "\n"
     _, rows = read(write(tmp_path / "a.csv", 'label,text\nA,one\nB,"lost\n' + line * 1_100))

@@ -34,7 +34,7 @@ from newslora.runtime import cache_folder
 
 PEEK = 100  # rows looked at to tell a headerless file's label column
 REASONS_SHOWN = 3  # commonest reasons an error names
-FORMAT = "newslora articles 2"
+FORMAT = "newslora articles 3"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import IO, Any, NamedTuple
 from newslora.errors import DataError
 
 LINE_LIMIT = 40_000_000  # characters; a file without line ends must not fill the memory
+OVERLONG = f"a line of over {LINE_LIMIT:,} characters"
 BLOCK = 1 << 20  # bytes or characters passed over at a time
 BOM = b"\xef\xbb\xbf"
 

@@ -6,14 +6,14 @@ import itertools
 import json
 import os
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from newslora.data.lines import LINE_LIMIT, Line, LineReader, Meter
+from newslora.data.csvfile import CsvRecord, csv_records
+from newslora.data.lines import OVERLONG, Line, LineReader, Meter
 from newslora.errors import DataError, NewsloraError
 from newslora.files import sha256_file
 
@@ -22,16 +22,7 @@ PACKED = (".gz", ".zst")
 CELL_LIMIT = 10_000_000  # characters; a longer cell is a lost quote, not an article
 PARQUET_ROWS = 4096  # read at once,
 PARQUET_BYTES = 16_000_000  # but no more than about this
-OVERLONG = f"a line of over {LINE_LIMIT:,} characters"
 Behind = Callable[[int, int], Iterator["RawRow"]]  # number and end of a row -> the rows behind it
-
-
-class CsvRecord(NamedTuple):
-    """Cells, why they cannot be trusted, if they cannot, and where the record ends, as `RawRow.end`."""
-
-    cells: list[str]
-    problem: str | None
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +194,7 @@ def _csv_rows(path: Path, kind: str, header: bool | None, meter: Meter) -> tuple
     # csv.Sniffer guesses wrongly on prose; the delimiter a first line holds most of is right for tables of text
     delimiter = "\t" if kind == ".tsv" else max(",;\t", key=text.count)
     csv.field_size_limit(CELL_LIMIT)
-    first = next(_csv_records(path, delimiter), None)
+    first = next(csv_records(path, delimiter), None)
     if first is None:
         raise DataError(f"The file {path} holds no rows, and no header either. Make or copy it again.")
     if first.problem is not None:
@@ -219,55 +210,9 @@ def _csv_rows(path: Path, kind: str, header: bool | None, meter: Meter) -> tuple
     begin = first.end if has_header else 0
 
     def behind(number: int, end: int) -> Iterator[RawRow]:
-        return _csv_fields(_csv_records(path, delimiter, end or begin, meter), columns, number)
+        return _csv_fields(csv_records(path, delimiter, end or begin, meter), columns, number)
 
     return columns, has_header, behind
-
-
-def _csv_records(path: Path, delimiter: str, end: int = 0, meter: Meter | None = None) -> Iterator[CsvRecord]:
-    """The records that begin at byte `end`, blank lines left out.
-
-    A lost quote swallows lines until the cell limit or the end of the file: only the line that opens it is given up,
-    the swallowed ones are read again.
-    """
-    with LineReader(path, end, meter) as stream:
-        again: deque[Line] = deque()  # lines to be read once more
-        taken: list[Line] = []  # lines of the record being read
-        ended = False
-
-        def lines() -> Iterator[str]:
-            nonlocal ended
-            while line := again.popleft() if again else next(stream, None):
-                taken.append(line)
-                if line.overlong:
-                    raise csv.Error
-                yield line.text
-            ended = True
-
-        while True:
-            for cells in _until_error(csv.reader(lines(), delimiter=delimiter)):
-                if ended or cells is None:  # a record that wants more lines than there are has an open quote
-                    break
-                end += sum(line.size for line in taken)
-                taken.clear()
-                if cells:  # not a blank line
-                    yield CsvRecord(cells, None, end)
-            if not taken:
-                return
-            problem = f"a quote is never closed, or a cell has over {CELL_LIMIT:,} characters"
-            problem = f"not readable as CSV: {OVERLONG if taken[0].overlong else problem}"
-            end += taken[0].size
-            yield CsvRecord([taken[0].text.rstrip("\r\n")[:200]], problem, end)
-            again.extendleft(reversed(taken[1:]))
-            taken.clear()
-            ended = False
-
-
-def _until_error(reader: Iterator[list[str]]) -> Iterator[list[str] | None]:
-    try:
-        yield from reader
-    except csv.Error:
-        yield None
 
 
 def _csv_fields(records: Iterator[CsvRecord], columns: tuple[str, ...], number: int) -> Iterator[RawRow]:
