@@ -425,6 +425,28 @@ def test_a_folder_of_split_files(tmp_path: Path) -> None:
         read(f"{tmp_path}:tets")
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train.csv", "train.old.csv"),
+        ("train.csv", "train.jsonl"),
+        ("Train.csv", "train.csv.gz"),
+        ("train-00000-of-00002.csv", "train-00001-of-00002.csv"),
+    ],
+)
+def test_several_files_of_one_split_are_refused_by_name(names: Sequence[str], tmp_path: Path) -> None:
+    for name in (*names, "test.csv"):
+        write(tmp_path / name, as_csv())
+    with pytest.raises(DataError, match=r"2 files of its split 'train'") as caught:
+        read(tmp_path, "test")
+    assert all(name in str(caught.value) for name in names)
+
+
+def test_the_only_part_of_a_split_is_the_split(tmp_path: Path) -> None:
+    parquet(tmp_path / "train-00000-of-00001.parquet")
+    assert fields(read(tmp_path)[1]) == ROWS
+
+
 def test_a_folder_without_a_train_split_says_what_it_looked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no train split.*train\.csv.*nothing readable"):
         read(tmp_path)

@@ -15,6 +15,8 @@ from newslora.errors import DataError, near
 
 CORPUS = "corpus"  # the bundled corpus, as a source name
 ROLES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+FILES_SHOWN = 5  # of one split
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # as the hub names the parts of a split, often the only one
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _NAMED = re.compile(r"(.+):([\w.+\-%\]]+)")  # 'name:split'
 _SLICED = re.compile(r"(.+?):([\w.+\-]*\[[^/]*)")  # 'name:train[:10%]+test[5:]', whose slices hold colons too
@@ -138,11 +140,19 @@ def _can_slice(source: Source) -> bool:
 def _split_files(folder: Path) -> dict[str, Path]:
     """Files of a folder named after a split: {'train': folder/train.csv, ...}."""
     known = {name for names in ROLES.values() for name in names}
-    return {
-        split: path
-        for path in sorted(folder.iterdir())
-        if path.is_file() and file_format(path) and (split := path.name.split(".")[0].lower()) in known
-    }
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        split = _SHARD.sub("", path.name.split(".")[0].lower())
+        if split in known and file_format(path) and path.is_file():
+            found.setdefault(split, []).append(path)
+    for split, paths in found.items():
+        if len(paths) > 1:
+            names = ", ".join(path.name for path in paths[:FILES_SHOWN]) + (" ..." if len(paths) > FILES_SHOWN else "")
+            raise DataError(
+                f"The folder {folder} holds {len(paths)} files of its split '{split}': {names}. A split is one file: join "
+                f"them or move the others away, or name one itself, as in '{paths[0]}'."
+            )
+    return {split: paths[0] for split, paths in found.items()}
 
 
 def _not_found(path: Path) -> str:
