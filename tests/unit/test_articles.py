@@ -211,6 +211,24 @@ def test_a_file_without_a_header_is_read_when_told_so(tmp_path: Path) -> None:
     assert labels.names == ("Sports", "World")
 
 
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [({"headline": "Oil"}, "an object"), (["Oil", "climbs"], "a list"), (True, "true or false"), ({}, "an object")],
+)
+def test_what_is_no_text_is_set_aside(value: Any, kind: str, tmp_path: Path) -> None:
+    rows = [{"title": "t", "text": "one", "label": "A"}, {"title": "t", "text": value, "label": "B"}]
+    found, labels = read(write(tmp_path / "a.jsonl", [*rows, {"title": "t", "text": 3, "label": "C"}]))
+    assert labels.names == ("A", "C")
+    assert reasons(found) == [f"no text: the column 'text' holds {kind}"]
+
+
+def test_an_object_is_no_label(tmp_path: Path) -> None:
+    found, labels = read(labelled(tmp_path / "a.jsonl", ["A", {"id": 0}, "B"]))
+    assert labels.names == ("A", "B")
+    assert reasons(found) == ["no label: the column holds an object"]
+    assert reasons(read(tmp_path / "a.jsonl", labels)[0]) == ["no label: the column holds an object"]
+
+
 def test_text_is_the_columns_joined(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"title": " a ", "text": "b", "label": "x"},

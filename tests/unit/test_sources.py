@@ -293,6 +293,21 @@ def test_json_without_one_usable_row_is_refused_with_the_reason(content: str, tm
         open_file(write(tmp_path / "a.jsonl", content))
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"title": {"0": "Oil climbs", "1": "Goal"}, "label": {"0": "A", "1": "B"}}',
+        '{"text": ["Oil climbs", "Goal"], "label": ["A", "B"]}',
+        '{"data": [{"text": "Oil climbs", "label": "A"}]}',
+        '{"columns": ["text"], "index": [0], "data": [["Oil climbs"]]}',
+    ],
+)
+def test_a_table_by_columns_is_told_how_to_be_written(content: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"one object of lists or objects.*orient='records', lines=True"):
+        open_file(write(tmp_path / "a.json", content))
+    assert len(read(write(tmp_path / "b.json", content + "\n" + as_lines()))[1]) == 4
+
+
 def test_columns_are_those_of_the_first_rows_together(tmp_path: Path) -> None:
     table, rows = read(write(tmp_path / "a.jsonl", '{"text": "x"}\n{"label": "A", "text": "y"}\n'))
     assert table.columns == ("text", "label")

@@ -20,6 +20,7 @@ from newslora.data.labels import (
     OneLabel,
     is_missing,
     is_unicode,
+    json_kind,
     label_key,
     learn_labels,
     make_label_set,
@@ -170,6 +171,9 @@ def usable_text(row: RawRow, columns: Sequence[str]) -> tuple[str, str | None]:
     """The row's text (non-empty columns joined with a space) and, if it cannot be used, why."""
     if row.problem is not None:
         return "", row.problem
+    for name in columns:  # what Python would write for them is nobody's text
+        if isinstance(value := row.fields.get(name), (dict, list, bool)):
+            return "", f"no text: the column '{name}' holds {json_kind(value)}"
     parts = [str(value).strip() for name in columns if not is_missing(value := row.fields.get(name))]
     text = " ".join(part for part in parts if part)
     if not text:

@@ -45,6 +45,8 @@ class OneLabel:
         """The number of a row with this label, or why it cannot be used."""
         if isinstance(value, list):
             return "a list of labels: where rows carry several, set data.multi_label=true"
+        if isinstance(value, dict):
+            return f"no label: the column holds {json_kind(value)}"
         found: int | None = None
         if self.labels is not None:
             found = self.labels.find(value)
@@ -142,6 +144,11 @@ def label_key(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return "" if is_missing(value) else str(value).strip()
+
+
+def json_kind(value: dict[Any, Any] | list[Any] | bool) -> str:
+    """What JSON calls a value that is neither a text nor a number."""
+    return "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else "true or false"
 
 
 def is_missing(value: Any) -> bool:

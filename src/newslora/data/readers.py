@@ -97,6 +97,11 @@ def _json_columns(path: Path) -> tuple[str, ...]:
     if all(row.problem or not row.fields for row in first):
         reason = first[0].problem or "an object without fields"
         raise DataError(f"No row of {path} can be read; the first is {reason}. Give one object a line, or one array.")
+    if len(first) == 1 and all(isinstance(value, (dict, list)) for value in first[0].fields.values()):
+        raise DataError(
+            f"The file {path} is one object of lists or objects: a table by columns, or rows under a name. Give one object a "
+            "line, or one array of objects (in pandas, to_json with orient='records', lines=True)."
+        )
     return tuple(dict.fromkeys(name for row in first for name in row.fields))
 
 
