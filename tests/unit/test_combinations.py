@@ -28,9 +28,13 @@ from newslora.exporting.held import held_rows
 from newslora.runfolder import RunFolder
 
 LABELS = [["Sports", "World"], [], ["World"], ["Sports"], ["World", "Business"], ["World", "World"]]
-names = st.text(st.characters(exclude_characters=";|", exclude_categories=["Cs"]), min_size=1).filter(
-    lambda name: name == name.strip() and name
-)
+names = st.text(
+    st.characters(
+        exclude_characters=";|[",  # [ begins a list
+        exclude_categories=["Cs"],
+    ),
+    min_size=1,
+).filter(lambda name: name == name.strip() and name)
 
 
 def write_json(path: Path, labels: list[Any]) -> Path:
@@ -68,6 +72,46 @@ def test_any_value_is_labels_or_a_reason(value: Any) -> None:
         assert all(key and key == key.strip() for key in found)
     else:
         assert "label" in found
+
+
+@given(labels=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=6))
+def test_a_written_list_is_the_list(labels: list[str]) -> None:
+    wanted = split_labels(labels, ";")
+    assert split_labels(json.dumps(labels), ";") == wanted
+    assert split_labels(json.dumps(labels, ensure_ascii=False, indent=1), ";") == wanted
+    assert split_labels(repr(labels), ";") == wanted
+    assert split_labels(f" {labels!r}\n", ";") == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("[]", ()),
+        ("[0, 2.0]", ("0", "2")),
+        ("[Sports]", ("[Sports]",)),
+        ("[A];[B]", ("[A]", "[B]")),
+        ("['Sports' 'World']", None),  # NumPy's, which Python would run together
+        ("['Sports', None]", None),
+        ("['Sports', '\\x']", None),
+        ("[Sports, World]", None),
+        ("[" * 100_000 + "]", ("[" * 100_000 + "]",)),
+        ('[["a"]]', None),
+        ("[null]", None),
+    ],
+)  # fmt: skip
+def test_what_looks_like_a_list_is_read_or_refused(text: str, found: tuple[str, ...] | None) -> None:
+    read = split_labels(text, ";")
+    assert isinstance(read, str) if found is None else read == found
+
+
+def test_written_lists_need_no_separator(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        rows = [["one", "['Arts, culture']"], ["two", "['Arts']"], ["three", "['culture']"], ["four", "[]"]]
+        csv.writer(stream).writerows([["text", "labels"], *rows])
+    found, labels = read(path)
+    assert labels.names == ("Arts", "Arts, culture", "culture")
+    assert found.indicators.sum(axis=1).tolist() == [1, 1, 1, 0]
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), [None], ["a", float("nan")], [["a"]], [{"a": 1}], "a\udcff"])

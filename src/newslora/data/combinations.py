@@ -4,7 +4,10 @@ Where `data.multi_label` is true, the number kept of a row is the place of its c
 of several labels are kept, drawn, shuffled and batched as those of one label are, also where they outgrow memory.
 """
 
+import ast
+import contextlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,23 +20,46 @@ from newslora.errors import DataError
 
 SEPARATORS = (",", "|", ";", "\t")  # those data is written with
 Combination = tuple[int, ...]  # label ids, ascending
+_QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_PYTHON_LIST = re.compile(rf"\[\s*{_QUOTED}(?:\s*,\s*{_QUOTED})*\s*,?\s*\]", re.DOTALL)  # of texts, none run together
+_LIKE_A_LIST = re.compile(r"\[\s*['\"].*\]|\[[^\[\]]*,[^\[\]]*\]", re.DOTALL)  # '[Sports]' and '[A];[B]' may be names
 
 
 def split_labels(value: Any, separator: str) -> tuple[str, ...] | str:
     """A row's labels as data writes them -> each label's spelling once, sorted; or why they cannot be used.
 
-    A list (JSON, Parquet) holds one label an entry; a text (CSV) holds them with `separator` between; a number is one
-    label. An empty list or text is a row without labels; a missing value is not.
+    A list (JSON, Parquet) holds one label an entry, also where a text writes it out; another text (CSV) holds them with
+    `separator` between; a number is one label. An empty list or text is a row without labels; a missing value is not.
     """
     if is_missing(value):
         return "no labels: an empty list says that none applies"
-    entries = value.split(separator) if isinstance(value, str) else value if isinstance(value, list) else [value]
+    if isinstance(value, str):
+        value = value.split(separator) if (written := _written_list(value)) is None else written
+        if isinstance(value, str):
+            return value
+    entries = value if isinstance(value, list) else [value]
     if any(isinstance(entry, (list, dict)) or is_missing(entry) for entry in entries):
         return "labels that are not a list of names or numbers"
     keys = {key for entry in entries if (key := label_key(entry))}
     if not all(map(is_unicode, keys)):
         return "broken encoding: a label is not valid UTF-8"
     return tuple(sorted(keys))
+
+
+def _written_list(text: str) -> list[Any] | str | None:
+    """The list that a text writes out in JSON or in Python, why it cannot be read, or None: it is none."""
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    found: list[Any] | None = None
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(text)
+    if found is None and _PYTHON_LIST.fullmatch(text):
+        with contextlib.suppress(ValueError, SyntaxError):  # an escape that Python does not know
+            found = ast.literal_eval(text)
+    if found is None and _LIKE_A_LIST.fullmatch(text):
+        return f'not readable as a list of labels: {text[:60]}; write ["a", "b"]'
+    return found
 
 
 class SeveralLabels:
@@ -50,7 +76,7 @@ class SeveralLabels:
         keys = split_labels(value, self.separator)
         if isinstance(keys, str):
             return keys
-        self._lists |= isinstance(value, list)
+        self._lists |= isinstance(value, list) or (isinstance(value, str) and isinstance(_written_list(value), list))
         if self.labels is None:
             return self._unnamed.setdefault(keys, len(self._unnamed))
         ids = [self.labels.find(key) for key in keys]
