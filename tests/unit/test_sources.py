@@ -308,10 +308,22 @@ def test_a_table_by_columns_is_told_how_to_be_written(content: str, tmp_path: Pa
     assert len(read(write(tmp_path / "b.json", content + "\n" + as_lines()))[1]) == 4
 
 
-def test_columns_are_those_of_the_first_rows_together(tmp_path: Path) -> None:
-    table, rows = read(write(tmp_path / "a.jsonl", '{"text": "x"}\n{"label": "A", "text": "y"}\n'))
-    assert table.columns == ("text", "label")
-    assert [row.fields.get("label") for row in rows] == [None, "A"]
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_columns_are_those_of_all_rows_together(name: str, tmp_path: Path) -> None:
+    values = [{"text": "x"}, {"label": "A", "text": "y"}] + [{"text": "z"}] * 5_000 + [{"late": 1}]
+    lines = "".join(json.dumps(value) + "\n" for value in values)
+    table, rows = read(write(tmp_path / name, lines if name == "a.jsonl" else json.dumps(values)))
+    assert table.columns == ("text", "label", "late")
+    assert [row.fields.get("label") for row in rows[:2]] == [None, "A"]
+
+
+def test_rows_of_keys_that_never_recur_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "COLUMN_LIMIT", 10)
+    path = write(tmp_path / "a.jsonl", "".join(json.dumps({f"key {n}": 1}) + "\n" for n in range(10)))
+    assert len(open_file(path).columns) == 10
+    write(path, path.read_text() + '{"one more": 1}\n')
+    with pytest.raises(DataError, match="over 10 columns, the last in row 11"):
+        open_file(path)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet", "a.csv.gz"])

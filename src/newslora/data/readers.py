@@ -20,6 +20,8 @@ from newslora.files import sha256_file
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 PACKED = (".gz", ".zst")
 CELL_LIMIT = 10_000_000  # characters; a longer cell is a lost quote, not an article
+COLUMN_LIMIT = 10_000  # keys of all rows; more are no columns but values, and every row would be as wide
+PEEK = 100  # rows one of which can be read, where any can
 PARQUET_ROWS = 4096  # read at once,
 PARQUET_BYTES = 16_000_000  # but no more than about this
 Behind = Callable[[int, int], Iterator["RawRow"]]  # number and end of a row -> the rows behind it
@@ -90,8 +92,9 @@ def _changed(before: os.stat_result, now: os.stat_result) -> bool:
 
 
 def _json_columns(path: Path) -> tuple[str, ...]:
-    """All columns of the first 100 rows."""
-    first = list(itertools.islice(json_rows(path), 100))
+    """All columns of all rows, in the order they are met: one that begins in the last row is one."""
+    rows = json_rows(path)
+    first = list(itertools.islice(rows, PEEK))
     if not first:
         raise DataError(f"The file {path} holds no rows, and only rows name columns in JSON. Make or copy it again.")
     if all(row.problem or not row.fields for row in first):
@@ -102,7 +105,16 @@ def _json_columns(path: Path) -> tuple[str, ...]:
             f"The file {path} is one object of lists or objects: a table by columns, or rows under a name. Give one object a "
             "line, or one array of objects (in pandas, to_json with orient='records', lines=True)."
         )
-    return tuple(dict.fromkeys(name for row in first for name in row.fields))
+    columns: dict[str, None] = {}
+    for row in itertools.chain(first, rows):
+        if not row.fields.keys() <= columns.keys():
+            columns.update(dict.fromkeys(row.fields))
+            if len(columns) > COLUMN_LIMIT:
+                raise DataError(
+                    f"The rows of {path} name over {COLUMN_LIMIT:,} columns, the last in row {row.number:,}. Give every row "
+                    "the same few keys."
+                )
+    return tuple(columns)
 
 
 def json_rows(path: Path, meter: Meter | None = None, number: int = 0, end: int = 0) -> Iterator[RawRow]:
