@@ -169,6 +169,21 @@ def test_a_column_named_twice_is_refused(tmp_path: Path) -> None:
     assert len(list(open_file(row, header=False).rows)) == 2
 
 
+def test_a_column_of_parquet_named_twice_is_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["A"]), pa.array(["x"]), pa.array(["y"])], names=["label", "text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="'text' twice"):
+        open_file(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_a_key_that_stands_twice_costs_its_row_only(name: str, tmp_path: Path) -> None:
+    lines = ['{"text": "x", "label": "A", "text": "y"}', '{"text": "z", "label": "B", "more": {"a": 1, "a": 2}}']
+    content = "\n".join(lines) if name == "a.jsonl" else f"[{','.join(lines)}]"
+    _, rows = read(write(tmp_path / name, content))
+    assert [row.problem for row in rows] == ["the key 'text' stands twice", None]
+
+
 def test_a_ragged_line_is_marked_and_the_next_is_read(tmp_path: Path) -> None:
     _, rows = read(write(tmp_path / "a.csv", "label,text\nA\nB,x,y\nC,z\n"))
     assert [row.problem for row in rows] == [

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -144,7 +145,7 @@ def _array_rows(path: Path) -> Iterator[RawRow]:
     with LineReader(path) as lines:
         text = lines.rest().lstrip()
     try:
-        values = json.loads(text)
+        values = _decode(text)
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"The file {path} is not valid JSON: {error}. Give one object a line, or one array of objects."
@@ -156,15 +157,34 @@ def _line_row(number: int, line: Line, end: int) -> RawRow:
     if line.overlong:
         return RawRow(number, {"line": line.text[:200]}, f"not readable as JSON: {OVERLONG}", end)
     try:
-        value = json.loads(line.text)
+        value = _decode(line.text)
     except (ValueError, RecursionError) as error:
         return RawRow(number, {"line": line.text.rstrip("\n")}, f"not JSON: {error}", end)
     return _json_row(number, value, end)
 
 
+class _Repeating(dict[str, Any]):
+    """An object one of whose keys stands twice; which value is meant cannot be known."""
+
+    key: str
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    repeating = _Repeating(found)
+    repeating.key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+    return repeating
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_object).decode
+
+
 def _json_row(number: int, value: Any, end: int) -> RawRow:
     if isinstance(value, dict):
-        return RawRow(number, value, None, end)
+        problem = f"the key {value.key!r} stands twice" if isinstance(value, _Repeating) else None
+        return RawRow(number, value, problem, end)
     try:
         line = json.dumps(value)[:200]
     except RecursionError:
@@ -220,10 +240,8 @@ def _csv_rows(path: Path, kind: str, header: bool | None, meter: Meter) -> tuple
     columns = tuple(name.strip() for name in first.cells)
     if not has_header:
         columns = tuple(str(number) for number in range(1, len(columns) + 1))
-    elif len(set(columns)) < len(columns):
-        twice = next(name for name in columns if columns.count(name) > 1)
-        way = "" if header else f" {NO_HEADER}"
-        raise DataError(f"The file {path} names the column '{twice}' twice. Give each column its own name.{way}")
+    else:
+        _check_names(path, columns, "" if header else f" {NO_HEADER}")
     begin = first.end if has_header else 0
 
     def behind(number: int, end: int) -> Iterator[RawRow]:
@@ -239,6 +257,13 @@ def _csv_fields(records: Iterator[CsvRecord], columns: tuple[str, ...], number: 
         yield RawRow(place, dict(zip(columns, cells, strict=False)), problem, end)
 
 
+def _check_names(path: Path, columns: tuple[str, ...], way: str = "") -> None:
+    """Refuse a header that names a column twice; `way` is another way out, with a space before it."""
+    if len(set(columns)) < len(columns):
+        twice = next(name for name in columns if columns.count(name) > 1)
+        raise DataError(f"The file {path} names the column '{twice}' twice. Give each column its own name.{way}")
+
+
 def _parquet_rows(path: Path, meter: Meter) -> tuple[tuple[str, ...], Behind]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -248,6 +273,8 @@ def _parquet_rows(path: Path, meter: Meter) -> tuple[tuple[str, ...], Behind]:
         file = pq.ParquetFile(path, buffer_size=1 << 20)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"The file {path} cannot be read as Parquet: {error}.") from None
+
+    _check_names(path, tuple(file.schema_arrow.names))
 
     def as_bytes(field: pa.Field) -> pa.Field:
         text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
