@@ -191,8 +191,15 @@ def test_a_ragged_line_is_marked_and_the_next_is_read(tmp_path: Path) -> None:
         "ragged line: 3 cells where 2 are expected",
         None,
     ]
-    assert rows[1].fields == {"label": "B", "text": "x"}
+    assert rows[1].fields == {"label": "B", "text": "x,y"}
     assert rows[2] == RawRow(3, {"label": "C", "text": "z"})
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_lone_column_takes_whole_lines(end: str, tmp_path: Path) -> None:
+    lines = ["text", "Oil climbs, stocks fall", "Goal; again", '"Probe, ""lands"""', "a,b,,c"]
+    _, rows = read(write(tmp_path / "a.csv", end.join(lines)))
+    assert [row["text"] for row in fields(rows)] == [lines[1], lines[2], 'Probe, "lands"', "a,b,,c"]
 
 
 def test_nul_and_broken_bytes_stay_in_their_row(tmp_path: Path) -> None:

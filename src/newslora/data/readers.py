@@ -245,15 +245,22 @@ def _csv_rows(path: Path, kind: str, header: bool | None, meter: Meter) -> tuple
     begin = first.end if has_header else 0
 
     def behind(number: int, end: int) -> Iterator[RawRow]:
-        return _csv_fields(csv_records(path, delimiter, end or begin, meter), columns, number)
+        return _csv_fields(csv_records(path, delimiter, end or begin, meter), columns, delimiter, number)
 
     return columns, has_header, behind
 
 
-def _csv_fields(records: Iterator[CsvRecord], columns: tuple[str, ...], number: int) -> Iterator[RawRow]:
+def _csv_fields(
+    records: Iterator[CsvRecord], columns: tuple[str, ...], delimiter: str, number: int
+) -> Iterator[RawRow]:
+    """Records as rows. Surplus cells stay in the last column, so that none is lost; a lone column takes whole lines."""
+    width = len(columns)
     for place, (cells, problem, end) in enumerate(records, number + 1):
-        if problem is None and len(cells) != len(columns):
-            problem = f"ragged line: {len(cells)} cells where {len(columns)} are expected"
+        if problem is None and len(cells) != width:
+            if width > 1:
+                problem = f"ragged line: {len(cells)} cells where {width} are expected"
+            if len(cells) > width:
+                cells[width - 1 :] = [delimiter.join(cells[width - 1 :])]
         yield RawRow(place, dict(zip(columns, cells, strict=False)), problem, end)
 
 
