@@ -251,7 +251,7 @@ def test_broken_encoding_costs_its_row_only(tmp_path: Path) -> None:
     assert labels.names == ("A", "B")
     assert found.rows.tolist() == [1, 3, 5]
     assert reasons(found) == [
-        "broken encoding: not valid UTF-8",
+        "broken encoding: not valid UTF-8; save the file as UTF-8 (in Excel, 'CSV UTF-8')",
         "broken encoding: the label is not valid UTF-8",
     ]
     write_quarantine(tmp_path / "q.jsonl", [found])

@@ -209,6 +209,27 @@ def test_nul_and_broken_bytes_stay_in_their_row(tmp_path: Path) -> None:
     assert [row.fields["text"] for row in rows] == ["K\udcfcche", "fine"]
 
 
+def test_a_header_in_no_utf8_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"header of .*a\.csv is not valid UTF-8 in 'cat\\udce9gorie'.*'CSV UTF-8'"):
+        open_file(write(tmp_path / "a.csv", b"text,cat\xe9gorie\nOil climbs,x\n"))
+
+
+@pytest.mark.parametrize("broken", [b'"caf\\ud83d"', b'"caf\xe9"'])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_a_key_in_no_utf8_costs_its_row_only(name: str, broken: bytes, tmp_path: Path) -> None:
+    lines = [b'{"text": "x"}', b'{"text": "y", ' + broken + b": 1}", '{"text": "z", "caf\u00e9": 1}'.encode()]
+    table, rows = read(
+        write(tmp_path / name, b"\n".join(lines) if name == "a.jsonl" else b"[" + b",".join(lines) + b"]")
+    )
+    assert [row.problem and row.problem.partition(";")[0] for row in rows] == [
+        None, "broken encoding: a key is not valid UTF-8", None,
+    ]  # fmt: skip
+    assert rows[1].fields["text"] == "y"
+    assert "caf\u00e9" in table.columns
+    for column in table.columns:
+        column.encode()
+
+
 def test_a_lone_surrogate_in_json_stays_in_its_row(tmp_path: Path) -> None:
     _, rows = read(write(tmp_path / "a.jsonl", '{"label": "B", "text": "\\ud800"}\n{"label": "C", "text": "fine"}\n'))
     assert [row.fields["text"] for row in rows] == ["\ud800", "fine"]

@@ -26,6 +26,7 @@ from newslora.data.labels import (
     make_label_set,
     numbered,
 )
+from newslora.data.lines import UTF8_WAY
 from newslora.data.readers import RawRow, Table
 from newslora.data.sources import Source, open_table
 from newslora.data.store import gathered, kept, read_columns
@@ -178,7 +179,7 @@ def usable_text(row: RawRow, columns: Sequence[str]) -> tuple[str, str | None]:
     text = " ".join(part for part in parts if part)
     if not text:
         return "", "empty text"
-    return (text, None) if is_unicode(text) else ("", "broken encoding: not valid UTF-8")
+    return (text, None) if is_unicode(text) else ("", f"broken encoding: not valid UTF-8; {UTF8_WAY}")
 
 
 def excerpt(row: RawRow) -> str:

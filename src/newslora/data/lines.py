@@ -13,6 +13,7 @@ LINE_LIMIT = 40_000_000  # characters; a file without line ends must not fill th
 OVERLONG = f"a line of over {LINE_LIMIT:,} characters"
 BLOCK = 1 << 20  # bytes or characters passed over at a time
 BOM = b"\xef\xbb\xbf"
+UTF8_WAY = "save the file as UTF-8 (in Excel, 'CSV UTF-8')"
 
 
 @dataclass(slots=True)
@@ -110,3 +111,8 @@ def _pass_over(stream: io.BufferedReader, count: int) -> None:
 
 def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
+
+
+def printable(text: str) -> str:
+    """The text, with escapes for lone surrogates, which stand for broken bytes and which nothing can write."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")

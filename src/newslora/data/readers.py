@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from newslora.data.csvfile import CsvRecord, csv_records
-from newslora.data.lines import OVERLONG, Line, LineReader, Meter
+from newslora.data.lines import OVERLONG, UTF8_WAY, Line, LineReader, Meter, printable
 from newslora.errors import DataError, NewsloraError
 from newslora.files import sha256_file
 
@@ -160,7 +160,7 @@ def _line_row(number: int, line: Line, end: int) -> RawRow:
         value = _decode(line.text)
     except (ValueError, RecursionError) as error:
         return RawRow(number, {"line": line.text.rstrip("\n")}, f"not JSON: {error}", end)
-    return _json_row(number, value, end)
+    return _json_row(number, value, end, line.text.isascii() and "\\u" not in line.text)
 
 
 class _Repeating(dict[str, Any]):
@@ -181,9 +181,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _decode = json.JSONDecoder(object_pairs_hook=_object).decode
 
 
-def _json_row(number: int, value: Any, end: int) -> RawRow:
+def _json_row(number: int, value: Any, end: int, plain: bool = False) -> RawRow:
+    """The row of a value; `plain` where its text can hold no broken key."""
     if isinstance(value, dict):
         problem = f"the key {value.key!r} stands twice" if isinstance(value, _Repeating) else None
+        if not plain and any(printable(name) != name for name in value):
+            value = {printable(name): one for name, one in value.items()}
+            problem = f"broken encoding: a key is not valid UTF-8; {UTF8_WAY}"
         return RawRow(number, value, problem, end)
     try:
         line = json.dumps(value)[:200]
@@ -265,7 +269,9 @@ def _csv_fields(
 
 
 def _check_names(path: Path, columns: tuple[str, ...], way: str = "") -> None:
-    """Refuse a header that names a column twice; `way` is another way out, with a space before it."""
+    """Refuse a header that names a column twice or in no UTF-8; `way` is another way out, with a space before it."""
+    if broken := [printable(name) for name in columns if printable(name) != name]:
+        raise DataError(f"The header of {path} is not valid UTF-8 in '{broken[0]}'. To go on, {UTF8_WAY}.")
     if len(set(columns)) < len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
         raise DataError(f"The file {path} names the column '{twice}' twice. Give each column its own name.{way}")
