@@ -455,12 +455,60 @@ def test_a_damaged_parquet_file_is_a_data_error(damage: str, tmp_path: Path) -> 
         read(write(tmp_path / "a.parquet", damaged))
 
 
-def test_broken_utf8_in_parquet_costs_its_row_only(tmp_path: Path) -> None:
-    for kind, raw in ((pa.string(), pa.binary()), (pa.large_string(), pa.large_binary())):
-        array = pa.Array.from_buffers(kind, 2, pa.array([b"fine", b"K\xfcche"], raw).buffers())
-        pq.write_table(pa.table({"label": ["A", "B"], "text": array}), tmp_path / "a.parquet")
-        _, rows = read(tmp_path / "a.parquet")
-        assert [row.fields["text"] for row in rows] == ["fine", "K\udcfcche"]
+BROKEN = [b"fine", b"K\xfcche"]
+
+
+def broken(kind: pa.DataType) -> pa.Array:
+    """Two texts of a text type, the second in no UTF-8."""
+    raw = pa.large_binary() if kind == pa.large_string() else pa.binary()
+    return pa.Array.from_buffers(kind, 2, pa.array(BROKEN, raw).buffers())
+
+
+@pytest.mark.parametrize(
+    ("array", "wrap"),
+    [
+        (broken(pa.string()), lambda text: text),
+        (broken(pa.large_string()), lambda text: text),
+        (pa.array(BROKEN, pa.binary_view()).view(pa.string_view()), lambda text: text),
+        (pa.StructArray.from_arrays([broken(pa.string())], ["x"]), lambda text: {"x": text}),
+        (pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), broken(pa.string())), lambda text: [text]),
+    ],
+    ids=["string", "large_string", "string_view", "struct", "list"],
+)
+def test_broken_utf8_in_parquet_costs_its_row_only(array: pa.Array, wrap: Callable[[str], Any], tmp_path: Path) -> None:
+    pq.write_table(pa.table({"label": ["A", "B"], "text": array}), tmp_path / "a.parquet")
+    _, rows = read(tmp_path / "a.parquet")
+    assert [row.fields["text"] for row in rows] == [wrap("fine"), wrap("K\udcfcche")]
+
+
+@pytest.mark.parametrize(
+    ("array", "shown"),
+    [
+        (pa.array([0, 2**60], pa.timestamp("us")), "1970-01-01 00:00:00"),
+        (pa.array([1_500, -(2**60)], pa.timestamp("ms")), "1970-01-01 00:00:01.500"),
+        (pa.array([1, 2**62], pa.timestamp("ns")), "1970-01-01 00:00:00.000000001"),
+        (pa.array([0, 2**60], pa.timestamp("us", "UTC")), "1970-01-01 00:00:00Z"),
+        (pa.array([1, 2**30], pa.date32()), "1970-01-02"),
+        (pa.array([5, 2**62], pa.duration("s")), "5"),
+        (pa.array([3_605, 1], pa.time32("s")), "01:00:05"),
+        (pa.array([None, 2**60], pa.timestamp("us")), None),
+    ],
+)
+def test_times_that_python_cannot_hold_do_not_stop_a_file(array: pa.Array, shown: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["x", "y"], "at": array}), tmp_path / "a.parquet")
+    assert [row["text"] for row in fields(read(tmp_path / "a.parquet")[1])] == ["x", "y"]
+    assert read(tmp_path / "a.parquet")[1][0].fields["at"] == shown
+
+
+def test_times_in_lists_that_python_cannot_hold_are_a_data_error(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"at": pa.array([[2**60]], pa.list_(pa.duration("s")))}), tmp_path / "a.parquet")
+    pq.write_table(
+        pa.table({"at": pa.MapArray.from_arrays([0, 1], ["a"], pa.array([2**60], pa.timestamp("us")))}),
+        tmp_path / "b.parquet",
+    )
+    assert fields(read(tmp_path / "a.parquet")[1]) == [{"at": [str(2**60)]}]
+    with pytest.raises(DataError, match="cannot be read to its end"):
+        read(tmp_path / "b.parquet")
 
 
 @pytest.mark.parametrize("name", ["missing.csv", "newz.csv", "./newz-csv", "deep/er/newz.csv", "./newz-csv:train"])

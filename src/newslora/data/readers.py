@@ -15,6 +15,7 @@ from typing import Any
 
 from newslora.data.csvfile import CsvRecord, csv_records
 from newslora.data.lines import OVERLONG, UTF8_WAY, Line, LineReader, Meter, printable
+from newslora.data.parquetfile import open_parquet, parquet_rows
 from newslora.errors import DataError, NewsloraError
 from newslora.files import sha256_file
 
@@ -23,8 +24,7 @@ PACKED = (".gz", ".zst")
 CELL_LIMIT = 10_000_000  # characters; a longer cell is a lost quote, not an article
 COLUMN_LIMIT = 10_000  # keys of all rows; more are no columns but values, and every row would be as wide
 PEEK = 100  # rows one of which can be read, where any can
-PARQUET_ROWS = 4096  # read at once,
-PARQUET_BYTES = 16_000_000  # but no more than about this
+DAMAGE = (OSError, EOFError, ValueError, OverflowError, NotImplementedError, zlib.error)  # Arrow's own are among them
 Behind = Callable[[int, int], Iterator["RawRow"]]  # number and end of a row -> the rows behind it
 
 
@@ -203,7 +203,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except NewsloraError:
         raise
-    except (OSError, EOFError, ValueError, NotImplementedError, zlib.error) as error:  # Arrow's own are among them
+    except DAMAGE as error:
         raise DataError(f"The file {path} cannot be read to its end: {error}. Make or copy it again.") from error
 
 
@@ -278,45 +278,12 @@ def _check_names(path: Path, columns: tuple[str, ...], way: str = "") -> None:
 
 
 def _parquet_rows(path: Path, meter: Meter) -> tuple[tuple[str, ...], Behind]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        # with a buffer, a row group of any size is read piece by piece
-        file = pq.ParquetFile(path, buffer_size=1 << 20)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"The file {path} cannot be read as Parquet: {error}.") from None
-
-    _check_names(path, tuple(file.schema_arrow.names))
-
-    def as_bytes(field: pa.Field) -> pa.Field:
-        text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-        return field.with_type(pa.large_binary()) if text else field
+    file = open_parquet(path)
+    names = tuple(file.schema_arrow.names)
+    _check_names(path, names)
 
     def behind(number: int, end: int) -> Iterator[RawRow]:
-        for batch in _parquet_batches(file, number):
-            meter.share = (number + len(batch)) / file.metadata.num_rows
-            # as bytes, for pyarrow refuses a whole batch over one broken text; columns without a text type hold bytes too
-            for fields in batch.cast(pa.schema(map(as_bytes, batch.schema))).to_pylist():
-                number += 1
-                yield RawRow(number, {name: _decoded(value) for name, value in fields.items()})
+        for place, fields in enumerate(parquet_rows(file, number, meter), number + 1):
+            yield RawRow(place, fields)
 
-    return tuple(file.schema_arrow.names), behind
-
-
-def _parquet_batches(file: Any, skipped: int) -> Iterator[Any]:
-    """Record batches behind the first `skipped` rows; row groups among those are not read."""
-    for place in range(file.num_row_groups):
-        group = file.metadata.row_group(place)
-        if skipped >= group.num_rows:
-            skipped -= group.num_rows
-            continue
-        rows = PARQUET_BYTES * group.num_rows // max(1, group.total_byte_size)
-        for batch in file.iter_batches(batch_size=min(PARQUET_ROWS, max(1, rows)), row_groups=[place]):
-            if skipped < len(batch):
-                yield batch.slice(skipped)
-            skipped = max(0, skipped - len(batch))
-
-
-def _decoded(value: Any) -> Any:
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+    return names, behind
