@@ -4,6 +4,7 @@ import csv
 import functools
 import gzip
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -518,6 +519,25 @@ def test_a_missing_file_is_a_data_error(name: str, tmp_path: Path, monkeypatch: 
     with pytest.raises(DataError, match="There is no data file or folder") as caught:
         parse_source(name)
     assert ("Did you mean 'news.csv'" in str(caught.value)) is ("newz" in name)
+
+
+@pytest.mark.parametrize("text", ["Oil climbs. " * 100, "Oil climbs as stocks fall", "news " + "x" * 300 + ".csv"])
+def test_a_text_in_place_of_a_file_is_told_where_texts_go(text: str) -> None:
+    with pytest.raises(DataError, match=r"There is no data file.*echo 'TEXT' \| newslora predict RUN -") as caught:
+        parse_source(text)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".csv", "~nobody-of-this-name/a.csv"])
+def test_a_name_that_can_be_no_path_is_a_data_error(name: str) -> None:
+    with pytest.raises(DataError, match="There is no data file"):
+        parse_source(name)
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(DataError, match="no regular file but a pipe or device"):
+        parse_source(str(tmp_path / "a.csv"))
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.xlsx", "a", "a.csv.bz2"])

@@ -3,7 +3,9 @@
 Knows nothing of labels or text (articles.py does).
 """
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +13,11 @@ from newslora.config import is_database
 from newslora.data.databases import database_table, split_address
 from newslora.data.hubsets import dataset_table, hub_data_set, hub_table, is_sliced, load_from_disk, saved_table
 from newslora.data.readers import Table, file_format, open_file
-from newslora.errors import DataError, near
+from newslora.errors import DataError, NewsloraError, near
 
 CORPUS = "corpus"  # the bundled corpus, as a source name
 ROLES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+CHARACTERS_SHOWN = 200  # of a name that is none
 FILES_SHOWN = 5  # of one split
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")  # as the hub names the parts of a split, often the only one
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -53,17 +56,20 @@ def parse_source(text: str) -> Source:
     if is_database(text):
         split_address(text)
         return Source(text, "database", text, None)
-    whole = Path(text).expanduser()
-    parted = None if whole.exists() else _SLICED.fullmatch(text) or _NAMED.fullmatch(text)
-    stem, named = (text, None) if parted is None else parted.groups()
-    path = Path(stem).expanduser()
-    if path.is_file():
-        return Source(text, "file", str(path), named)
-    if path.is_dir():
-        kind = (
-            "arrow" if any((path / name).exists() for name in ("dataset_dict.json", "dataset_info.json")) else "folder"
-        )
-        return Source(text, kind, str(path), named)
+    with _looking(text):
+        whole = Path(text).expanduser()
+        parted = None if whole.exists() else _SLICED.fullmatch(text) or _NAMED.fullmatch(text)
+        stem, named = (text, None) if parted is None else parted.groups()
+        path = Path(stem).expanduser()
+        if path.is_file():
+            return Source(text, "file", str(path), named)
+        if path.is_dir():
+            saved = any((path / name).exists() for name in ("dataset_dict.json", "dataset_info.json"))
+            return Source(text, "arrow" if saved else "folder", str(path), named)
+        if path.exists():
+            raise DataError(
+                f"'{path}' is no regular file but a pipe or device, and a source is read more than once. Write it to a file."
+            )
     looks_local = stem.startswith((".", "/", "~"))  # as written: Path drops a leading './' or str(path).count("/") > 1
     if looks_local or file_format(path) or not _HUB_NAME.fullmatch(str(path)):
         raise DataError(_not_found(path))
@@ -155,7 +161,32 @@ def _split_files(folder: Path) -> dict[str, Path]:
     return {split: paths[0] for split, paths in found.items()}
 
 
+@contextlib.contextmanager
+def _looking(text: str) -> Iterator[None]:
+    """Turn what the system says to a name that can be no path, or one out of reach, into a DataError."""
+    try:
+        yield
+    except NewsloraError:
+        raise
+    except (OSError, RuntimeError) as error:  # RuntimeError: '~nobody'
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(
+            f"There is no data file '{_short(text)}' that can be read: {reason}.{_text_way(text)}"
+        ) from None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= CHARACTERS_SHOWN else text[: CHARACTERS_SHOWN - 3] + "..."
+
+
+def _text_way(text: str) -> str:
+    """What to do where the name of a source has blanks in it, as a text has."""
+    way = " A text to be classified comes on standard input: echo 'TEXT' | newslora predict RUN -"
+    return way if any(map(str.isspace, text)) else ""
+
+
 def _not_found(path: Path) -> str:
     folder = path.parent if path.parent.is_dir() else Path()
     beside = [item.name for item in folder.iterdir() if file_format(item) or item.is_dir()]
-    return f"There is no data file or folder '{path}' (looked in {folder.resolve()}).{near(path.name, beside)}"
+    missing = f"There is no data file or folder '{_short(str(path))}' (looked in {folder.resolve()})."
+    return missing + near(path.name, beside) + _text_way(path.name)
