@@ -54,6 +54,22 @@ def test_labels_spelt_alike_are_told(tmp_path: Path) -> None:
     assert ": 'New York' and 'newyork', 'WORLD' and 'World'." in found[1]
 
 
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("Caf\u00e9", "Cafe\u0301"),
+        ("World", "World\u200b"),
+        ("World", "\ufeffWorld"),
+        ("Sci\u00a0Tech", "Sci Tech"),
+        ("\ufb01lm", "film"),
+    ],
+)
+def test_labels_that_look_the_same_are_told_apart(pair: tuple[str, str], tmp_path: Path) -> None:
+    found = told(tmp_path / "a.jsonl", [*pair, "Sports"] * 10)
+    assert len(found) == 2
+    assert all(ascii(name) in found[1] for name in pair)
+
+
 def test_a_label_of_its_own_in_nearly_every_row_is_asked_about(tmp_path: Path) -> None:
     labels = [f"id {n}" for n in range(60)] + ["id 0"] * 40
     found = told(tmp_path / "a.jsonl", labels)

@@ -1,5 +1,6 @@
 """What was read of a run's data, in short sentences: columns, labels with their rows, and what looks like a mistake."""
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -28,8 +29,8 @@ def remarks(splits: Splits, settings: DataSettings) -> list[str]:
         told.append(_numbers(names, splits.labels.base, settings.label_names is not None))
     if alike := _alike(names):
         told.append(
-            f"Labels that differ by case or spaces only are labels of their own here: {alike}. Where they mean the same, spell "
-            "them alike."
+            f"Labels that differ by case, spaces or what cannot be seen are labels of their own here: {alike}. Where they mean "
+            "the same, spell them alike."
         )
     if question := asks_for_label(int(np.count_nonzero(counts)), len(train), train.label_column):
         told.append(question)
@@ -53,9 +54,20 @@ def _numbers(names: Sequence[str], base: int, by_setting: bool) -> str:
 def _alike(names: Sequence[str]) -> str:
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        groups["".join(name.casefold().split())].append(name)
-    several = [" and ".join(f"'{name}'" for name in group) for group in groups.values() if len(group) > 1]
+        groups["".join(_seen(name).casefold().split())].append(name)
+    several = [" and ".join(_told_apart(group)) for group in groups.values() if len(group) > 1]
     return ", ".join(several[:ALIKE_SHOWN]) + (" ..." if len(several) > ALIKE_SHOWN else "")
+
+
+def _told_apart(group: Sequence[str]) -> list[str]:
+    """Names in quotes; with escapes where two of them look the same."""
+    same = len({" ".join(_seen(name).split()) for name in group}) < len(group)
+    return [ascii(name) if same else f"'{name}'" for name in group]
+
+
+def _seen(name: str) -> str:
+    """What two labels that look the same have in common: compatible characters as one, those without width left out."""
+    return "".join(one for one in unicodedata.normalize("NFKC", name) if unicodedata.category(one) != "Cf")
 
 
 def _listed(entries: Sequence[str]) -> str:
