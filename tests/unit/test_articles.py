@@ -101,6 +101,19 @@ def test_odd_numbers_are_names(odd: str, tmp_path: Path) -> None:
     assert len(found) == 2
 
 
+def test_whole_numbers_of_csv_take_the_given_names(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\na,0.0\nb,1.0\nc,\nd,2.0\ne,3.0\n")
+    found, labels = read(path, label_names=AG)
+    assert (labels.names, ids(found), reasons(found)) == (AG, [0, 1, 2, 3], ["no label"])
+    assert ids(read(labelled(tmp_path / "b.jsonl", [3, 2.0, "1.0", "World"]), labels)[0]) == [3, 2, 1, 0]
+
+
+def test_labels_named_like_fractions_are_found_again() -> None:
+    labels = make_label_set(("0.0", "1.0"))
+    assert [labels.find(value) for value in ("0.0", "1.0", 1.0, 1, "1")] == [0, 1, 1, 1, 1]
+
+
 def test_booleans_are_two_labels(tmp_path: Path) -> None:
     found, labels = read(labelled(tmp_path / "a.jsonl", [True, False, True]))
     assert labels.names == ("False", "True")
@@ -110,7 +123,8 @@ def test_booleans_are_two_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "key"),
     [(3, "3"), (3.0, "3"), ("3", "3"), (" 3 ", "3"), (3.5, "3.5"), (None, ""), (float("nan"), ""), ("", ""), (0, "0"),
-     (float("inf"), "inf"), (True, "True")],
+     (float("inf"), "inf"), (True, "True"), ("3.0", "3"), (" 30.00 ", "30"), ("0.0", "0"), ("01.0", "01.0"), ("3.50", "3.50"),
+     (".0", ".0"), ("-1.0", "-1.0")],
 )  # fmt: skip
 def test_one_spelling_a_label(value: Any, key: str) -> None:
     assert label_key(value) == key

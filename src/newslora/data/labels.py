@@ -13,6 +13,7 @@ from newslora.data.readers import Table
 from newslora.errors import DataError
 
 NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # '01' is a name: it and '1' may be two labels
+WHOLE = re.compile(rf"({NUMBER.pattern})\.0+")  # as pandas writes whole numbers to CSV, once one label is missing
 LABELS_SHOWN = 10
 
 
@@ -133,6 +134,7 @@ def numbered(labels: LabelSet, keys: Sequence[str], names: Sequence[str] | None)
 def make_label_set(names: tuple[str, ...], base: int | None = None) -> LabelSet:
     """Names in id order; `base` is the number the data gives the first one, if it numbers them."""
     spellings = {name.casefold(): index for index, name in enumerate(names)}
+    spellings |= {label_key(name): index for index, name in enumerate(names)}  # '1.0' was a name of its own once
     spellings |= {name: index for index, name in enumerate(names)}
     if base is not None:
         spellings |= {str(index + base): index for index in range(len(names))}
@@ -140,10 +142,11 @@ def make_label_set(names: tuple[str, ...], base: int | None = None) -> LabelSet:
 
 
 def label_key(value: Any) -> str:
-    """One spelling for 3, 3.0, '3' and ' 3 '."""
+    """One spelling for 3, 3.0, '3', '3.0' and ' 3 '."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return "" if is_missing(value) else str(value).strip()
+    key = "" if is_missing(value) else str(value).strip()
+    return whole[1] if key.endswith("0") and (whole := WHOLE.fullmatch(key)) else key
 
 
 def json_kind(value: dict[Any, Any] | list[Any] | bool) -> str:
