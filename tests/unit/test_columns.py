@@ -117,3 +117,10 @@ def test_without_a_header_the_shortest_column_is_the_label() -> None:
     assert find_label_column(("1", "2"), None, False, [["A long text", "World"]], "'x'") == "2"
     with pytest.raises(DataError, match="one column"):
         find_label_column(("1",), None, False, [["text"]], "'x'")
+
+
+def test_control_characters_of_a_name_do_not_reach_the_terminal() -> None:
+    with pytest.raises(DataError) as caught:
+        find_text_columns(("a\x1b[31m", "Caf\u00e9", "\u202eb"), None, True, None, "'a.csv'")
+    assert str(caught.value).isprintable()
+    assert "'a\\x1b[31m', 'Caf\u00e9', '\\u202eb'" in str(caught.value)

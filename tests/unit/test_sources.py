@@ -396,6 +396,35 @@ def test_utf16_is_refused_with_the_way_out(encoding: str, packed: str, name: str
         open_file(write(tmp_path / (name + packed), pack(content)))
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (as_csv().encode("utf-16-le"), "not UTF-8 but UTF-16"),
+        (as_csv().encode("utf-16-be"), "not UTF-8 but UTF-16"),
+        (gzip.compress(b"text\nx\n"), r"packed by gzip.*\.gz"),
+        (zstandard.compress(b"text\nx\n"), r"packed by zstd.*\.zst"),
+        (b"PK\x03\x04\x14\x00\x06\x00", "ZIP archive, as Excel's workbooks are"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Excel workbook"),
+        (b"PAR1\x15\x04\x15\x00", r"is Parquet.*\.parquet"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.csv.gz"])
+def test_what_is_no_text_is_said_to_be_what_it_is(name: str, content: bytes, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=reason):
+        open_file(write(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content))
+
+
+@pytest.mark.parametrize("content", ["PK\nx\n", "PAR1\nx\n", "a\nb\x00\n", "\x00a,b\nx,y\n", "x\n"])
+def test_what_begins_nearly_so_is_read(content: str, tmp_path: Path) -> None:
+    assert read(write(tmp_path / "a.csv", content), header=True)[0].columns
+
+
+@pytest.mark.parametrize("packed", [".gz", ".zst"])
+def test_a_packed_parquet_file_is_told_to_be_unpacked(packed: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Parquet packs by itself"):
+        open_file(write(tmp_path / f"a.parquet{packed}", b"abc"))
+
+
 @functools.cache
 def big(suffix: str) -> bytes:
     """A few hundred kilobytes that do not compress to nothing, so that damage in the middle is far from the start."""

@@ -129,4 +129,6 @@ def _listed(columns: Sequence[str]) -> str:
 
 
 def _shown(name: str) -> str:
-    return name if len(name) <= CHARACTERS_SHOWN else name[: CHARACTERS_SHOWN - 3] + "..."
+    short = name if len(name) <= CHARACTERS_SHOWN else name[: CHARACTERS_SHOWN - 3] + "..."
+    # a terminal obeys control characters
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in short)

@@ -13,6 +13,15 @@ LINE_LIMIT = 40_000_000  # characters; a file without line ends must not fill th
 OVERLONG = f"a line of over {LINE_LIMIT:,} characters"
 BLOCK = 1 << 20  # bytes or characters passed over at a time
 BOM = b"\xef\xbb\xbf"
+OTHERS = {  # how a file begins that is no text: what it is, and the way out
+    b"\xff\xfe": "UTF-16. Save it as UTF-8",
+    b"\xfe\xff": "UTF-16. Save it as UTF-8",
+    b"\x1f\x8b": "packed by gzip. Let its name end in .gz, once for each time it was packed",
+    b"\x28\xb5\x2f\xfd": "packed by zstd. Let its name end in .zst, once for each time it was packed",
+    b"PK\x03\x04": "a ZIP archive, as Excel's workbooks are. Unpack it, or save it as CSV UTF-8",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook. Save it as CSV UTF-8",
+    b"PAR1\x15": "Parquet. Let its name end in .parquet",
+}
 UTF8_WAY = "save the file as UTF-8 (in Excel, 'CSV UTF-8')"
 
 
@@ -40,7 +49,7 @@ class LineReader:
         meter: told how far the file is read.
 
     Raises:
-        DataError: UTF-16.
+        DataError: it begins as no text in UTF-8 does.
     """
 
     def __init__(self, path: Path, start: int = 0, meter: Meter | None = None) -> None:
@@ -48,9 +57,13 @@ class LineReader:
         self._raw = path.open("rb")
         try:
             stream = io.BufferedReader(_unpacked(path, self._raw))
-            first = stream.peek(len(BOM))
-            if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                raise DataError(f"The file {path} is UTF-16. Save it as UTF-8.")
+            first = stream.peek(8)[:8]
+            if other := next((OTHERS[begin] for begin in OTHERS if first.startswith(begin)), None):
+                raise DataError(f"The file {path} is {other}.")
+            if len(first) > 3 and 0 in first and (first[:4:2] == b"\0\0" or first[1:4:2] == b"\0\0"):
+                raise DataError(
+                    f"The file {path} is not UTF-8 but UTF-16, or no text: every other byte is 0. Save it as UTF-8."
+                )
             self._before = len(BOM) if start == 0 and first.startswith(BOM) else 0
             _pass_over(stream, start)
             encoding = "utf-8-sig" if start == 0 else "utf-8"

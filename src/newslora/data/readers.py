@@ -63,8 +63,10 @@ def open_file(path: Path, header: bool | None = None) -> Table:
     if kind is None:
         raise DataError(
             f"Cannot tell the format of {path}: its name ends in none of {', '.join(SUFFIXES)} "
-            f"(each also with {' or '.join(PACKED)}). Rename it or convert it."
+            f"(all but .parquet also with {' or '.join(PACKED)}). Rename it or convert it."
         )
+    if kind == ".parquet" and path.suffix.lower() in PACKED:
+        raise DataError(f"The file {path} is packed twice, for Parquet packs by itself. Unpack it.")
     with _reading(path):
         before = path.stat()
         if before.st_size == 0:
