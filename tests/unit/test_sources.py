@@ -185,6 +185,32 @@ def test_a_key_that_stands_twice_costs_its_row_only(name: str, tmp_path: Path) -
     assert [row.problem for row in rows] == ["the key 'text' stands twice", None]
 
 
+@pytest.mark.parametrize("first", ["sep=;\n", "\ufeffSEP=;\r\n", '\n"sep=;"\n'])
+def test_a_separator_that_excel_is_told_is_taken(first: str, tmp_path: Path) -> None:
+    table, rows = read(write(tmp_path / "a.csv", first + "text, long;label\nOil, gas;A\nGoal;B\n"))
+    assert table.columns == ("text, long", "label")
+    assert [row["label"] for row in fields(rows)] == ["A", "B"]
+    assert [row.number for row in open_file(tmp_path / "a.csv").rows_behind(1, rows[0].end)] == [2]
+    assert fields(read(write(tmp_path / "b.csv", first + "3;x;y\n"))[1]) == [{"1": "3", "2": "x", "3": "y"}]
+    tabs = write(tmp_path / "c.csv", "sep=\t\n" + as_csv("\t"))
+    assert fields(read(tabs)[1]) == ROWS
+
+
+def test_delimiters_inside_of_quotes_are_text(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "a.csv", '"text, body, all";label\nOil;A\n'))[0].columns == (
+        "text, body, all",
+        "label",
+    )
+
+
+def test_unnamed_columns_at_the_end_are_left_out(tmp_path: Path) -> None:
+    table, rows = read(write(tmp_path / "a.csv", "text,label,,\nOil,A,,\nGoal,B\nProbe,C,,lost\nTreaty,,,\n"))
+    assert table.columns == ("text", "label")
+    assert [row.problem for row in rows] == [None, None, "ragged line: 4 cells where 2 are expected", None]
+    assert [row.fields["label"] for row in rows] == ["A", "B", "C,,lost", ""]
+    assert open_file(write(tmp_path / "b.csv", "text,label,\nOil,A,\n")).columns == ("text", "label", "")
+
+
 def test_a_ragged_line_is_marked_and_the_next_is_read(tmp_path: Path) -> None:
     _, rows = read(write(tmp_path / "a.csv", "label,text\nA\nB,x,y\nC,z\n"))
     assert [row.problem for row in rows] == [

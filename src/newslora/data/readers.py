@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from newslora.data.csvfile import CsvRecord, csv_records
+from newslora.data.csvfile import CsvRecord, csv_records, find_delimiter
 from newslora.data.lines import OVERLONG, UTF8_WAY, Line, LineReader, Meter, printable
 from newslora.data.parquetfile import open_parquet, parquet_rows
 from newslora.errors import DataError, NewsloraError
@@ -232,36 +232,44 @@ def _csv_rows(path: Path, kind: str, header: bool | None, meter: Meter) -> tuple
     """Column names ('1', '2', ... without a header), whether there is one, and the rows."""
     from newslora.data.columns import NO_HEADER, is_header
 
-    with LineReader(path) as peek:
-        text = next((line.text for line in peek if line.text.strip()), "")
-    # csv.Sniffer guesses wrongly on prose; the delimiter a first line holds most of is right for tables of text
-    delimiter = "\t" if kind == ".tsv" else max(",;\t", key=text.count)
+    delimiter, begin = find_delimiter(path, kind)
     csv.field_size_limit(CELL_LIMIT)
-    first = next(csv_records(path, delimiter), None)
+    first = next(csv_records(path, delimiter, begin), None)
     if first is None:
         raise DataError(f"The file {path} holds no rows, and no header either. Make or copy it again.")
     if first.problem is not None:
         raise DataError(f"The first row of {path} is {first.problem}. Repair or remove it.")
     has_header = is_header(first.cells) if header is None else header
     columns = tuple(name.strip() for name in first.cells)
+    unnamed = 0  # columns at the end that a spreadsheet wrote without need
+    if has_header and columns.count("") > 1:
+        unnamed = len(columns) - max((place for place, name in enumerate(columns, 1) if name), default=len(columns))
+        columns = columns[: len(columns) - unnamed]
     if not has_header:
         columns = tuple(str(number) for number in range(1, len(columns) + 1))
     else:
         _check_names(path, columns, "" if header else f" {NO_HEADER}")
-    begin = first.end if has_header else 0
+    if has_header:
+        begin = first.end
 
     def behind(number: int, end: int) -> Iterator[RawRow]:
-        return _csv_fields(csv_records(path, delimiter, end or begin, meter), columns, delimiter, number)
+        return _csv_fields(csv_records(path, delimiter, end or begin, meter), columns, delimiter, number, unnamed)
 
     return columns, has_header, behind
 
 
 def _csv_fields(
-    records: Iterator[CsvRecord], columns: tuple[str, ...], delimiter: str, number: int
+    records: Iterator[CsvRecord], columns: tuple[str, ...], delimiter: str, number: int, unnamed: int
 ) -> Iterator[RawRow]:
-    """Records as rows. Surplus cells stay in the last column, so that none is lost; a lone column takes whole lines."""
+    """Records as rows. Surplus cells stay in the last column, so that none is lost; a lone column takes whole lines.
+
+    Of as many cells as there are unnamed columns, the empty ones at a record's end are left out.
+    """
     width = len(columns)
     for place, (cells, problem, end) in enumerate(records, number + 1):
+        if unnamed and problem is None:
+            while len(cells) > width and not cells[-1]:
+                cells.pop()
         if problem is None and len(cells) != width:
             if width > 1:
                 problem = f"ragged line: {len(cells)} cells where {width} are expected"
