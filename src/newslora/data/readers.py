@@ -240,22 +240,25 @@ def _csv_rows(path: Path, kind: str, header: bool | None, meter: Meter) -> tuple
     if first.problem is not None:
         raise DataError(f"The first row of {path} is {first.problem}. Repair or remove it.")
     has_header = is_header(first.cells) if header is None else header
-    columns = tuple(name.strip() for name in first.cells)
-    unnamed = 0  # columns at the end that a spreadsheet wrote without need
-    if has_header and columns.count("") > 1:
-        unnamed = len(columns) - max((place for place, name in enumerate(columns, 1) if name), default=len(columns))
-        columns = columns[: len(columns) - unnamed]
-    if not has_header:
-        columns = tuple(str(number) for number in range(1, len(columns) + 1))
-    else:
-        _check_names(path, columns, "" if header else f" {NO_HEADER}")
     if has_header:
-        begin = first.end
+        begin, columns = first.end, _header(first.cells)
+        _check_names(path, columns, "" if header else f" {NO_HEADER}")
+    else:
+        columns = tuple(str(number) for number in range(1, len(first.cells) + 1))
+    unnamed = len(first.cells) - len(columns)
 
     def behind(number: int, end: int) -> Iterator[RawRow]:
         return _csv_fields(csv_records(path, delimiter, end or begin, meter), columns, delimiter, number, unnamed)
 
     return columns, has_header, behind
+
+
+def _header(cells: list[str]) -> tuple[str, ...]:
+    """The names of a header, without several empty ones at its end, which spreadsheets write without need."""
+    names = tuple(name.strip() for name in cells)
+    if names.count("") > 1:
+        names = names[: max((place for place, name in enumerate(names, 1) if name), default=len(names))]
+    return names
 
 
 def _csv_fields(
