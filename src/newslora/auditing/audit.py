@@ -17,6 +17,7 @@ from newslora.auditing.verdicts import Answers, Encoder, judge_labels, run_answe
 from newslora.config import DataSettings, load_recipe, make_recipe
 from newslora.data.articles import write_quarantine
 from newslora.data.labels import LabelSet, make_label_set
+from newslora.data.outputs import refuse_overwriting
 from newslora.errors import LeakageError, SettingsError, near
 from newslora.evaluation.own import as_trained
 from newslora.model.adapter import read_card
@@ -24,6 +25,7 @@ from newslora.model.backbones import resolve_backbone
 from newslora.model.classifier import length_limit
 from newslora.runfolder import RunFolder
 
+WRITTEN = ("duplicates.csv", "leakage.csv", "labels.csv", "text-damage.csv", "quarantine.jsonl", "audit.json")
 Progress = Callable[[str, int], None]  # what is done, and on how many more rows
 
 
@@ -58,7 +60,7 @@ def audit(
         What audit.json holds: counts and shares, no text.
 
     Raises:
-        SettingsError: arguments that do not go together.
+        SettingsError: arguments that do not go together, or an output that is one of the sources' files.
         DataError: sources that cannot be read.
         RunError, BackboneError: the run or backbone cannot be had.
         MissingExtraError: the extra 'audit' is not installed.
@@ -68,6 +70,10 @@ def audit(
     if judge not in get_args(Judge):
         allowed = get_args(Judge)
         raise SettingsError(f"There is no judge '{judge}'. Allowed: {', '.join(allowed)}.{near(judge, allowed)}")
+    if output is not None:
+        refuse_overwriting(
+            [Path(output) / name for name in WRITTEN], [sources] if isinstance(sources, str) else sources
+        )
     folder = RunFolder.open(Path(run)) if run is not None else None
     settings, labels = _reading(folder, changes or {})
     if settings.multi_label and judge != "words":
@@ -201,9 +207,10 @@ def _write(
     damage: Sequence[tuple[int, Damage]],
 ) -> None:
     """The lists, then the JSON that sums them up."""
-    write_duplicates(folder / "duplicates.csv", rows, copies)
-    write_leakage(folder / "leakage.csv", rows, leaks)
-    write_labels(folder / "labels.csv", rows, doubts)
-    write_damage(folder / "text-damage.csv", rows, damage)
-    write_quarantine(folder / "quarantine.jsonl", [split.articles for split in rows.splits])
-    files.write_json(folder / "audit.json", result)
+    duplicates, leakage, labels, damaged, quarantine, summary = (folder / name for name in WRITTEN)
+    write_duplicates(duplicates, rows, copies)
+    write_leakage(leakage, rows, leaks)
+    write_labels(labels, rows, doubts)
+    write_damage(damaged, rows, damage)
+    write_quarantine(quarantine, [split.articles for split in rows.splits])
+    files.write_json(summary, result)

@@ -29,6 +29,7 @@ def compare(
         Settings of the section data for reading --data, as key=value.
     """
     from newslora.evaluation.compare import compare as compare_runs
+    from newslora.evaluation.compare import rows_file
 
     with counting("rows scored") as progress:
         result = compare_runs(runs, data=data, output=output, changes=data_changes(settings), progress=progress)
@@ -38,8 +39,7 @@ def compare(
     for sentence in sentences(result):
         console.print(sentence, highlight=False, markup=False)
     if output is not None:
-        rows = output.with_name(f"{output.stem}-rows.csv")
-        console.print(f"{output} and {rows} written.", highlight=False, markup=False)
+        console.print(f"{output} and {rows_file(output)} written.", highlight=False, markup=False)
 
 
 def tables(result: dict[str, Any]) -> "list[Table]":

@@ -95,6 +95,19 @@ def split_for(source: Source, role: str) -> str | None:
     return next((name for name in ROLES[role] if name in available_splits(source)), None)
 
 
+def source_files(source: Source) -> tuple[Path, ...]:
+    """The files on this machine that a source is read from, all its splits; () for the hub and for servers."""
+    if source.kind == "folder":
+        return tuple(_split_files(source.path).values())
+    if source.kind == "arrow":
+        return tuple(path for path in source.path.rglob("*") if path.is_file())
+    if source.kind == "database":  # 'sqlite:///corrections.db#news'
+        path = Path(split_address(source.location)[0].partition("///")[2].partition("?")[0])
+    else:
+        path = source.path
+    return (path,) if source.kind != "hub" and path.is_file() else ()
+
+
 def open_table(source: Source, split: str | None, header: bool | None = None) -> Table:
     """Open one split for reading.
 

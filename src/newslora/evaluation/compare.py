@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from newslora import files
+from newslora.data.outputs import refuse_overwriting
 from newslora.errors import DataError, SettingsError
 from newslora.evaluation.paired import METRICS, contrast_intervals, holm, mcnemar
 from newslora.evaluation.seeds import Group, compare_groups, few_seeds_note, group_runs, repeats_note, spread
@@ -47,10 +48,13 @@ def compare(
         What the JSON holds. `pairs[i]["sentence"]` says it in words.
 
     Raises:
-        SettingsError: fewer than two runs, or one twice.
+        SettingsError: fewer than two runs, one twice, or an output that `data` is read from.
         RunError: an unfinished or damaged run.
         DataError: no rows in common or a single one, or other labels.
     """
+    path = None if output is None else Path(output)
+    if path is not None and data is not None:
+        refuse_overwriting([path, rows_file(path)], [data])
     folders = _opened(runs)
     scored = common_evaluation(folders) if data is None else evaluation_of(folders, data, changes or {}, progress)
     if len(scored[0].rows) < 2:
@@ -88,11 +92,15 @@ def compare(
         "scope": SCOPE if min(len(group.members) for group in groups) == 1 else None,
         "differing_rows": len(differing(scored)),
     }
-    if output is not None:
-        path = Path(output)
-        write_differences(path.with_name(f"{path.stem}-rows.csv"), names, scored)
+    if path is not None:
+        write_differences(rows_file(path), names, scored)
         files.write_json(path, result)
     return result
+
+
+def rows_file(output: Path) -> Path:
+    """Where the rows on which runs differ go, beside the result."""
+    return output.with_name(f"{output.stem}-rows.csv")
 
 
 def run_names(paths: Sequence[Path]) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from newslora import files
 from newslora.config import DataSettings, load_recipe
 from newslora.data.articles import ArticleSet
+from newslora.data.outputs import refuse_overwriting
 from newslora.data.sources import open_table, parse_source
 from newslora.errors import RunError
 from newslora.evaluation.abstention import abstention
@@ -134,6 +135,7 @@ def evaluate(
     Raises:
         RunError: an unfinished run, one whose stored data cannot be found again, or an export outside of its run.
         DataError: rows that cannot be used, or no column `by`.
+        SettingsError: `data` is read from a file that the result would take the place of.
     """
     path = Path(run)
     export = is_export(path)
@@ -147,6 +149,8 @@ def evaluate(
         require_same_weights(source, path, classifier.card)
         folder = source.evaluation / "exports" / path.resolve().name
     rows = _own(source) if data is None else _given(source, data, settings, folder)
+    if data is not None:
+        refuse_overwriting([folder / f"{rows.name}{end}" for end in (".json", ".csv", "-errors.csv")], [data])
     return evaluate_articles(
         classifier, rows.articles, rows.name, folder, settings,
         chose_the_epoch=rows.chose, trained=rows.trained, by=by, progress=progress,

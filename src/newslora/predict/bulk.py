@@ -9,6 +9,7 @@ from typing import IO, Any, BinaryIO
 from newslora.config import DataSettings
 from newslora.data.columns import find_text_columns
 from newslora.data.lines import Meter
+from newslora.data.outputs import refuse_overwriting
 from newslora.data.readers import CELL_LIMIT, PACKED, RawRow, Table
 from newslora.data.sources import open_table, parse_source, split_for
 from newslora.errors import InterruptedRun, SettingsError, near
@@ -142,7 +143,7 @@ def open_texts(
 
 
 def _check_output(output: Path, source: str) -> str:
-    """The suffix of an output that can be written."""
+    """The suffix of an output that can be written, and is no file of the source."""
     suffix = next((one for one in OUTPUTS if output.name.lower().endswith(one)), None)
     if suffix is None:
         ending = "".join(output.suffixes[-2:]) if output.suffix.lower() in PACKED else output.suffix
@@ -151,8 +152,7 @@ def _check_output(output: Path, source: str) -> str:
         )
     if output.is_dir():
         raise SettingsError(f"The output '{output}' is a folder. Name a file in it.")
-    if output.exists() and Path(source).exists() and output.samefile(source):
-        raise SettingsError(f"The output '{output}' is the input: name another file with --output.")
+    refuse_overwriting([output], [source])
     return suffix
 
 
