@@ -118,6 +118,34 @@ def test_validation_rows_are_named_for_all_they_did(run: Path) -> None:
     assert train["note"].startswith("These rows trained the classifier")
 
 
+def test_text_is_taken_as_in_training_and_other_columns_are_told_of(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = read_csv(run.parent / "test.csv")[:30]
+    rows = {
+        "same": [{"title": "Noise", "text": one["text"], "label": one["label"]} for one in lines],
+        "other": [{"title": one["text"], "body": "Noise", "label": one["label"]} for one in lines],
+    }
+    for name, some in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    same = newslora.evaluate(run, str(tmp_path / "same.jsonl"))
+    assert (same["text_columns"], same["note"]) == (["text"], None)
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--data", str(tmp_path / "other.jsonl")]) == 0
+    told = "The text is taken from title + body; the classifier was trained on text."
+    assert told in " ".join(capsys.readouterr().out.split())
+    assert stored(run, "other")["note"] == told
+
+
+def test_a_result_spares_the_rows_it_is_of(run: Path) -> None:
+    rows = run / "evaluation" / "mine.csv"
+    rows.write_bytes((run.parent / "test.csv").read_bytes())
+    with pytest.raises(SettingsError, match=r"mine\.csv' is the input"):
+        newslora.evaluate(run, str(rows))
+    assert rows.read_bytes() == (run.parent / "test.csv").read_bytes()
+    rows.unlink()
+
+
 def test_the_temperature_is_kept_used_and_changes_no_answer(run: Path, tmp_path: Path) -> None:
     record = json.loads((run / "adapter" / "calibration.json").read_text())
     classifier = newslora.Classifier.load(run)

@@ -42,8 +42,10 @@ def test_the_columns_of_the_training_are_taken_where_all_are_there(tmp_path: Pat
     assert classified("artikel,text,kop") == ["three one"]
     assert classified("artikel,text,kop", text_columns=("text",)) == ["two"]
     assert told == []
-    assert classified("artikel,text,id") == ["two"]
+    assert classified("number,text,id") == ["two"]
     assert told == ["The text is taken from text; the classifier was trained on kop + artikel."]
+    with pytest.raises(DataError, match=r"has no column 'kop'.*training had the text in 'kop', 'artikel'"):
+        classified("artikel,text,id")
     classifier.card.text_columns = ("2", "3")  # of a file without a header
     assert classified("artikel,text,id") == ["two"]
     assert len(told) == 1

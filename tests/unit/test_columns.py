@@ -3,7 +3,7 @@
 import pytest
 
 from newslora.config import parse_assignment
-from newslora.data.columns import find_label_column, find_text_columns, is_header
+from newslora.data.columns import find_label_column, find_text_columns, is_header, other_columns
 from newslora.errors import DataError
 
 
@@ -124,3 +124,29 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal() -> None:
         find_text_columns(("a\x1b[31m", "Caf\u00e9", "\u202eb"), None, True, None, "'a.csv'")
     assert str(caught.value).isprintable()
     assert "'a\\x1b[31m', 'Caf\u00e9', '\\u202eb'" in str(caught.value)
+
+
+def test_a_part_of_columns_that_only_training_knew_is_refused_with_what_is_missing() -> None:
+    def found(columns: tuple[str, ...], usual: tuple[str, ...]) -> tuple[str, ...]:
+        return find_text_columns(columns, None, True, "label", "'x'", usual)
+
+    with pytest.raises(
+        DataError, match=r"'x' has no column 'b': its columns are 'a', 'title'; training had .* 'a', 'b'\."
+    ) as told:
+        found(("a", "title"), ("a", "b"))
+    assert "--set 'data.text_columns=[\"a\"]'" in str(told.value)
+    assert found(("b", "title", "a"), ("a", "b")) == ("a", "b")
+    assert found(("title", "c"), ("a", "b")) == ("title",)
+    # names that anybody would look for, and numbers of a file without a header, may be others elsewhere
+    assert found(("title", "text"), ("Title", "description")) == ("title", "text")
+    assert found(("2", "text"), ("2", "3")) == ("text",)
+    with pytest.raises(DataError, match=r"its columns are 'foo'; training had the text in 'a', 'b'\. Name one"):
+        found(("foo",), ("a", "b"))
+
+
+def test_other_columns_than_those_of_the_training_are_told_of() -> None:
+    assert other_columns(("title", "text"), ("text",)) == (
+        "The text is taken from title + text; the classifier was trained on text."
+    )
+    assert other_columns(("text",), ("text",)) is None
+    assert other_columns(("text",), ("2", "3")) is None

@@ -148,6 +148,8 @@ def test_test_rows_come_before_validation_rows_and_selection_bias_is_passed_on(m
     assert newslora.compare(paths)["evaluation"] == "test"
     alone = [make(name, wrong_on(1), evaluation="validation", note="optimistic") for name in ("c", "d")]
     assert newslora.compare(alone)["note"] == "optimistic"
+    make.score(RunFolder(alone[1]), wrong_on(1), evaluation="validation", note="other columns")
+    assert newslora.compare(alone)["note"] == "c: optimistic d: other columns"
 
 
 def test_validation_rows_cut_from_one_file_by_other_seeds_are_not_the_same_rows(make: Maker) -> None:

@@ -75,10 +75,10 @@ def audit(
             [Path(output) / name for name in WRITTEN], [sources] if isinstance(sources, str) else sources
         )
     folder = RunFolder.open(Path(run)) if run is not None else None
-    settings, labels = _reading(folder, changes or {})
+    settings, labels, columns = _reading(folder, changes or {})
     if settings.multi_label and judge != "words":
         raise SettingsError(f"--judge {judge} judges one label a row, and these rows carry several: leave it out.")
-    rows = read_rows(sources, settings, labels)
+    rows = read_rows(sources, settings, labels, columns)
     encoder = _encoder(folder, backbone, settings)
     copies = find_copies(rows.texts, similarity, lambda count: progress("compared", count))
     leaks = find_leaks(rows, copies)
@@ -131,15 +131,16 @@ def refuse_leakage(result: Mapping[str, Any]) -> None:
         )
 
 
-def _reading(run: RunFolder | None, changes: Mapping[str, Any]) -> tuple[DataSettings, LabelSet | None]:
-    """How sources are read, and the labels they must have: a run's, or what the first source says."""
+def _reading(run: RunFolder | None, changes: Mapping[str, Any]) -> tuple[DataSettings, LabelSet | None, Sequence[str]]:
+    """How sources are read, the labels they must have and their columns of text: a run's, or what the first source says."""
     if run is None:
         values = {key.removeprefix("data."): value for key, value in changes.items()}
-        return make_recipe({"data": values}).data, None
+        return make_recipe({"data": values}).data, None, ()
     record = run.data()
     run.manifest()  # raises where the run is not whole
+    labels = make_label_set(tuple(record["labels"]), record["label_base"])
     settings = as_trained(load_recipe(run.recipe_file, changes).data, record)
-    return settings, make_label_set(tuple(record["labels"]), record["label_base"])
+    return settings, labels, record["splits"]["train"]["text_columns"]
 
 
 def _encoder(run: RunFolder | None, backbone: str | None, settings: DataSettings) -> Encoder | None:

@@ -62,13 +62,16 @@ class AuditRows:
         return dict(zip(self.label_names, found.tolist(), strict=True))
 
 
-def read_rows(sources: Sequence[str], settings: DataSettings, labels: LabelSet | None) -> AuditRows:
-    """Read every split of every source; the labels are those of the first unless given.
+def read_rows(
+    sources: Sequence[str], settings: DataSettings, labels: LabelSet | None, usual: Sequence[str] = ()
+) -> AuditRows:
+    """Read every split of every source; labels and columns of text are those of the first unless given.
 
     Args:
         sources: as `data.source`. A folder or hub name stands for all its splits, unless one is named after a colon.
         settings: columns, header and label names.
         labels: of a run; None: learnt from the first split.
+        usual: text columns of a run; none: those of the first split.
 
     Raises:
         SettingsError: no source, or the same data twice.
@@ -79,7 +82,8 @@ def read_rows(sources: Sequence[str], settings: DataSettings, labels: LabelSet |
     sets: list[ArticleSet] = []
     names: list[str] = []
     for source, split in [one for text in sources for one in _splits_of(parse_source(text))]:
-        articles, labels = read_articles(source, split, settings, labels)
+        articles, labels = read_articles(source, split, settings, labels, usual)
+        usual = usual or articles.text_columns
         check_quarantine(articles, 1.0, None)  # unusable rows are a finding, unless there are no others
         same = next((other for other, one in zip(names, sets, strict=True) if one.sha256 == articles.sha256), None)
         if same is not None:

@@ -44,7 +44,8 @@ def predict(
         to standard output.
     settings
         data.text_columns, data.label_column or data.header as key=value. Text is read from the columns that training read it
-        from where all are there, else from those found by name, and that is told.
+        from where all are there, else from those found by name, and that is told. A part of columns that only training knew
+        is refused.
     top_k
         Also tell this many labels, likeliest first, each with its probability.
     probabilities

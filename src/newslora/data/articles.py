@@ -87,11 +87,17 @@ class ArticleSet:
 
 
 def read_articles(
-    source: Source, split: str | None, settings: DataSettings, labels: LabelSet | None
+    source: Source, split: str | None, settings: DataSettings, labels: LabelSet | None, usual: Sequence[str] = ()
 ) -> tuple[ArticleSet, LabelSet]:
     """Read one split; with `labels` None (the training rows), learn the label set from it.
 
     Rows that outgrow memory are kept in the cache, under the hash of everything they depend on.
+
+    Args:
+        source, split: where the rows are, as `open_table` takes them.
+        settings: how they are read.
+        labels: those of the training rows.
+        usual: the text columns of the training rows, taken where all are there and `settings` names none.
 
     Raises:
         DataError: nothing readable, or columns that cannot be found.
@@ -101,7 +107,7 @@ def read_articles(
     first = list(itertools.islice(table.rows, PEEK))
     shown = [[str(value) for value in row.fields.values()] for row in first if row.problem is None]
     label = find_label_column(table.columns, settings.label_column, table.has_header, shown, where)
-    columns = find_text_columns(table.columns, settings.text_columns, table.has_header, label, where)
+    columns = find_text_columns(table.columns, settings.text_columns, table.has_header, label, where, usual)
     if labels is not None:
         labels = numbered(labels, _first_keys([row.fields.get(label) for row in first], settings), settings.label_names)
     path = cache_folder() / "articles" / f"{_fingerprint(table, columns, label, settings, labels)}.safetensors"

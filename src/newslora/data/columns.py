@@ -44,7 +44,7 @@ def find_text_columns(
         usual: what a classifier was trained on.
 
     Raises:
-        DataError: a wanted column is missing, or none can be found.
+        DataError: a wanted column is missing, some of the usual ones are that no name would find, or none can be found.
     """
     if wanted:
         for name in wanted:
@@ -58,15 +58,54 @@ def find_text_columns(
         return tuple(usual)
     if not has_header:
         return tuple(name for name in columns if name != label)
+    _refuse_parts(usual, columns, where)
     title, body = _first(columns, TITLES), _first(columns, BODIES)
     found = tuple(name for name in (title, body) if name is not None and name != label)
     if not found:
         first = next((name for name in columns if name != label), "COLUMN")
         raise DataError(
-            f"No text column found in {where}: its columns are {_listed(columns)}. Name one or more, for example "
-            f"--set {shlex.quote(f'data.text_columns={json.dumps([_shown(first)], ensure_ascii=False)}')}. {NO_HEADER}"
+            f"No text column found in {where}: its columns are {_listed(columns)}{_trained(usual)}. Name one or more, for "
+            f"example {_setting([first])}. {NO_HEADER}"
         )
     return found
+
+
+def other_columns(found: Sequence[str], trained: Sequence[str]) -> str | None:
+    """A sentence where text is taken from other columns than those of the training; None where it is not."""
+    if not _named(trained) or tuple(found) == tuple(trained):
+        return None
+    return f"The text is taken from {' + '.join(found)}; the classifier was trained on {' + '.join(trained)}."
+
+
+def _refuse_parts(usual: Sequence[str], columns: Sequence[str], where: str) -> None:
+    """A part of a classifier's own columns says that the rest was forgotten, not that others hold the text.
+
+    Own are those that the user named in training and no name would find.
+
+    Raises:
+        DataError: some are there, and some are missing.
+    """
+    own = [name for name in usual if _folded(name) not in (*TITLES, *BODIES)] if _named(usual) else []
+    there, missing = [name for name in own if name in columns], [name for name in own if name not in columns]
+    if there and missing:
+        raise DataError(
+            f"{where} has no column {_listed(missing)}: its columns are {_listed(columns)}{_trained(usual)}. Add what is "
+            f"missing, or take the text from what is there: {_setting([name for name in usual if name in columns])}."
+        )
+
+
+def _named(columns: Sequence[str]) -> bool:
+    """Whether there are names among them; else they are of a file without a header, and mean nothing elsewhere."""
+    return any(not name.isdecimal() for name in columns)
+
+
+def _trained(usual: Sequence[str]) -> str:
+    return f"; training had the text in {_listed(usual)}" if _named(usual) else ""
+
+
+def _setting(columns: Sequence[str]) -> str:
+    shown = json.dumps([_shown(name) for name in columns], ensure_ascii=False)
+    return f"--set {shlex.quote(f'data.text_columns={shown}')}"
 
 
 def find_label_column(

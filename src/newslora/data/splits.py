@@ -1,5 +1,6 @@
 """A recipe's data settings -> the train, validation and test articles of a run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,8 @@ def load_splits(settings: DataSettings, seed: int, quarantine_file: Path | None 
     """
     source = parse_source(settings.source)
     train, labels = read_articles(source, split_for(source, "train"), settings, None)
-    validation = _role(source, settings.validation, "validation", settings, labels)
-    test = _role(source, settings.test, "test", settings, labels)
+    validation = _role(source, settings.validation, "validation", settings, labels, train.text_columns)
+    test = _role(source, settings.test, "test", settings, labels, train.text_columns)
     sets = {"train": train, "validation": validation, "test": test}
     _refuse_same_rows(sets)
     present = [one for one in sets.values() if one is not None]
@@ -196,10 +197,12 @@ def _draw_in_passing(labels: NDArray[np.int64], counts: NDArray[np.int64], rows:
     return drawn.array()
 
 
-def _role(main: Source, named: str | None, role: str, settings: DataSettings, labels: LabelSet) -> ArticleSet | None:
+def _role(
+    main: Source, named: str | None, role: str, settings: DataSettings, labels: LabelSet, usual: Sequence[str]
+) -> ArticleSet | None:
     """The rows of `role`: the named source, else the main source's own split of that name, else none."""
     if named is not None:
         source = parse_source(named)
-        return read_articles(source, split_for(source, role), settings, labels)[0]
+        return read_articles(source, split_for(source, role), settings, labels, usual)[0]
     split = split_for(main.whole, role) if main.kind not in ("file", "database") else None
-    return read_articles(main.whole, split, settings, labels)[0] if split is not None else None
+    return read_articles(main.whole, split, settings, labels, usual)[0] if split is not None else None

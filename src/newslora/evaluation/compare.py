@@ -72,7 +72,7 @@ def compare(
         "sha256": record["sha256"],
         "rows": len(scored[0].rows),
         "labels": record["labels"],
-        "note": next((one.record["note"] for one in scored if one.record.get("note")), None),
+        "note": _note(names, [one.record.get("note") for one in scored]),
         "confidence_level": CONFIDENCE_LEVEL,
         "runs": [
             {
@@ -124,6 +124,13 @@ def _opened(runs: Sequence[str | Path]) -> list[RunFolder]:
     for folder in folders:
         folder.manifest()  # raises where the run is not whole
     return folders
+
+
+def _note(names: Sequence[str], notes: Sequence[str | None]) -> str | None:
+    """What to keep in mind of the rows: said once where it holds for every run, else of those it holds for."""
+    if len(set(notes)) == 1:
+        return notes[0]
+    return " ".join(f"{name}: {note}" for name, note in zip(names, notes, strict=True) if note)
 
 
 def _pairs(names: Sequence[str], scored: Sequence[Stored], groups: Sequence[Group]) -> list[dict[str, Any]]:

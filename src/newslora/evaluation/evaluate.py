@@ -10,6 +10,7 @@ import numpy as np
 from newslora import files
 from newslora.config import DataSettings, load_recipe
 from newslora.data.articles import ArticleSet
+from newslora.data.columns import other_columns
 from newslora.data.outputs import refuse_overwriting
 from newslora.data.sources import open_table, parse_source
 from newslora.errors import RunError
@@ -69,7 +70,8 @@ def evaluate_articles(
         `abstention`: coverage, set size and share answered at a few levels (newslora.evaluation.abstention);
         `accuracy_by`: a list of breakdowns (newslora.evaluation.breakdown);
         `errors`: the fifty most confidently wrong rows (newslora.evaluation.rows);
-        `chose_the_epoch`, `trained`, `note`: why scores may be higher than on new rows, and which labels have none;
+        `chose_the_epoch`, `trained`, `note`: why scores may be higher than on new rows, which labels have none, and which
+            columns held the text where they are not those of the training;
         `adapter_sha256`, `precision`, `seconds`: what scored them, and how long it took;
         `export`: name, kind and hash of the weights, where an export scored them.
 
@@ -85,7 +87,7 @@ def evaluate_articles(
         "errors": shortened(errors),
         "chose_the_epoch": chose_the_epoch,
         "trained": trained,
-        "note": _note(classifier, chose_the_epoch, trained, numbers),
+        "note": _note(classifier, articles, chose_the_epoch, trained, numbers),
         "adapter_sha256": classifier.card.weights_sha256,
         "precision": classifier.precision.name,
         "seconds": round(scored.seconds, 3),
@@ -204,8 +206,10 @@ def _calibration(classifier: Classifier, scored: Scored) -> dict[str, Any]:
     }
 
 
-def _note(classifier: Classifier, chose_the_epoch: bool, trained: bool, numbers: Mapping[str, Any]) -> str | None:
-    """Why scores on these rows may be higher than on new ones, and of which labels they tell nothing."""
+def _note(
+    classifier: Classifier, articles: ArticleSet, chose_the_epoch: bool, trained: bool, numbers: Mapping[str, Any]
+) -> str | None:
+    """Why scores may be higher than on new rows, of which labels they tell nothing, and where else the text was found."""
     said = [TRAINED] if trained else []
     if chose_the_epoch:
         said.append(SELECTION_BIAS)
@@ -213,6 +217,8 @@ def _note(classifier: Classifier, chose_the_epoch: bool, trained: bool, numbers:
         said += [TUNED] if classifier.thresholds is not None else []
     if absent := absent_note(numbers["per_class"]):
         said.append(absent)
+    if other := other_columns(articles.text_columns, classifier.card.text_columns):
+        said.append(other)
     return " ".join(said) or None
 
 

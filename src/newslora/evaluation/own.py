@@ -81,6 +81,8 @@ def as_trained(settings: DataSettings, record: Mapping[str, Any]) -> DataSetting
 def given_rows(run: RunFolder, data: str, settings: DataSettings) -> ArticleSet:
     """Labelled rows of another source (its test split where it has splits), with the run's labels.
 
+    The text is taken from the columns of the training where all are there and `settings` names no others.
+
     Raises:
         DataError: they cannot be read or used.
     """
@@ -88,7 +90,8 @@ def given_rows(run: RunFolder, data: str, settings: DataSettings) -> ArticleSet:
     settings = as_trained(settings, record)
     source = parse_source(data)
     spellings = make_label_set(tuple(record["labels"]), record["label_base"])
-    articles, _ = read_articles(source, split_for(source, "test"), settings, spellings)
+    usual = record["splits"]["train"]["text_columns"]
+    articles, _ = read_articles(source, split_for(source, "test"), settings, spellings, usual)
     check_quarantine(articles, settings.max_quarantine_share, None)
     return articles
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from newslora.config import DataSettings
-from newslora.data.columns import find_text_columns
+from newslora.data.columns import find_text_columns, other_columns
 from newslora.data.lines import Meter
 from newslora.data.outputs import refuse_overwriting
 from newslora.data.readers import CELL_LIMIT, PACKED, RawRow, Table
@@ -127,7 +127,7 @@ def open_texts(
         note: told where the text is found in others.
 
     Raises:
-        DataError: an unreadable source, or no column of text.
+        DataError: an unreadable source, no column of text, or a part of those that only the training knew.
     """
     parsed = parse_source(source)
     split = split_for(parsed, "test") or split_for(parsed, "train")
@@ -136,9 +136,8 @@ def open_texts(
     if label is None and not table.has_header and len(table.columns) >= 3:
         label = table.columns[0]  # AG News' own form: class, title, description
     found = find_text_columns(table.columns, settings.text_columns, table.has_header, label, f"'{source}'", trained)
-    named = any(not name.isdecimal() for name in trained)  # else they had no header, and numbers mean nothing here
-    if named and found != tuple(trained) and settings.text_columns is None:
-        note(f"The text is taken from {' + '.join(found)}; the classifier was trained on {' + '.join(trained)}.")
+    if settings.text_columns is None and (told := other_columns(found, trained)):
+        note(told)
     return table, found
 
 
