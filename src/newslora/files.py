@@ -83,8 +83,17 @@ def json_line(value: Any, default: Callable[[Any], Any] | None = None) -> str:
         value: what JSON can hold; lone surrogates, which stand for broken bytes, become escapes.
         default: makes of anything else something JSON can hold.
     """
-    text = json.dumps(value, ensure_ascii=False, default=default)
+    text = json_text(value, default)
     return unbroken(text.encode("utf-8", "backslashreplace").decode("utf-8")) + "\n"
+
+
+def json_text(value: Any, default: Callable[[Any], Any] | None = None) -> str:
+    """`value` as JSON that any reader takes: NaN and infinities, which JSON has no numbers for, are null."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=default, allow_nan=False)
+    except ValueError:
+        numbers = json.loads(json.dumps(value, default=default), parse_constant=lambda name: None)
+        return json.dumps(numbers, ensure_ascii=False)
 
 
 def unbroken(text: str) -> str:

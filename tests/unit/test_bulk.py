@@ -143,6 +143,17 @@ def test_json_lines_are_lines_to_every_reader(tmp_path: Path) -> None:
         assert [json.loads(line)["text"] for line in text.splitlines()] == [row["text"] for row in rows]
 
 
+def test_json_out_is_json_to_strict_readers(tmp_path: Path) -> None:
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"text": "one", "x": NaN, "y": [1e999]}\n{"text": 1e999, "x": 1.5, "y": null}\n')
+    assert run(source, output) == Counted(2, 1, 0, 1)
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in output.read_text().splitlines()]
+    assert [(row["text"], row["x"], row["y"]) for row in rows] == [("one", None, [None]), (None, 1.5, None)]
+    assert rows[1]["error"] == "empty text"
+    run(source, tmp_path / "out.csv")
+    assert [row["y"] for row in found(tmp_path / "out.csv")] == ["[null]", None]
+
+
 def test_counts_tell_what_was_left_undecided(tmp_path: Path) -> None:
     # a column of the input that is named like one of ours is no answer
     rows = [row | {"abstained": "true"} for row in ROWS]

@@ -145,6 +145,20 @@ def test_a_line_of_json_keeps_letters_readable() -> None:
     assert files.json_line({"é🙂": Path("x")}, default=str) == '{"é🙂": "x"}\n'
 
 
+def test_json_has_no_numbers_for_nan_and_infinities() -> None:
+    row = {
+        "a": float("nan"),
+        "b": [1e999, {"c": -1e999}],
+        "d": 0.1 + 0.2,
+        "e": "NaN \udcff",
+        "f": Path("x"),
+        "g": 2**80,
+    }
+    line = files.json_line(row, default=str)
+    assert "null" in line
+    assert json.loads(line, parse_constant=pytest.fail) == row | {"a": None, "b": [None, {"c": None}], "f": "x"}
+
+
 def test_sha256_is_of_the_bytes(tmp_path: Path) -> None:
     content = os.urandom(300_000)
     (tmp_path / "file").write_bytes(content)

@@ -1,5 +1,6 @@
 """Label names: learnt from the data or given, and every way the data may write them."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -155,8 +156,8 @@ def json_kind(value: dict[Any, Any] | list[Any] | bool) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell holds nothing: None, or NaN, as Parquet and JSON may write it."""
-    return bool(value is None or value != value)
+    """Whether a cell holds nothing: None, NaN, as Parquet and JSON may write it, or a number too great to be one (1e999)."""
+    return bool(value is None or value != value or value in (math.inf, -math.inf))
 
 
 def is_unicode(text: str) -> bool:

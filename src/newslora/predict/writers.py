@@ -3,7 +3,6 @@
 import csv
 import gzip
 import io
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +148,7 @@ def _parquet_cell(value: Any, kind: type) -> Any:
 
 def _csv_cell(value: Any) -> Any:
     """Truth values, lists and objects as JSON writes them, not as Python does."""
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (bool, list, dict)) else value
+    return files.json_text(value, default=str) if isinstance(value, (bool, list, dict)) else value
 
 
 def _printable(text: str) -> str:
