@@ -49,6 +49,7 @@ class Table:
     label_names: tuple[str, ...] | None = None  # a classes.txt beside the file, as AG News is shipped
     behind: Behind | None = None  # where a row can be found again without reading those before it
     meter: Meter = field(default_factory=Meter, compare=False)
+    types: dict[str, Any] = field(default_factory=dict)  # of a Parquet file's columns, as Arrow has them
 
     def rows_behind(self, number: int, end: int) -> Iterator[RawRow]:
         """The rows behind row `number`, which ends at `end`; all of them behind row 0."""
@@ -72,9 +73,10 @@ def open_file(path: Path, header: bool | None = None) -> Table:
         if before.st_size == 0:
             raise DataError(f"The file {path} is empty: nothing in it names a column. Make or copy it again.")
         digest, meter = sha256_file(path), Meter()
+        types: dict[str, Any] = {}
         if kind == ".parquet":
-            columns, behind = _parquet_rows(path, meter)
-            has_header = True
+            types, behind = _parquet_rows(path, meter)
+            columns, has_header = tuple(types), True
         elif kind in (".csv", ".tsv"):
             columns, has_header, behind = _csv_rows(path, kind, header, meter)
         else:
@@ -87,7 +89,7 @@ def open_file(path: Path, header: bool | None = None) -> Table:
             if _changed(before, path.stat()):
                 raise DataError(f"The file {path} changed while it was read. Give a file that nothing writes to.")
 
-    return Table(columns, guarded(0, 0), has_header, digest, label_names, guarded, meter)
+    return Table(columns, guarded(0, 0), has_header, digest, label_names, guarded, meter, types)
 
 
 def _changed(before: os.stat_result, now: os.stat_result) -> bool:
@@ -290,13 +292,13 @@ def _check_names(path: Path, columns: tuple[str, ...], way: str = "") -> None:
         raise DataError(f"The file {path} names the column '{twice}' twice. Give each column its own name.{way}")
 
 
-def _parquet_rows(path: Path, meter: Meter) -> tuple[tuple[str, ...], Behind]:
+def _parquet_rows(path: Path, meter: Meter) -> tuple[dict[str, Any], Behind]:
+    """Arrow type of each column, and the rows."""
     file = open_parquet(path)
-    names = tuple(file.schema_arrow.names)
-    _check_names(path, names)
+    _check_names(path, tuple(file.schema_arrow.names))
 
     def behind(number: int, end: int) -> Iterator[RawRow]:
         for place, fields in enumerate(parquet_rows(file, number, meter), number + 1):
             yield RawRow(place, fields)
 
-    return names, behind
+    return {column.name: column.type for column in file.schema_arrow}, behind

@@ -74,7 +74,8 @@ def predict_source(
     table, text_columns = open_texts(source, settings, classifier.card.text_columns, note)
     kept_as = _kept_as(table, told, note)
     own = tuple(kept_as.get(name, name) for name in table.columns)
-    form = file_format(kind, own, told.columns(), classifier.card.label_separator)
+    types = {kept_as.get(name, name): found for name, found in table.types.items()}
+    form = file_format(kind, own, told.columns(), classifier.card.label_separator, types)
     plan = _plan(classifier, table, text_columns, told, kind)
     with Partial.open(output, plan, fresh) as partial:
         progress(partial.state.rows, partial.state.share)
@@ -172,6 +173,8 @@ def _plan(
         "header": table.has_header,
         "columns": table.columns,
         "text columns": text_columns,
+        # an earlier version's sitting wrote text, and batches of other types do not follow on it
+        "types": [str(found) for found in table.types.values()] if kind == ".parquet" and table.types else None,
         "output": kind,
         "rows a chunk": (chunk_rows(answers), CHUNK_CHARACTERS),
         **answers.record(),

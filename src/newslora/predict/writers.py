@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from newslora import files
+from newslora.data.lines import printable
 from newslora.data.readers import PACKED
+from newslora.predict.arrow_types import cell_of, kept_type, told
 
 OUTPUTS = (".csv", ".jsonl", ".parquet", *(kind + packed for kind in (".csv", ".jsonl") for packed in PACKED))
 GROUP_ROWS, GROUP_BYTES = 65_536, 64_000_000  # of a Parquet file's row groups, whichever comes first
@@ -33,7 +35,13 @@ class Format:
     convert: Callable[[Path, Path], None] | None = None  # appended bytes -> file; None: they are the file
 
 
-def file_format(suffix: str, own: tuple[str, ...], added: Mapping[str, type], separator: str = ";") -> Format:
+def file_format(
+    suffix: str,
+    own: tuple[str, ...],
+    added: Mapping[str, type],
+    separator: str = ";",
+    types: Mapping[str, Any] | None = None,
+) -> Format:
     """The format that `suffix` names.
 
     Args:
@@ -41,10 +49,11 @@ def file_format(suffix: str, own: tuple[str, ...], added: Mapping[str, type], se
         own: the rows' own columns, under the names they are kept as.
         added: columns of the answers, with the types of their values.
         separator: stands between the predicted labels of a row in a CSV file, where it may carry several.
+        types: Arrow types of the rows' own columns, which a Parquet file keeps; of others it holds text.
     """
     names = [*own, *added]
     if suffix == ".parquet":
-        return _parquet(names, added)
+        return _parquet(own, added, types or {})
     if suffix.endswith(PACKED):
         kind, _, packing = suffix.rpartition(".")
         return _packed(file_format(kind, own, added, separator), packing)
@@ -81,7 +90,7 @@ def tab_writer(output: IO[str], text_columns: tuple[str, ...]) -> Writer:
     def write(rows: list[dict[str, Any]]) -> None:
         for row in rows:
             text = " ".join(str(row[name]) for name in text_columns if row.get(name))
-            text = _printable(" ".join(text.split()))
+            text = printable(" ".join(text.split()))
             if row["error"] is None:
                 output.write(f"{row['predicted']}\t{row['probability']:.4f}\t{text}\n")
             else:
@@ -103,21 +112,22 @@ def _joined(row: dict[str, Any], separator: str) -> dict[str, Any]:
 def _csv_bytes(names: list[str], rows: list[dict[str, Any]]) -> bytes:
     stream = io.StringIO(newline="")
     table = csv.DictWriter(stream, names, restval="", extrasaction="ignore")
-    table.writerows({name: _csv_cell(value) for name, value in row.items()} for row in rows)
+    table.writerows({name: told(value) for name, value in row.items()} for row in rows)
     # a row that came in broken goes out without breaking the file
     return stream.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _parquet(names: list[str], added: Mapping[str, type]) -> Format:
+def _parquet(own: tuple[str, ...], added: Mapping[str, type], types: Mapping[str, Any]) -> Format:
     """Arrow's stream format, whose messages can be appended, then Parquet, which cannot."""
     import pyarrow as pa
 
     words = pa.list_(pa.struct([("word", pa.string()), ("score", pa.float64())]))
-    kinds = {float: pa.float64(), bool: pa.bool_(), list: pa.list_(pa.string()), dict: words}
-    schema = pa.schema([(name, kinds.get(added.get(name, str), pa.string())) for name in names])
+    kinds = {str: pa.string(), float: pa.float64(), bool: pa.bool_(), list: pa.list_(pa.string()), dict: words}
+    kept = {name: kept_type(types.get(name)) for name in own} | {name: kinds[kind] for name, kind in added.items()}
+    schema, cells = pa.schema(list(kept.items())), {name: cell_of(kind) for name, kind in kept.items()}
 
     def encode(rows: list[dict[str, Any]]) -> bytes:
-        columns = {name: [_parquet_cell(row.get(name), added.get(name, str)) for row in rows] for name in names}
+        columns = {name: [cell(row.get(name)) for row in rows] for name, cell in cells.items()}
         return bytes(pa.RecordBatch.from_pydict(columns, schema=schema).serialize())
 
     return Format(bytes(schema.serialize()), encode, _stream_to_parquet)
@@ -140,17 +150,3 @@ def _stream_to_parquet(stream: Path, output: Path) -> None:
                 held = []
         if held:
             writer.write_table(pa.Table.from_batches(held))
-
-
-def _parquet_cell(value: Any, kind: type) -> Any:
-    return value if value is None or kind is not str else _printable(str(value))
-
-
-def _csv_cell(value: Any) -> Any:
-    """Truth values, lists and objects as JSON writes them, not as Python does."""
-    return files.json_text(value, default=str) if isinstance(value, (bool, list, dict)) else value
-
-
-def _printable(text: str) -> str:
-    """Undecodable bytes, which are lone surrogates here, made visible."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
