@@ -25,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from newslora import files
 from newslora.config import Recipe, load_recipe, make_recipe
+from newslora.data.articles import is_empty
 from newslora.data.labels import is_unicode
 from newslora.errors import DataError, InterruptedRun, SettingsError
 from newslora.training.watch import Logged, Silent
@@ -147,7 +148,7 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         from newslora.pipeline import train
 
         texts = read_texts(X)
-        _refuse(texts, lambda text: not text, "empty", "`fit` trains on every row: drop these from X and y")
+        _refuse(texts, is_empty, "empty", "`fit` trains on every row: drop these from X and y")
         labels = _read_labels(y, len(texts))
         several = labels.ndim == 2
         classes, ids = _columns(labels) if several else _classes(labels)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import newslora
 from newslora.cli.app import main
+from newslora.errors import DataError
 from newslora.explanation.attributions import explain
 from newslora.predict.classifier import Classifier
 
@@ -83,7 +85,7 @@ def test_a_mistake_gets_one_sentence(mistake: str, planted: Path, capsys: pytest
     assert sentence in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.parametrize("empty", ["", " \t\n"])
+@pytest.mark.parametrize("empty", ["", " \t\n", "\u200b\ufeff"])
 def test_an_empty_text_is_refused_as_predict_refuses_it(
     empty: str, planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,6 +96,13 @@ def test_an_empty_text_is_refused_as_predict_refuses_it(
     (tmp_path / "rows.jsonl").write_text(json.dumps({"text": empty}) + "\n")
     assert main(["predict", str(planted), str(tmp_path / "rows.jsonl")]) == 0
     assert "empty text" in capsys.readouterr().out
+    classify = newslora.Classifier.load(planted)
+    for ask in (classify, lambda texts: newslora.explain(classify, texts)):
+        with pytest.raises(DataError, match="Text 0 of 1, counted from 0, is an empty text"):
+            ask(empty)
+        with pytest.raises(DataError, match="Text 1 of 2, counted from 0, is an empty text"):
+            ask(["treaty", empty])
+    assert classify.predict_proba([empty]).shape == (1, len(classify.labels))
 
 
 def test_a_line_that_is_no_utf8_is_named(

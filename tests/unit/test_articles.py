@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from newslora.config import DataSettings, load_recipe, parse_assignment
 from newslora.data import articles, store
-from newslora.data.articles import ArticleSet, check_quarantine, read_articles, require_labels, write_quarantine
+from newslora.data.articles import (
+    ArticleSet,
+    check_quarantine,
+    is_empty,
+    read_articles,
+    require_labels,
+    write_quarantine,
+)
 from newslora.data.labels import LabelSet, label_key, make_label_set
 from newslora.data.sources import parse_source
 from newslora.data.splits import load_splits
@@ -284,6 +291,26 @@ def test_missing_cells_of_parquet(tmp_path: Path) -> None:
     assert ids(found) == [1]
     assert reasons(found) == ["no label", "no label", "empty text"]
     assert labels.names == ("n", "p")
+
+
+UNSEEN = ["\u200b", "\u200d", "\x00\x01\x02", "\ufeff", "\u00ad", "\u202e \u202d", "\u2060\n\u3000", "\x7f"]
+
+
+def test_a_text_in_which_nothing_can_be_seen_is_empty(tmp_path: Path) -> None:
+    seen = [
+        "\u200bx",
+        "e\u0301",
+        "\u202e\u202d7",
+        "\U0001f600",
+        "\ue000",
+        "\u0378",
+    ]  # the last two: private, not assigned
+    assert all(map(is_empty, ["", " \t\n", *UNSEEN]))
+    assert not any(map(is_empty, [*seen, "\udcff"]))  # broken, which is another reason
+    rows = [{"text": text, "label": "AB"[place % 2]} for place, text in enumerate([*UNSEEN, *seen])]
+    found, _ = read(write(tmp_path / "a.jsonl", rows))
+    assert reasons(found) == ["empty text"] * len(UNSEEN)
+    assert list(found.texts) == seen
 
 
 def test_numbers_that_are_none_are_missing(tmp_path: Path) -> None:

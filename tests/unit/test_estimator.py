@@ -230,8 +230,8 @@ def test_x_that_is_no_text_is_refused(fitted: NewsClassifier, method: str, texts
 
 
 def test_fit_names_the_rows_of_empty_texts(news: NewsClassifier) -> None:
-    texts = ["", "  \n", *TEXTS[2:]]
-    with pytest.raises(DataError, match="2 of 40 rows of X are empty: rows 0, 1, counted from 0"):
+    texts = ["", "  \n", "\u200b", *TEXTS[3:]]
+    with pytest.raises(DataError, match="3 of 40 rows of X are empty: rows 0, 1, 2, counted from 0"):
         news.fit(texts, LABELS)
     with pytest.raises(DataError, match="rows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 30 more"):
         news.fit([""] * 40, LABELS)

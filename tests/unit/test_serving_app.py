@@ -104,7 +104,7 @@ def test_one_text_and_a_blank_one_among_many(server: Server) -> None:
     results = server.post("/v1/classify", {"texts": [TEXTS[0], "  \n", TEXTS[1]]}).json()["results"]
     assert [one["error"] and one["error"]["code"] for one in results] == [None, "empty_text", None]
     assert results[1]["label"] is None
-    assert server.post("/v1/classify", {"text": ""}).json()["results"][0]["error"]["code"] == "empty_text"
+    assert server.post("/v1/classify", {"text": "\u200b"}).json()["results"][0]["error"]["code"] == "empty_text"
 
 
 def test_abstention_is_the_classifiers_own(server: Server, classifier: Classifier) -> None:
@@ -393,7 +393,7 @@ def test_stream_answers_in_order_with_ids_and_errors_in_their_place(server: Serv
         "",
         '{"text": "x", "id": 7, "id": 8}',
         "nonsense",
-        json.dumps({"text": " ", "id": 3}),
+        json.dumps({"text": " \u200b", "id": 3}),
         json.dumps({"texts": "wrong", "id": 4}),
         json.dumps({"text": TEXTS[1]}),
     ]
@@ -539,7 +539,7 @@ def test_corrections_are_kept_checked_and_listed(
     wrong = {"text": TEXTS[0], "label": "Sport"}
     assert "'Sports'" in declared(server.post("/v1/feedback", wrong, key=desk), 422, "unknown_label")
     declared(server.post("/v1/feedback", {"text": "a", "labels": ["World", "Sports"]}, key=desk), 422, "one_label")
-    declared(server.post("/v1/feedback", {"text": " ", "label": "World"}, key=desk), 422, "empty_text")
+    declared(server.post("/v1/feedback", {"text": "\u200b", "label": "World"}, key=desk), 422, "empty_text")
     declared(
         server.post("/v1/feedback", {"text": "a", "label": "World", "adapter": "x"}, key=desk), 404, "unknown_adapter"
     )

@@ -1,5 +1,6 @@
 """Token tables come back from the cache unchanged, and a cache that is damaged or closed costs time only."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +174,12 @@ def test_a_read_only_cache_still_serves(tokenizer: Any, cache: Path, monkeypatch
     def refuse(*arguments: Any, **more: Any) -> None:
         raise PermissionError("read-only")
 
+    def open_old(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        return refuse() if flags & os.O_CREAT else opened(path, flags, *more, **named)  # type: ignore[return-value]
+
+    opened = os.open
     monkeypatch.setattr(Path, "touch", refuse)  # as root, permissions would not refuse
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr(os, "open", open_old)
     assert rows(tokenize(tokenizer, TEXTS[:2], 64, cache)) == rows(first)[:2]  # a miss, which cannot be written
     assert len(entries(cache)) == 1
     refuse_to_tokenise(monkeypatch)
@@ -182,8 +187,6 @@ def test_a_read_only_cache_still_serves(tokenizer: Any, cache: Path, monkeypatch
 
 
 def test_the_least_recently_used_entries_go_first(tokenizer: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     for number in range(3):
         tokenize(tokenizer, [f"striker {number}"], 64, cache)
     held = entries(cache)

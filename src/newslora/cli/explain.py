@@ -87,16 +87,18 @@ def _check(run: Path, source: str, rows: int, settings: list[str] | None, device
 
 def _given(texts: Sequence[str]) -> list[str]:
     """Texts of the command line, each with something in it, as `predict` wants them."""
+    from newslora.data.articles import is_empty
     from newslora.errors import DataError
 
     for number, text in enumerate(texts, 1):
-        if not text.strip():
+        if is_empty(text):
             raise DataError(f"Text {number} of {len(texts)} cannot be explained: empty text.")
     return list(texts)
 
 
 def _lines() -> list[str]:
     """Lines of standard input that say something; one that is not UTF-8 is refused by number."""
+    from newslora.data.articles import is_empty
     from newslora.errors import DataError
 
     sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
@@ -104,7 +106,7 @@ def _lines() -> list[str]:
     for number, line in enumerate(found, 1):
         if any("\udc80" <= character <= "\udcff" for character in line):
             raise DataError(f"Line {number} of standard input is not UTF-8. Convert it, for example with iconv.")
-    return [line for line in found if line.strip()]
+    return [line for line in found if not is_empty(line)]
 
 
 def _show(found: "list[Explanation]") -> None:

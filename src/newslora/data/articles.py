@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from newslora.errors import DataError
 from newslora.runtime import cache_folder
 
 PEEK = 100  # rows looked at to tell a headerless file's label column
+UNSEEN = ("Cc", "Cf")  # control and format characters, to Unicode
 REASONS_SHOWN = 3  # commonest reasons an error names
 FORMAT = "newslora articles 3"
 
@@ -183,9 +185,15 @@ def usable_text(row: RawRow, columns: Sequence[str]) -> tuple[str, str | None]:
             return "", f"no text: the column '{name}' holds {json_kind(value)}"
     parts = [str(value).strip() for name in columns if not is_missing(value := row.fields.get(name))]
     text = " ".join(part for part in parts if part)
-    if not text:
+    if is_empty(text):
         return "", "empty text"
     return (text, None) if is_unicode(text) else ("", f"broken encoding: not valid UTF-8; {UTF8_WAY}")
+
+
+def is_empty(text: str) -> bool:
+    """Whether nothing in it can be seen: white space, control and format characters, such as a zero-width space, at most."""
+    # a text nearly always begins with something to see, and costs one look
+    return all(one.isspace() or unicodedata.category(one) in UNSEEN for one in text)
 
 
 def excerpt(row: RawRow) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, overload
 from newslora.errors import BackboneError, MissingExtraError, SettingsError, near
 from newslora.explanation.words import Word, join_words
 from newslora.model.classifier import stock_model
-from newslora.predict.classifier import Classifier, list_texts
+from newslora.predict.classifier import Classifier, list_texts, refuse_empty
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +105,7 @@ def explain(
     Raises:
         MissingExtraError: captum is not installed.
         SettingsError: something that is not text, a label the classifier does not know, or an ONNX export.
+        DataError: a text that is empty.
         BackboneError: a tokenizer that does not say where in the text its tokens are.
     """
     try:
@@ -112,6 +113,7 @@ def explain(
     except ImportError:
         raise MissingExtraError("Explaining predictions", "explain") from None
     many = list_texts(texts)
+    refuse_empty(many)
     if label is not None and label not in classifier.labels:
         known = ", ".join(classifier.labels)
         raise SettingsError(f"There is no label '{label}'. Labels: {known}.{near(label, classifier.labels)}")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
+from newslora.data.articles import is_empty
 from newslora.data.batches import Rows
 from newslora.data.tokens import tokenize
-from newslora.errors import SettingsError
+from newslora.errors import DataError, SettingsError
 from newslora.metrics import Logits, Probabilities, softmax
 from newslora.metrics.multi_label import HALF, sigmoid
 from newslora.model.adapter import AdapterCard, read_card
@@ -211,9 +212,11 @@ class Classifier:
 
         Raises:
             SettingsError: something that is not text, or a level the run's validation rows cannot tell.
+            DataError: a text that is empty, which only `predict_proba` answers.
             MissingExtraError: abstaining needs the extra 'abstain'.
         """
         many = list_texts(texts)
+        refuse_empty(many)
         answers = self.predictions(self.rows(many), abstain)
         return answers[0] if isinstance(texts, str) else answers
 
@@ -227,6 +230,7 @@ class Classifier:
     def predict_proba(self, texts: Sequence[str], progress: Callable[[int], None] = lambda rows: None) -> Probabilities:
         """(R, C) calibrated probabilities of R texts; columns as in `labels`.
 
+        An empty text gets the answer of the encoder's special tokens alone, which means little.
         Where a text may carry several labels, each is the probability of its label by itself, not calibrated.
         """
         return self.probabilities(self.logits(self.rows(texts), progress))
@@ -322,6 +326,19 @@ def list_texts(texts: object) -> list[str]:
     many = list(texts) if isinstance(texts, Iterable) else texts
     check_texts(many)
     return cast("list[str]", many)
+
+
+def refuse_empty(texts: Sequence[str]) -> None:
+    """Refuse a text in which nothing can be seen, as files and the server do.
+
+    Raises:
+        DataError: naming the first such place.
+    """
+    for place, text in enumerate(texts):
+        if is_empty(text):
+            raise DataError(
+                f"Text {place} of {len(texts)}, counted from 0, is an empty text: {text[:20]!r}. Leave it out."
+            )
 
 
 def check_texts(texts: object) -> None:

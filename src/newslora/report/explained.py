@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from newslora import files
-from newslora.errors import BackboneError, MissingExtraError, NetworkError, RunError, SettingsError, near
+from newslora.errors import BackboneError, DataError, MissingExtraError, NetworkError, RunError, SettingsError, near
 from newslora.evaluation.rows import read_lines
 from newslora.explanation.attributions import Explanation, explain
 from newslora.predict.classifier import Classifier
@@ -66,7 +66,7 @@ def explain_examples(run: RunFolder, manifest: dict[str, Any]) -> str | None:
     chosen = _chosen_rows(run)
     try:
         found = explain(Classifier.load(run.path, engine="padded"), [row["text"] for row in chosen])
-    except (MissingExtraError, RunError, BackboneError, NetworkError) as error:  # the report does without
+    except (DataError, MissingExtraError, RunError, BackboneError, NetworkError) as error:  # the report does without
         path.unlink(missing_ok=True)  # another adapter's
         return str(error)
     examples = [

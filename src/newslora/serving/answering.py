@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from newslora.data.articles import is_empty
 from newslora.errors import DeadlineError
 from newslora.serving.context import Context
 from newslora.serving.explaining import explain_texts
@@ -37,7 +38,7 @@ async def classify(context: Context, key: Key, asked: ClassifyRequest, note: dic
     check_explainable(context, asked)
     seconds = wanted_seconds(context, asked.timeout)
     served = context.service.get(asked.adapter)
-    usable = [text for text in texts if text.strip()]
+    usable = [text for text in texts if not is_empty(text)]
     words: Sequence[list[ScoredWord] | None] = [None] * len(usable)
     with context.rates.rows(context.rated(key), len(texts)):
         deadline = time.monotonic() + seconds
@@ -51,7 +52,7 @@ async def classify(context: Context, key: Key, asked: ClassifyRequest, note: dic
     told = iter(zip(usable, answered, words, strict=True))
     results = []
     for text in texts:
-        if not text.strip():
+        if is_empty(text):
             results.append(failed(EMPTY))
             continue
         _, one, scored = next(told)

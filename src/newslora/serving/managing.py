@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from newslora import __version__
+from newslora.data.articles import is_empty
 from newslora.errors import StorageError, UnknownAdapterError, near
 from newslora.serving.context import Context
 from newslora.serving.feedback import ConflictError, FeedbackStore, Given
@@ -90,7 +91,7 @@ async def keep(context: Context, key: Key, asked: FeedbackRequest) -> str:
     store = store_of(context)
     served = context.service.get(asked.adapter)
     labels = tuple(asked.right)
-    if not asked.text.strip():
+    if is_empty(asked.text):
         raise Problem(422, "empty_text", "The text is empty or blank: there is nothing to learn from it.")
     if len(asked.text) > context.settings.max_characters:
         allowed = context.settings.max_characters

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from newslora.data.articles import is_empty
 from newslora.errors import DrainingError, NewsloraError, OverloadedError
 from newslora.serving.answering import EMPTY, answers, failed, result, too_long
 from newslora.serving.context import Context
@@ -127,7 +128,7 @@ class LineStream(Response):
         if len(line.text) > allowed:
             message = f"The text has {too_long(line.text, allowed)}"
             return Line(line.id, "", ErrorRecord(code="text_too_long", message=message))
-        return Line(line.id, line.text, None if line.text.strip() else EMPTY)
+        return Line(line.id, line.text, EMPTY if is_empty(line.text) else None)
 
     async def _answer(self, lines: Sequence[Line]) -> bytes:
         """The answers to a window of lines, as lines."""
