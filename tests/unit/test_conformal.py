@@ -22,6 +22,12 @@ def exchangeable(generator: np.random.Generator, rows: int, labels: int = 4) -> 
     return softmax(3 * logits), truth  # badly calibrated: coverage must not rest on honest probabilities
 
 
+def test_many_labels_of_few_rows_are_no_matter() -> None:
+    """scikit-learn would warn of a regression; warnings are errors here."""
+    probabilities, _ = exchangeable(np.random.default_rng(0), 150, labels=100)
+    assert AnswerSets(probabilities, np.arange(150) % 100, 0.9)(probabilities).shape == (150, 100)
+
+
 @pytest.mark.parametrize(("level", "calibration_rows"), [(0.9, 99), (0.95, 200), (0.99, 150)])
 def test_marginal_coverage_lies_where_theory_says(level: float, calibration_rows: int) -> None:
     """Coverage of one draw follows a beta distribution, hits of n rows a beta-binomial (Vovk 2012); their mean over

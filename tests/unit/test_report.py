@@ -435,6 +435,25 @@ def test_a_value_without_an_interval_says_why_on_every_page_and_screen(tmp_path:
     assert perfect["mcc"]["reason"] in console.export_text()
 
 
+def test_a_confusion_table_is_shown_whole_or_not_at_all() -> None:
+    def shown(many: int, width: int) -> tuple[str, bool]:
+        names = [f"section-{place:02}" for place in range(many)]
+        one = evaluation("test", names, 1000, False)
+        one["confusion"] = [[1000 + place] * many for place in range(many)]
+        console = Console(width=width, record=True, file=io.StringIO())
+        for table in evaluation_tables(one, width):
+            console.print(table)
+        text = console.export_text()
+        return " ".join(text.split()), all(text.count(f" {1000 + place:,} ") >= many for place in range(many))
+
+    assert shown(4, 80)[1]
+    assert shown(20, 200)[1]
+    for many in range(2, 24):
+        text, whole = shown(many, 80)
+        assert ("confusion (rows: true" in text) == whole
+        assert ("labels are confused takes a wider screen; it stands in evaluation/test.json" in text) != whole
+
+
 def test_an_audit_of_these_rows_is_shown_and_one_of_others_is_not(tmp_path: Path, no_figures: None) -> None:
     run, manifest = make_run(tmp_path / "runs" / "one", LABELS)
     labels = {"split": "train", "judged_by": "words", "its_accuracy": 0.9, "likely_wrong": 37, "rows": 1000}

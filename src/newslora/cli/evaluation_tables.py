@@ -1,4 +1,4 @@
-"""An evaluation on screen, within 80 columns. An evaluation stored by an older newslora shows what it holds."""
+"""An evaluation on screen, within the width there is. An evaluation stored by an older newslora shows what it holds."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -18,23 +18,32 @@ NAMES = {
 LEAST_SHARE = 0.01  # of the rows in a reliability bin shown
 ERRORS_SHOWN = 5
 NAMES_SHOWN = 10
+WIDTH = 80
+LABEL_WIDTH = 5  # of a label in the confusion table, at least
 
 
 def show(result: dict[str, Any]) -> None:
     """An evaluation: its tables, and what is to be said of them."""
     console = results()
-    for table in evaluation_tables(result):
+    for table in evaluation_tables(result, console.width):
         console.print(table)
     for remark in remarks_on(result):
         console.print(remark, highlight=False, markup=False)
 
 
-def evaluation_tables(result: dict[str, Any]) -> "list[Table]":
-    """All tables: the whole, per class, confusion, reliability, accuracy by a column, abstention, surest errors."""
+def evaluation_tables(result: dict[str, Any], width: int = WIDTH) -> "list[Table]":
+    """All tables: the whole, per class, confusion, reliability, accuracy by a column, abstention, surest errors.
+
+    A confusion table wider than `width`, in characters, is left out, and that is said.
+    """
     if result.get("multi_label"):
         tables = [_whole(result), _per_class(result), _per_label(result)]
     else:
-        tables = [_whole(result), _per_class(result), _confusion(result)]
+        tables = [_whole(result), _per_class(result)]
+        if _confusion_width(result) <= width:
+            tables.append(_confusion(result))
+        else:
+            tables[-1].caption = _elsewhere(result)
     if "reliability" in result:
         tables.append(_reliability(result))
     tables += [_by_name(one) for one in result.get("accuracy_by", []) if one["kind"] == "name"]
@@ -107,6 +116,23 @@ def _per_label(result: dict[str, Any]) -> "Table":
         precision = _short_rate(row["average_precision"])
         table.add_row(plain(name), f"{row['threshold']:.3f}", precision, *(f"{count:,}" for count in counts))
     return table
+
+
+def _confusion_width(result: dict[str, Any]) -> int:
+    """Characters the table takes at least, every count in full and every label by its beginning."""
+    from rich.cells import cell_len
+
+    names = [min(LABEL_WIDTH, cell_len(name)) for name in result["labels"]]
+    counts = [max(len(f"{count:,}") for count in column) for column in zip(*result["confusion"], strict=True)]
+    return 4 + max(names, default=0) + sum(3 + max(pair) for pair in zip(names, counts, strict=True))
+
+
+def _elsewhere(result: dict[str, Any]) -> str:
+    """Where a confusion table is that is not shown."""
+    told = f"How the {len(result['labels']):,} labels are confused takes a wider screen; it stands in"
+    if "export" in result:
+        return f"{told} evaluation/exports/{result['export']['name']}/{result['name']}.json."
+    return f"{told} evaluation/{result['name']}.json, as a figure in the report."
 
 
 def _confusion(result: dict[str, Any]) -> "Table":

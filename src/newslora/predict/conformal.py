@@ -45,6 +45,8 @@ class AnswerSets:
         self._mapie = SplitConformalClassifier(given, confidence_level=level, conformity_score="lac", prefit=True)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="WARNING: your conformalization dataset has less labels")
+            # scikit-learn takes labels of few rows each for the numbers of a regression
+            warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
             self._mapie.conformalize(probabilities, labels)
 
     def __call__(self, probabilities: Probabilities) -> Sets:
