@@ -1,6 +1,8 @@
 """A step's loss read late, and steps by shape as a GPU would capture them: the same parameters as plain steps."""
 
+import gc
 import re
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -176,6 +178,32 @@ def test_the_batch_of_another_size_is_not_captured() -> None:
     assert len(captures) == len(often) >= 2
     assert all(shape[0] == 4 for shape in often)
     assert 3 in {shape[0] for shape in shapes}
+
+
+def test_graphs_go_with_their_stepper_and_not_in_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left to Python's search for cycles, an old graph could be destroyed in the midst of a new one's capture."""
+    searches, searching = [], []
+    monkeypatch.setattr(gc, "collect", lambda: searches.append(len(searching)))
+
+    def capture(run: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+        searching.append(gc.isenabled())
+        if len(searching) == 2:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return lambda: None, run()
+
+    assert gc.isenabled()
+    stepper = make_stepper(late=True, capture=capture)
+    train(stepper, make_rows(48), 12)
+    assert searching == [False, False]
+    assert gc.isenabled()
+    assert searches == [0]  # before the first capture, and then never
+    graphs = weakref.ref(stepper.graphs)  # type: ignore[arg-type]
+    gc.disable()
+    try:
+        del stepper
+        assert graphs() is None
+    finally:
+        gc.enable()
 
 
 def test_gradients_of_a_padded_batch_are_those_of_its_rows() -> None:

@@ -9,8 +9,10 @@ draws dropout from the same seeds and the same places in the stream of random nu
 The CUDA branch has not run on a GPU yet; benchmarks/gpu.py checks it on the first one it meets.
 """
 
+import contextlib
+import gc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,26 +40,32 @@ class Captured:
 
 
 class StepGraphs:
-    """Steps by shape: plain, then captured."""
+    """Steps by shape: plain, then captured.
 
-    def __init__(self, step: Step, capture: Capture, note: Callable[[str], None]) -> None:
-        """Take over a step.
+    It does not hold the step, whose owner holds it: in a cycle graphs would live on until Python looks for cycles, which may be
+    in the midst of another capture, and a graph destroyed there breaks it.
+    """
+
+    def __init__(self, capture: Capture, note: Callable[[str], None]) -> None:
+        """Begin with no graphs.
 
         Args:
-            step: a batch on the device -> its loss summed over rows, the optimiser's update included. It must neither wait
-                for the device nor seed a generator.
             capture: runs nothing and returns how to replay, and what the step will have returned.
             note: told once if capturing fails; steps are plain from there on.
         """
-        self._step, self._capture, self._note = step, capture, note
+        self._capture, self._note = capture, note
         self._seen: Counter[tuple[int, int, int]] = Counter()
         self._captured: dict[tuple[int, int, int], Captured] = {}
         self._failed = False
 
-    def __call__(self, batch: SegmentedBatch, device: "torch.device", seed: Callable[[], None]) -> "torch.Tensor":
+    def __call__(
+        self, step: Step, batch: SegmentedBatch, device: "torch.device", seed: Callable[[], None]
+    ) -> "torch.Tensor":
         """Take a step over a batch in host memory.
 
         Args:
+            step: a batch on the device -> its loss summed over rows, the optimiser's update included. It must neither wait
+                for the device nor seed a generator; the same in every call.
             batch: rows and spans.
             device: where steps run.
             seed: seeds dropout; called once, before anything is drawn.
@@ -67,22 +75,25 @@ class StepGraphs:
             self._seen[key] += 1
             ready = not self._failed and len(self._captured) < MOST and self._seen[key] > WARM_UP
             if ready and key not in self._captured:
-                self._try_capture(key, batch, device)
+                self._try_capture(step, key, batch, device)
             if (held := self._captured.get(key)) is not None:
                 _copy(batch, held.batch)
                 seed()
                 held.replay()
                 return held.total
         seed()
-        return self._step(batch.to(device))
+        return step(batch.to(device))
 
     def __len__(self) -> int:
         return len(self._captured)
 
-    def _try_capture(self, key: tuple[int, int, int], batch: SegmentedBatch, device: "torch.device") -> None:
+    def _try_capture(
+        self, step: Step, key: tuple[int, int, int], batch: SegmentedBatch, device: "torch.device"
+    ) -> None:
         static = batch.to(device)
         try:
-            replay, total = self._capture(lambda: self._step(static))
+            with _no_collection(first=not self._captured):
+                replay, total = self._capture(lambda: step(static))
         except RunError:
             raise
         except RuntimeError as error:
@@ -90,6 +101,22 @@ class StepGraphs:
             self._note(f"CUDA graphs are not used here, steps run one by one: {' '.join(str(error).split())[:200]}")
             return
         self._captured[key] = Captured(static, replay, total)
+
+
+@contextlib.contextmanager
+def _no_collection(first: bool) -> Iterator[None]:
+    """Let Python look for cycles before the first capture and not during any: what it finds may own memory of the device,
+    which nothing may free while a capture goes on.
+    """
+    if first:
+        gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _shape(batch: SegmentedBatch) -> tuple[int, int, int] | None:

@@ -89,7 +89,7 @@ class Stepper:
             first = micro_batches[0]
             whole = len(micro_batches) == 1 and first.owners is None  # of windows, no two batches have one shape
             if self.graphs is not None and whole and isinstance(first, SegmentedBatch):
-                total = self.graphs(first, self.device, functools.partial(self._seed, step, 0))
+                total = self.graphs(self._capturable, first, self.device, functools.partial(self._seed, step, 0))
             else:
                 total = self._plain(micro_batches, step, rows)
             self.losses.put(step, rows, total)
@@ -189,7 +189,7 @@ class Stepper:
             assert self._stream is not None
             capture = cuda_capture(self.optimizer, self._stream)
         assert self.late, "a captured step cannot wait for its loss"
-        return StepGraphs(self._capturable, capture, note)
+        return StepGraphs(capture, note)
 
     @contextlib.contextmanager
     def _on_stream(self) -> Any:
