@@ -142,7 +142,14 @@ def seed_everything(*parts: int) -> None:
     import numpy as np
     import torch
 
-    torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]))
+    seed = int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
+    if not torch.cuda.is_initialized():
+        torch.manual_seed(seed)
+        return
+    # the same seeds, without those for kinds of devices that are not there: for each of them torch puts down Python's stack, at
+    # every step, while the GPU waits
+    for generator in (torch.default_generator, *torch.cuda.default_generators):
+        generator.manual_seed(seed)
 
 
 def cache_folder() -> Path:

@@ -1,4 +1,4 @@
-"""Devices by name, and what the process is told about its memory."""
+"""Devices by name, seeds, and what the process is told about its memory."""
 
 import gc
 import subprocess
@@ -9,7 +9,7 @@ import torch
 
 from newslora.cli.app import main
 from newslora.errors import SettingsError
-from newslora.runtime import COLLECT_AFTER, keep_freed_memory, pick_device
+from newslora.runtime import COLLECT_AFTER, keep_freed_memory, pick_device, seed_everything
 
 GLIBC = """
 import ctypes, os, resource, sys
@@ -81,3 +81,20 @@ def test_a_command_looks_for_cycles_seldom(capsys: pytest.CaptureFixture[str]) -
         assert gc.get_threshold() == (COLLECT_AFTER, 10, 10)
     finally:
         gc.set_threshold(*before)
+
+
+def test_a_process_with_a_gpu_is_seeded_as_torch_seeds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two generators stand in for those of two GPUs."""
+    seeds: list[int] = []
+    seed_of_torch = torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: seeds.append(seed) or seed_of_torch(seed))
+    seed_everything(7, 3, 1)
+    wanted = torch.rand(8)
+    assert len(seeds) == 1
+    there = torch.Generator(), torch.Generator()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "default_generators", there)
+    seed_everything(7, 3, 1)
+    assert len(seeds) == 1  # torch itself would have asked for every kind of device
+    assert torch.equal(torch.rand(8), wanted)
+    assert [generator.initial_seed() for generator in there] == seeds * 2
