@@ -143,7 +143,7 @@ def seed_everything(*parts: int) -> None:
     import torch
 
     seed = int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
-    if not torch.cuda.is_initialized():
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.manual_seed(seed)
         return
     # the same seeds, without those for kinds of devices that are not there: for each of them torch puts down Python's stack, at
