@@ -11,6 +11,7 @@ import torch
 from test_families import TINY
 from torch.nn.functional import cross_entropy
 from transformers import AutoModel, ModernBertConfig, MPNetConfig, PretrainedConfig, RobertaConfig, RobertaModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from newslora.config import LoraSettings, ModelSettings
 from newslora.data.batches import Rows
@@ -106,6 +107,19 @@ def test_these_families_pack() -> None:
 def test_packed_is_padded(family: str, targets: str, folders: dict[str, str]) -> None:
     rows = rows_of([7, 30, 1, 12, 30, 29, 3, 18, 2], vocabulary=60)
     assert_same(classifier(folders[family], targets), rows, [3, 1, 8, 0, 2, 4, 5, 7, 6])
+
+
+@pytest.mark.parametrize("family", PACKED)
+def test_no_mask_of_all_pairs_is_made(family: str, folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers decides whether to make one, and while a GPU's step is captured may decide otherwise."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("asked for a mask")
+
+    engine = make_engine(classifier(folders[family], "query-value"), "packed", FP32, trains=True)
+    for name in ("sdpa", "eager"):
+        monkeypatch.setitem(ALL_MASK_ATTENTION_FUNCTIONS._global_mapping, name, refuse)
+    logits_and_gradients(engine, rows_of([5, 9, 3], 60), [0, 1, 2])
 
 
 @pytest.mark.parametrize("family", PACKED)

@@ -101,6 +101,9 @@ class PackedEncoder(StandIn):
             arguments = {
                 "input_ids": packed.input_ids[None],
                 "position_ids": packed.positions[None] + self.first_position,
+                # nobody reads it: handed four dimensions, transformers makes no mask of its own, which while a step is
+                # captured some versions would, of T x T
+                "attention_mask": packed.input_ids[None, None, None],
             }
             if self.model.config.model_type not in ("distilbert", "mpnet"):  # which have no token types
                 arguments["token_type_ids"] = torch.zeros_like(arguments["input_ids"])
