@@ -1,5 +1,6 @@
 """A step's loss read late, and steps by shape as a GPU would capture them: the same parameters as plain steps."""
 
+import functools
 import gc
 import re
 import weakref
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import RobertaConfig
 
 from newslora.config import LoraSettings, TrainSettings
@@ -19,6 +21,7 @@ from newslora.errors import RunError
 from newslora.model.classifier import random_classifier, trainable_parameters
 from newslora.model.engine import make_engine
 from newslora.model.inference import predict_logits
+from newslora.model.packed.projection import summed
 from newslora.model.packed.segments import SegmentedBatch
 from newslora.model.packed.spans import Spans
 from newslora.model.packed.varlen import RowByRow
@@ -39,16 +42,18 @@ def make_rows(count: int) -> Rows:
     return Rows(TokenTable(ids, offsets), generator.integers(0, 3, count), pad_id=0)
 
 
-def make_stepper(settings: TrainSettings = SETTINGS, spans: bool = True, **more: Any) -> Stepper:
+def make_stepper(
+    settings: TrainSettings = SETTINGS, spans: bool = True, precision: Precision = FP32, layers: int = 2, **more: Any
+) -> Stepper:
     """With dropout everywhere: LoRA's, the hidden states' and the attention probabilities'."""
     torch.manual_seed(1)
     config = RobertaConfig(
-        vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        vocab_size=60, hidden_size=32, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=64,
         max_position_embeddings=66, pad_token_id=0,
     )  # fmt: skip
     model = random_classifier(config, "abc", LoraSettings())
-    engine = make_engine(model, "packed", FP32, trains=True, kernel=RowByRow() if spans else None)
-    return Stepper(engine, settings, FP32, 100, **more)
+    engine = make_engine(model, "packed", precision, trains=True, kernel=RowByRow() if spans else None)
+    return Stepper(engine, settings, precision, 100, **more)
 
 
 def plan(count: int) -> list[list[int]]:
@@ -230,6 +235,41 @@ def test_gradients_of_a_padded_batch_are_those_of_its_rows() -> None:
     assert (a - b).abs().max() <= 1e-6
     for name, gradient in a_gradients.items():
         assert (gradient - b_gradients[name]).abs().max() <= 1e-6, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_are_summed_in_fp32_bit_for_bit_as_one_by_one(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    factors: list[list[float]] = [[1.1, 0.3, 2.2], [], [0.7], [5.0, -1.3]]
+    parts = [[(torch.randn(4, 3, generator=generator).to(dtype), factor) for factor in of_one] for of_one in factors]
+    wanted = [[value.clone().float().mul_(factor) for value, factor in of_one] for of_one in parts]
+    got = summed(parts)
+    assert got[1] is None
+    for found, right in zip([got[0], got[2], got[3]], [wanted[0], wanted[2], wanted[3]], strict=True):
+        assert found is not None
+        assert found.dtype == torch.float32
+        assert torch.equal(found, functools.reduce(torch.Tensor.add_, right))
+
+
+def test_more_layers_cast_no_more_often() -> None:
+    """A GPU casts LoRA's parameters in one kernel, and scales their gradients in one; launches are what its steps wait for."""
+
+    class Counted(TorchDispatchMode):
+        casts = scaled = 0
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.casts += function is torch.ops.aten._to_copy.default
+            self.scaled += function is torch.ops.aten._foreach_mul_.ScalarList
+            return function(*args, **(kwargs or {}))
+
+    rows, found = make_rows(4), []
+    for layers in (2, 5):
+        stepper = make_stepper(precision=Precision("bf16", "test"), layers=layers, late=True)
+        with Counted() as counted:
+            stepper([stepper.engine.collate(rows, [0, 1, 2, 3])], 0)
+        found.append(counted)
+    assert found[0].casts == found[1].casts
+    assert found[0].scaled == found[1].scaled == 1
 
 
 def test_graphs_that_cannot_be_had_are_told_of_once() -> None:

@@ -13,7 +13,7 @@ from newslora.model.families import family_of
 from newslora.model.packed.dropout import DropoutBits, keep_scale, masked
 from newslora.model.packed.grouped import LENGTH_STEP
 from newslora.model.packed.layer import Layer, activation
-from newslora.model.packed.projection import Projection
+from newslora.model.packed.projection import Parts, Projection, cast_together, summed
 from newslora.model.packed.segments import SegmentedBatch, Segments, collate_for
 from newslora.model.packed.standing import StandIn
 from newslora.model.packed.stock import STOCK_BIASES, STOCK_ENCODERS
@@ -150,7 +150,7 @@ class PackedEncoder(StandIn):
         self, hidden: "torch.Tensor", segments: Segments, bits: DropoutBits | None, keep: bool
     ) -> "tuple[torch.Tensor, list[Any], list[torch.Tensor]]":
         """(T, H) embeddings -> (R, H) first tokens, what the backward needs, and LoRA in the compute type."""
-        weights = [parameter.detach().to(self.dtype) for parameter in self.parameters]
+        weights = cast_together([parameter.detach() for parameter in self.parameters], self.dtype)
         saved = []
         for layer in self.layers:
             hidden, held = layer.forward(hidden, segments, weights, bits, keep)
@@ -161,13 +161,13 @@ class PackedEncoder(StandIn):
         self, d_first: "torch.Tensor", saved: list[Any], weights: "list[torch.Tensor]", segments: Segments
     ) -> "list[torch.Tensor | None]":
         """(R, H) gradient of the first tokens -> gradients of the LoRA parameters, fp32. Frees `saved` on the way."""
-        gradients: list[torch.Tensor | None] = [None] * len(self.parameters)
+        gradients: Parts = [[] for _ in self.parameters]
         gradient = d_first
         for depth in reversed(range(len(self.layers))):
             below = self.layers[depth].backward(gradient, saved.pop(), segments, weights, gradients, needs_dx=depth > 0)
             if below is not None:
                 gradient = below
-        return gradients
+        return summed(gradients)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from newslora.model.packed.dropout import DropoutBits, keep_scale, masked, masked_
-from newslora.model.packed.projection import Projection, Saved
+from newslora.model.packed.projection import Parts, Projection, Saved
 from newslora.model.packed.segments import Segments
 from newslora.model.packed.stock import StockLayer
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import torch
 
 Weights = Sequence["torch.Tensor"]  # the trainable parameters in the compute type
-Gradients = list["torch.Tensor | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +152,10 @@ class Layer:
         saved: SavedLayer,
         segments: Segments,
         weights: Weights,
-        gradients: Gradients,
+        gradients: Parts,
         needs_dx: bool,
     ) -> "torch.Tensor | None":
-        """Gradient of the result -> gradient of x (None unless needed); adds LoRA's own to `gradients`."""
+        """Gradient of the result -> gradient of x (None unless needed); the parts of LoRA's own join `gradients`."""
         import torch
 
         d_z2 = self.norm2.backward(dy, saved.norm2)

@@ -25,6 +25,10 @@ class LowRank:
     rate: float  # of dropout
 
 
+# of each trainable parameter, the parts of its gradient in the compute type, each with its factor
+Parts = list[list[tuple["torch.Tensor", float]]]
+
+
 @dataclass(slots=True)
 class Saved:
     """What a projection's backward needs besides its input."""
@@ -88,10 +92,10 @@ class Projection:
         x: "torch.Tensor | None",
         saved: Saved,
         weights: "Sequence[torch.Tensor]",
-        gradients: "list[torch.Tensor | None]",
+        gradients: Parts,
         gain: float,
     ) -> "torch.Tensor":
-        """dL/dx, up to the factor `gain`; adds dL/dA and dL/dB, with it, to `gradients`.
+        """dL/dx, up to the factor `gain`; dL/dA and dL/dB join `gradients`, with it as part of their factors.
 
         Args:
             dy: (N, out) gradient of y, up to the factor `gain`: the scale of a dropout above, which its caller applies
@@ -113,7 +117,7 @@ class Projection:
         x: "torch.Tensor | None",
         saved: Saved,
         weights: "Sequence[torch.Tensor]",
-        gradients: "list[torch.Tensor | None]",
+        gradients: Parts,
         gain: float,
         dx: "torch.Tensor | None" = None,
     ) -> None:
@@ -122,8 +126,8 @@ class Projection:
             assert x is not None
             part, factor = dy[:, pair.columns], _gain(pair, mask)
             d_low = part @ weights[pair.b]
-            _add(gradients, pair.b, part.t() @ low, factor * gain)
-            _add(gradients, pair.a, d_low.t() @ masked(x, mask), factor * gain)
+            gradients[pair.b].append((part.t() @ low, factor * gain))
+            gradients[pair.a].append((d_low.t() @ masked(x, mask), factor * gain))
             if dx is None:
                 continue
             if mask is None:
@@ -136,11 +140,33 @@ def _gain(pair: LowRank, mask: "torch.Tensor | None") -> float:
     return pair.scale if mask is None else pair.scale * keep_scale(pair.rate)
 
 
-def _add(gradients: "list[torch.Tensor | None]", place: int, value: "torch.Tensor", factor: float) -> None:
-    """Sums in fp32: one layer's weights may be used at several depths (ALBERT)."""
-    value = value.float().mul_(factor)
-    held = gradients[place]
-    gradients[place] = value if held is None else held.add_(value)
+def summed(gradients: Parts) -> "list[torch.Tensor | None]":
+    """Each parameter's gradient in fp32; None where it has none. One layer's weights may be used at several depths (ALBERT).
+
+    A GPU casts the parts of all parameters in one kernel and multiplies them in another; one by one each would take two.
+    """
+    import torch
+
+    found: list[torch.Tensor | None] = [None] * len(gradients)
+    for depth in range(max(map(len, gradients), default=0)):
+        places = [place for place, parts in enumerate(gradients) if len(parts) > depth]
+        values = cast_together([gradients[place][depth][0] for place in places], torch.float32)
+        torch._foreach_mul_(values, [gradients[place][depth][1] for place in places])
+        for place, value in zip(places, values, strict=True):
+            held = found[place]
+            found[place] = value if held is None else held.add_(value)
+    return found
+
+
+def cast_together(tensors: "list[torch.Tensor]", dtype: "torch.dtype") -> "list[torch.Tensor]":
+    """Copies in another type, which a GPU makes in one kernel; the tensors themselves where they all have it."""
+    import torch
+
+    if all(tensor.dtype == dtype for tensor in tensors):
+        return tensors
+    copies = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
+    torch._foreach_copy_(copies, tensors)
+    return copies
 
 
 def multiplier(weight: "torch.Tensor") -> Any:
