@@ -120,7 +120,11 @@ class DataSettings(Section):
         64, ge=0, description="Tokens a window shares with the one before; with long_texts 'windows' only (tokens)."
     )
     workers: int = Field(
-        4, ge=0, le=64, description="Processes that prepare training batches, at most one a core (0: none)."
+        4,
+        ge=0,
+        le=64,
+        description="Processes that prepare training batches on a CPU, at most one a core (0: none). On a GPU there are none: "
+        "a batch is sooner made than handed over.",
     )
 
     @field_validator("text_columns", mode="before")

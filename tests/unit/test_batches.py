@@ -220,6 +220,21 @@ def test_more_workers_than_cores_are_not_started_and_not_warned_of(monkeypatch: 
     assert started[-1] == 0
 
 
+def test_batches_for_a_gpu_are_made_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handed over from a process, a batch comes later than a GPU is done with the one before."""
+    asked: list[dict[str, Any]] = []
+    real = torch.utils.data.DataLoader
+
+    def loader(*arguments: Any, **more: Any) -> Any:
+        asked.append(dict(more))
+        return real(*arguments, **more | {"pin_memory": False})  # there may be no GPU to pin for
+
+    monkeypatch.setattr(torch.utils.data, "DataLoader", loader)
+    monkeypatch.setattr(batches, "_cores", lambda: 8)
+    assert len(list(load_batches(make_rows([3, 4, 5]), [[0], [1, 2]], Rows.batch, workers=4, pin=True))) == 2
+    assert (asked[0]["num_workers"], asked[0]["pin_memory"]) == (0, True)
+
+
 def test_cores_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
     assert batches._cores() == 3

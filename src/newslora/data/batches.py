@@ -200,17 +200,20 @@ def load_batches(
 ) -> Iterator[_B]:
     """The plan's batches in its order, prepared ahead by `workers` processes (0: here and now), at most one a core.
 
+    For a GPU they are prepared here and now: making a batch takes a fraction of the time that handing it over from another
+    process takes, which may be longer than a step.
+
     Args:
         rows: of one split.
         plan: row numbers of each batch.
         collate: makes a batch of row numbers; at module level, so that workers can be given it.
-        workers: processes.
-        pin: whether batches go into page-locked memory, from which a GPU copies without waiting.
+        workers: processes, where batches are not pinned.
+        pin: for a GPU: into page-locked memory, from which it copies without waiting.
         first: batches of the plan that are done already.
     """
     from torch.utils.data import DataLoader
 
-    workers = min(workers, _cores())
+    workers = 0 if pin else min(workers, _cores())
     # a map-style data set needs no base class; torch's annotation says otherwise
     settings: dict[str, Any] = {"dataset": Planned(rows, plan, collate), "batch_size": None, "num_workers": workers}
     return iter(DataLoader(pin_memory=pin, sampler=range(first, len(plan)), **settings))
