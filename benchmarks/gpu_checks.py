@@ -1,13 +1,23 @@
-"""Whether the packed engine is right on a device: the checks of benchmarks/gpu.py, by the padded stock forward there."""
+"""Whether the packed engine is right on a device: the checks of benchmarks/gpu.py, by the padded stock forward there.
 
-from collections.abc import Callable
+In a process of their own, a job as JSON in and a file of what was found after each check: a capture that fails may leave the
+device unusable for its process, and one that hangs can be ended.
+"""
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 
+from newslora.bench.worker import read_rows
 from newslora.config import LoraSettings, ModelSettings, TrainSettings
 from newslora.data.batches import Rows
+from newslora.model.backbones import resolve_backbone
 from newslora.model.classifier import random_classifier, trainable_parameters
 from newslora.model.engine import PaddedEngine, make_engine
 from newslora.model.packed.segments import SegmentedBatch
@@ -20,9 +30,18 @@ FP32, BF16 = Precision("fp32", "check"), Precision("bf16", "check")
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]
 LOGITS_FP32, GRADIENTS_FP32 = 1e-4, 1e-3  # of the largest: sums in another order, over twelve layers
 TIMES_AUTOCAST = 2.5  # our bf16 error over autocast's: the residual stream is bf16 here, fp32 there
-LEAST_BAND = 0.02  # of a gradient's norm, where autocast happens to be almost exact
+LEAST_BAND = 0.02  # of the logits' norm or spread, where autocast happens to be almost exact
+# of a gradient's norm, likewise: over twelve layers a bf16 residual stream makes 0.02 to 0.05 of some; of all together, less
+LEAST_GRADIENT_BAND, LEAST_BAND_OF_ALL = 0.08, 0.03
 ERRORS = 5  # standard errors: one failure in two million a number
 STEPS = 14  # plain against captured
+TO_TRY = (
+    "Try CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment, and "
+    "torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False: cuBLAS may multiply otherwise in a capture"
+)
+
+
+NAMES = ("fp32", "bf16", "dropout", "graphs")
 
 
 class CheckError(Exception):
@@ -38,24 +57,24 @@ class Checks:
         self.on_gpu = device.type == "cuda"
         self.kernel = None if self.on_gpu else RowByRow()
         self.found: dict[str, Any] = {}
+        self.failed: dict[str, str] = {}
 
-    def all(self, say: Callable[[str], None]) -> None:
-        """Every check, cheapest first.
-
-        Raises:
-            CheckError: the first that is off.
-        """
-        for name, check in (
-            ("fp32", self.fp32), ("bf16", self.bf16), ("dropout", self.dropout), ("graphs", self.graphs),
-        ):  # fmt: skip
-            check()
-            say(f"{name}: {self.found[name]}")
+    def all(self, done: Callable[[str], None]) -> None:
+        """Every check, cheapest first; `failed` says of those that are off what is. `done` is told the name of each."""
+        for name in NAMES:
+            try:
+                getattr(self, name)()
+            except CheckError as error:
+                self.failed[name] = str(error)
+            except Exception:  # noqa: BLE001  # of every kind: the other checks tell what is still right
+                self.failed[name] = traceback.format_exc()
+            done(name)
 
     def fp32(self) -> None:
         """Packed against padded: the same numbers in another order."""
         model = self._model()
-        wanted, wanted_gradients = self._answers(PaddedEngine(model, FP32))
-        got, gradients = self._answers(make_engine(model, "packed", FP32, trains=True))
+        wanted, wanted_gradients = self._answers(PaddedEngine(model, FP32), FP32)
+        got, gradients = self._answers(make_engine(model, "packed", FP32, trains=True), FP32)
         logits = _largest(got - wanted) / _largest(wanted)
         worst, name = max((_largest(gradients[n] - g) / _largest(g), n) for n, g in wanted_gradients.items())
         self.found["fp32"] = {"logits": logits, "gradients": worst, "worst_gradient": name}
@@ -65,26 +84,34 @@ class Checks:
     def bf16(self) -> None:
         """Both bf16 forms against padded fp32: ours may round 2.5 times as much as autocast."""
         model = self._model()
-        exact, exact_gradients = self._answers(PaddedEngine(model, FP32))
-        stock, stock_gradients = self._answers(PaddedEngine(model, BF16))
+        exact, exact_gradients = self._answers(PaddedEngine(model, FP32), FP32)
+        stock, stock_gradients = self._answers(PaddedEngine(model, BF16), BF16)
         engine = make_engine(model, "packed", BF16, trains=True, kernel=self.kernel)
-        got, gradients = self._answers(engine)
+        got, gradients = self._answers(engine, BF16)
         batch = engine.collate(self.rows, range(16))
         spans = isinstance(batch, SegmentedBatch) and isinstance(batch.segments, Spans)
         ours, theirs = _relative(got, exact), _relative(stock, exact)
+        whole, whole_stock = (
+            _relative(_joined(some), _joined(exact_gradients)) for some in (gradients, stock_gradients)
+        )
         worst, band, name = 0.0, 0.0, ""
         for key, right in exact_gradients.items():
-            allowed = max(TIMES_AUTOCAST * _relative(stock_gradients[key], right), LEAST_BAND)
+            allowed = max(TIMES_AUTOCAST * _relative(stock_gradients[key], right), LEAST_GRADIENT_BAND)
             if (off := _relative(gradients[key], right)) / allowed > worst / (band or 1.0):
                 worst, band, name = off, allowed, key
         self.found["bf16"] = {
             "attention": "one kernel for all rows" if spans else "groups of like length",
-            "logits": ours, "logits_of_autocast": theirs, "gradients": worst, "gradients_allowed": band, "worst_gradient": name,
+            "logits": ours, "logits_of_autocast": theirs, "all_gradients": whole, "all_gradients_of_autocast": whole_stock,
+            "gradients": worst, "gradients_allowed": band, "worst_gradient": name,
         }  # fmt: skip
         if self.on_gpu:
             self._hold(spans, "this GPU or this torch has no flash attention in bf16, so the packed engine groups rows")
         allowed = max(TIMES_AUTOCAST * theirs, LEAST_BAND)
         self._hold(ours <= allowed, f"bf16 logits are off by {ours:.1e} of their norm, autocast's by {theirs:.1e}")
+        allowed = max(TIMES_AUTOCAST * whole_stock, LEAST_BAND_OF_ALL)
+        self._hold(
+            whole <= allowed, f"bf16 gradients are off by {whole:.1e} of their norm, autocast's by {whole_stock:.1e}"
+        )
         self._hold(worst <= band, f"the bf16 gradient of {name} is off by {worst:.1e} of its norm ({band:.1e} allowed)")
 
     def dropout(self) -> None:
@@ -118,8 +145,16 @@ class Checks:
         self.found["graphs"] = {
             "captured": len(captured.graphs), "parameters": difference, "parameters_plain_again": noise, "notes": notes,
         }  # fmt: skip
+        if difference:
+            self.found["graphs"]["to_try"] = TO_TRY
+        for what, stepper in (("plain", plain), ("plain", again), ("captured", captured)):
+            self._hold_finite(f"after {what} steps", trainable_parameters(stepper.engine.model))
+        self._hold(len(captured.graphs) > 0, f"no step was captured ({' '.join(notes) or 'and no note says why'})")
         self._hold(noise == 0, f"the same steps taken twice end with other parameters, by {noise:.1e}")
-        self._hold(difference <= 1e-6, f"captured steps end with other parameters than plain ones, by {difference:.1e}")
+        self._hold(
+            difference <= 1e-6,
+            f"captured steps end with other parameters than plain ones, by {difference:.1e}. {TO_TRY}",
+        )
 
     def _steps(self, graphs: bool, notes: list[str]) -> Stepper:
         settings = TrainSettings(learning_rate=1e-3, warmup_steps=2, cuda_graphs=graphs and self.on_gpu)
@@ -146,18 +181,25 @@ class Checks:
     def _batch(self, engine: Any) -> Any:
         return engine.collate(self.rows, range(16)).to(self.device)
 
-    def _answers(self, engine: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _answers(self, engine: Any, precision: Precision) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Logits and gradients; finite ones, for to what is not every comparison answers no."""
         engine.model.zero_grad()
         batch = self._batch(engine)
         logits = engine.logits(batch)
         cross_entropy(logits, batch.labels).backward()  # type: ignore[no-untyped-call]
         gradients = {name: parameter.grad.clone() for name, parameter in trainable_parameters(engine.model)}
+        who = f"of the {engine.name} engine in {precision.name}"
+        self._hold_finite(who, [("the logits", logits.detach()), *gradients.items()])
         return logits.detach(), gradients
 
     def _draws(self, engine: Any) -> torch.Tensor:
         batch = self._batch(engine)
         with torch.no_grad():
             return torch.stack([engine.logits(batch, (9, draw)).flatten() for draw in range(self.draws)]).double()
+
+    def _hold_finite(self, when: str, named: Iterable[tuple[str, torch.Tensor]]) -> None:
+        broken = [name for name, x in named if not x.isfinite().all()]
+        self._hold(not broken, f"not finite {when}: {', '.join(broken)}")
 
     def _hold(self, right: bool, otherwise: str) -> None:
         if not right:
@@ -183,9 +225,29 @@ def _apart(a: Stepper, b: Stepper) -> float:
     return max(_largest(one - other) for (_, one), (_, other) in pairs)
 
 
+def _joined(gradients: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([gradient.flatten() for gradient in gradients.values()])
+
+
 def _largest(x: torch.Tensor) -> float:
     return float(x.detach().abs().max())
 
 
 def _relative(x: torch.Tensor, right: torch.Tensor) -> float:
     return float((x - right).norm() / right.norm())
+
+
+def main() -> None:
+    job = json.loads(sys.stdin.read())
+    config = resolve_backbone(job["backbone"]).architecture()
+    checks = Checks(config, read_rows(Path(job["rows_file"])), torch.device(job["device"]), job["draws"])
+
+    def done(name: str) -> None:
+        Path(job["out"]).write_text(json.dumps({"found": checks.found, "failed": checks.failed}), encoding="utf-8")
+        print(f"{name}: {checks.failed.get(name) or checks.found.get(name)}", file=sys.stderr, flush=True)
+
+    checks.all(done)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,11 @@
-"""A whole run on a GPU, where there is one; benchmarks/gpu.py on a CPU: it reaches its end, and stops where it should."""
+"""A whole run on a GPU, where there is one; benchmarks/gpu.py on a CPU: it reaches its end, and keeps what it found before."""
 
+import importlib
 import json
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import newslora
 from children import PATIENCE, start
 from newslora.data.batches import Rows
 from newslora.data.tokens import TokenTable
+from newslora.model.packed.encoder import PackedEncoder
 from newslora.model.packed.varlen import Call, RowByRow
 from newslora.training.watch import Silent
 
@@ -34,6 +37,8 @@ def test_the_script_runs_to_its_end_on_a_small_encoder(tmp_path: Path) -> None:
     assert child.exitcode == 0
     result = json.loads(out.read_text())
     assert "stopped" not in result
+    assert result["checks_failed"] == {}
+    assert "timings" not in result
     assert set(result["checks"]) == {"fp32", "bf16", "dropout", "graphs"}
     assert result["checks"]["bf16"]["attention"] == "one kernel for all rows"
     assert result["checks"]["graphs"]["captured"] > 0
@@ -50,20 +55,22 @@ def test_the_script_runs_to_its_end_on_a_small_encoder(tmp_path: Path) -> None:
     assert result["environment"]["packages"]["torch"]
 
 
-def make_checks(kernel: Any) -> Any:
+def module(name: str) -> Any:
     if str(BENCHMARKS) not in sys.path:
         sys.path.insert(0, str(BENCHMARKS))
-    from gpu_checks import Checks  # type: ignore[import-not-found]
+    return importlib.import_module(name)
 
+
+def make_checks(kernel: Any) -> Any:
     config = RobertaConfig(
         vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=66, pad_token_id=1,
+        max_position_embeddings=66, pad_token_id=1, initializer_range=0.1,  # attention then counts as much as in wider ones
     )  # fmt: skip
     lengths = np.random.default_rng(0).integers(3, 50, 64)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     ids = np.random.default_rng(1).integers(5, 60, int(offsets[-1])).astype(np.int32)
     rows = Rows(TokenTable(ids, offsets), np.arange(64) % 4, pad_id=1)
-    checks = Checks(config, rows, torch.device("cpu"), draws=8)
+    checks = module("gpu_checks").Checks(config, rows, torch.device("cpu"), draws=8)
     checks.kernel = kernel
     return checks
 
@@ -80,6 +87,122 @@ def test_a_wrong_kernel_is_found_before_anything_is_timed() -> None:
     with pytest.raises(Exception, match=r"bf16 (logits|gradient).*No timing would mean anything") as caught:
         make_checks(Fainter()).bf16()
     assert type(caught.value).__name__ == "CheckError"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("place", [0, 3])  # an order of comparisons may hide it at one place and not at another
+def test_gradients_that_are_no_numbers_are_found(precision: str, place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_back = PackedEncoder.run_back
+
+    def broken(self: PackedEncoder, *arguments: Any) -> Any:
+        gradients = run_back(self, *arguments)
+        found = gradients[place]
+        assert found is not None
+        found[0, 0] = float("nan")
+        return gradients
+
+    monkeypatch.setattr(PackedEncoder, "run_back", broken)
+    with pytest.raises(Exception, match=f"not finite of the packed engine in {precision}: base_model.*lora_[AB]"):
+        getattr(make_checks(RowByRow()), precision)()
+
+
+def test_captured_parameters_that_are_no_numbers_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = make_checks(RowByRow())
+    steps = checks._steps
+
+    def broken(graphs: bool, notes: list[str]) -> Any:
+        stepper = steps(graphs, notes)
+        if graphs:
+            with torch.no_grad():
+                stepper.parameters[2][0, 0] = float("nan")
+        return stepper
+
+    monkeypatch.setattr(checks, "_steps", broken)
+    with pytest.raises(Exception, match=r"not finite after captured steps: base_model\S+\. No timing"):
+        checks.graphs()
+
+
+def test_a_check_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And steps of which none was captured are no captured steps."""
+    checks, told = make_checks(RowByRow()), []
+    monkeypatch.setattr(module("gpu_checks"), "again_and_again", module("gpu_checks").never)
+    monkeypatch.setattr(checks, "fp32", lambda: [][0])
+    checks.all(told.append)
+    assert told == ["fp32", "bf16", "dropout", "graphs"]
+    assert set(checks.failed) == {"fp32", "graphs"}
+    assert "IndexError" in checks.failed["fp32"]
+    assert "no step was captured (CUDA graphs are not used here" in checks.failed["graphs"]
+    assert checks.found["graphs"]["captured"] == 0
+
+
+@pytest.mark.parametrize(
+    ("end", "why"), [("raise SystemExit(7)", "ended with code 7"), ("time.sleep(60)", "took more than 3 seconds")]
+)
+def test_checks_whose_process_ends_early_keep_what_they_found(
+    end: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu, script = module("gpu"), tmp_path / "checks.py"
+    script.write_text(
+        "import json, sys, time\n"
+        "job = json.load(sys.stdin)\n"
+        "open(job['out'], 'w').write(json.dumps({'found': {'fp32': {'logits': float('nan')}}, 'failed': {}}))\n" + end
+    )
+    monkeypatch.setattr(gpu, "CHECKS", script)
+    found, failed = gpu.checked({"out": str(tmp_path / "out.json"), "names": ["fp32", "graphs"]}, 3)
+    assert gpu.written(found) == {"fp32": {"logits": "nan"}}
+    assert list(failed) == ["graphs"]
+    assert failed["graphs"].startswith("not reached: the checks")
+    assert why in failed["graphs"]
+
+
+def test_whatever_happens_the_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu, out = module("gpu"), tmp_path / "new" / "gpu.json"
+
+    def run(chosen: Any, report: Any, folder: Path) -> None:
+        report.found["seed"] = gpu.attempt(lambda: [][0])
+        report.found["fast"] = {"milliseconds": float("inf")}
+        report.save()
+        assert json.loads(out.read_text())["fast"] == {"milliseconds": "inf"}
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(gpu, "run", run)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "-o", str(out)])
+    assert gpu.main() == 1
+    result = json.loads(out.read_text())
+    assert "IndexError" in result["seed"]["failed"]
+    assert "MemoryError: no more" in result["stopped"]
+    assert "seed: Traceback" in capsys.readouterr().err
+
+
+def test_turns_go_on_without_what_fails_and_end_with_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu_speed = module("gpu_speed")
+    measured: list[str] = []
+
+    def measure(job: Any) -> dict[str, Any]:
+        measured.append(job.variant + " captured" * job.graphs)
+        if job.graphs:
+            raise RuntimeError("capture went wrong")
+        return {"rows": 10, "seconds": 2.0 if job.variant == "trainer-bf16" else 1.0, "tokens": 100}
+
+    monkeypatch.setattr(gpu_speed, "measure", measure)
+    monkeypatch.setattr(gpu_speed, "flops_per_token", lambda *_, **__: 1.0)
+
+    def turns(until: float) -> Any:
+        measured.clear()
+        speed = gpu_speed.Speed.__new__(gpu_speed.Speed)
+        speed.backbone, speed.rows_file, speed.device, speed.until = "roberta-base", Path("rows"), "cpu", until
+        speed.sizes, speed.peaks, speed.config = gpu_speed.Sizes(tiny=False), {"bf16": 1.0}, SimpleNamespace()
+        return speed.by_turns(graphs=True)
+
+    found = turns(until=float("inf"))
+    assert found["ratios"] == {"trainer": 1.0, "newslora": 2.0}
+    assert "capture went wrong" in found["failed"]["newslora, captured"]
+    assert len(found["variants"]["newslora"]["rounds"]) == 3
+    assert measured.count("newslora-bf16 captured") == 1
+    turns(until=0.0)
+    assert measured == ["trainer-bf16", "newslora-bf16", "newslora-bf16 captured"]
 
 
 @pytest.mark.parametrize(
