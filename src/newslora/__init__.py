@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from newslora.auditing.audit import audit
     from newslora.config import Recipe, load_recipe
-    from newslora.errors import NewsloraError
+    from newslora.errors import InterruptedRun, NewsloraError
     from newslora.estimator import NewsClassifier
     from newslora.evaluation.compare import compare
     from newslora.evaluation.evaluate import evaluate
@@ -24,6 +24,7 @@ _HOME = {
     "Classifier": "newslora.predict.classifier",
     "Explanation": "newslora.explanation.attributions",
     "Exported": "newslora.exporting.export",
+    "InterruptedRun": "newslora.errors",
     "NewsClassifier": "newslora.estimator",
     "NewsloraError": "newslora.errors",
     "Prediction": "newslora.predict.classifier",
@@ -40,8 +41,8 @@ _HOME = {
 }
 
 __all__ = [
-    "Classifier", "Explanation", "Exported", "NewsClassifier", "NewsloraError", "Prediction", "Recipe", "audit", "compare",
-    "evaluate", "explain", "export", "load_recipe", "predict_file", "resume", "train",
+    "Classifier", "Explanation", "Exported", "InterruptedRun", "NewsClassifier", "NewsloraError", "Prediction", "Recipe",
+    "audit", "compare", "evaluate", "explain", "export", "load_recipe", "predict_file", "resume", "train",
 ]  # fmt: skip
 
 
@@ -49,9 +50,11 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name not in _HOME:
-        raise AttributeError(f"module 'newslora' has no attribute '{name}'")
+        from newslora.errors import near
+
+        raise AttributeError(f"module 'newslora' has no attribute '{name}'.{near(name, _HOME)}")
     return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted(["__version__", *__all__])

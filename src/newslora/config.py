@@ -4,6 +4,7 @@ The defaults *are* the reference recipe (RoBERTa-base on AG News); a recipe file
 command line, `newslora settings` and docs/settings.md derive from the descriptions below.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -323,6 +324,20 @@ def load_recipe(recipe: "str | Path | Recipe" = "seed", changes: Mapping[str, An
     return make_recipe(values)
 
 
+def data_changes(changes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Changes to how rows are read, under their full names; `text_columns` is `data.text_columns`.
+
+    Raises:
+        SettingsError: one of another section, which a trained run cannot change.
+    """
+    found = {
+        f"data.{key}" if key in DataSettings.model_fields else key: value for key, value in (changes or {}).items()
+    }
+    if odd := [key for key in found if not key.startswith("data.")]:
+        raise SettingsError(f"A trained run cannot change '{odd[0]}'; only settings of the section data go here.")
+    return found
+
+
 def make_recipe(values: Mapping[str, Any]) -> Recipe:
     """Nested values -> Recipe; validation errors become sentences."""
     try:
@@ -421,7 +436,7 @@ def _lay_over(values: dict[str, Any], key: str, value: Any) -> None:
     if value is None:
         owner.pop(name, None)
     else:
-        owner[name] = value
+        owner[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _known() -> list[str]:

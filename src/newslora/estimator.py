@@ -302,12 +302,17 @@ class PackedAdapter:
 
     def classifier(self, device: str | None = None) -> "Classifier":
         """The classifier on this device, loaded once; errors as in `Classifier.load`."""
+        if device not in self._loaded:
+            self._loaded[device] = self._open(device, "auto")
+        return self._loaded[device]
+
+    def _open(self, device: str | None, engine: str) -> "Classifier":
         from newslora.predict.classifier import Classifier
 
-        if device not in self._loaded:
-            with tempfile.TemporaryDirectory(prefix="newslora-", ignore_cleanup_errors=True) as name:
-                self._loaded[device] = Classifier.load(self.write(name), device=device)
-        return self._loaded[device]
+        with tempfile.TemporaryDirectory(prefix="newslora-", ignore_cleanup_errors=True) as name:
+            found = Classifier.load(self.write(name), device=device, engine=engine)
+        found.reopen = lambda: self._open(device, "padded")  # its folder is gone
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         return {"contents": self.contents, "_loaded": {}}

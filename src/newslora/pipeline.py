@@ -1,5 +1,6 @@
 """A recipe from start to finish: rows, tokens, classifier, training, evaluation, report; a run folder at the end."""
 
+import os
 import signal
 import time
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from newslora.data.overlap import copied_rows, told
 from newslora.data.remarks import remarks
 from newslora.data.splits import Splits, load_splits
 from newslora.data.tokens import tokenize, tokenizer_sha256
-from newslora.errors import InterruptedRun, NewsloraError, RunError
+from newslora.errors import InterruptedRun, RunError, SettingsError
 from newslora.evaluation.evaluate import evaluate_articles
 from newslora.evaluation.score import score_articles
 from newslora.model.adapter import AdapterCard, save_adapter
@@ -56,7 +57,7 @@ class Prepared:
 def train(
     recipe: str | Path | Recipe = "seed",
     *,
-    output: str | Path | None = None,
+    output: str | os.PathLike[str] | None = None,
     watcher: Watcher | None = None,
     device: str | None = None,
     report: bool = True,
@@ -77,16 +78,20 @@ def train(
         InterruptedRun: Ctrl-C or SIGTERM; a KeyboardInterrupt. The state is saved, and `resume` goes on.
     """
     resolved = load_recipe(recipe, {key.replace("__", "."): value for key, value in changes.items()})
+    if odd := [name for name in ("start", "step", "epoch", "note") if watcher and not hasattr(watcher, name)]:
+        raise SettingsError(
+            f"The watcher {watcher!r} has no '{odd[0]}'. newslora.training.watch.Watcher tells what it needs."
+        )
     run = RunFolder.create(Path(output) if output is not None else None, resolved)
     try:
         return _stoppable(run, watcher, device, report)
-    except NewsloraError:  # so that the same command can be given again, corrected
+    except Exception:  # so that the same command can be given again, corrected
         run.discard_unbegun()
         raise
 
 
 def resume(
-    run: str | Path, *, watcher: Watcher | None = None, device: str | None = None, report: bool = True
+    run: str | os.PathLike[str], *, watcher: Watcher | None = None, device: str | None = None, report: bool = True
 ) -> RunFolder:
     """Continue a run that was stopped, to the bytes an unbroken run would have given (same machine and threads).
 

@@ -1,10 +1,13 @@
 """A file and a run -> the same rows with predictions, in one call."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from newslora.config import load_recipe
+from newslora.config import data_changes, load_recipe
+from newslora.data.sources import parse_source
+from newslora.errors import SettingsError
 from newslora.explanation.attributions import heaviest_words
 from newslora.predict.answers import Answers, Words
 from newslora.predict.bulk import Counted, predict_source
@@ -14,9 +17,9 @@ from newslora.training.signals import stop_on_signal
 
 
 def predict_file(
-    run: str | Path | Classifier,
-    source: str | Path,
-    output: str | Path,
+    run: str | os.PathLike[str] | Classifier,
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
     *,
     top_k: int | None = None,
     probabilities: bool = False,
@@ -55,12 +58,20 @@ def predict_file(
         NewsloraError: one of its kinds; see `newslora.predict.bulk.predict_source`.
         InterruptedRun: Ctrl-C or SIGTERM; a KeyboardInterrupt. Finished rows are kept.
     """
-    classifier = run if isinstance(run, Classifier) else Classifier.load(run, device, precision)
+    if not isinstance(run, Classifier):
+        classifier = Classifier.load(run, device, precision)
+    elif device is None and precision == DEFAULT:
+        classifier = run
+    else:
+        raise SettingsError(
+            "A classifier that is loaded keeps its device and precision: name the run folder in its place."
+        )
     answers = answers_of(classifier, top_k, probabilities, abstain, explain)
-    data = load_recipe("seed", changes).data
+    data = load_recipe("seed", data_changes(changes)).data
+    name = parse_source(source).text
     with stop_on_signal() as request:
         return predict_source(
-            classifier, str(source), Path(output), data, progress, answers, fresh, lambda: request.signal_number, note
+            classifier, name, Path(output), data, progress, answers, fresh, lambda: request.signal_number, note
         )
 
 

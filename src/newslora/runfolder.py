@@ -42,6 +42,13 @@ class RunFolder:
         self.report_file = path / "report.html"
         self.manifest_file = path / "manifest.json"
 
+    def __fspath__(self) -> str:
+        """The path, so that whatever takes a run takes this."""
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"<RunFolder {self.path}, {'finished' if self.complete else 'unfinished'}>"
+
     @classmethod
     def create(cls, path: Path | None, recipe: Recipe) -> "RunFolder":
         """A new run folder holding the resolved recipe; without a path, runs/DATE-NAME.

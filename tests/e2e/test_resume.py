@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from children import PATIENCE, start, start_command
-from newslora.errors import InterruptedRun, RunError
+from newslora.errors import InterruptedRun, RunError, SettingsError
 from newslora.files import sha256_file
 from newslora.runfolder import RunFolder
 
@@ -224,6 +224,30 @@ def test_a_signal_saves_and_says_how_to_go_on(
     assert f"newslora train --resume {run}" in stderr.replace("\n", " ")
     assert "Traceback" not in stderr
     assert max((run / "checkpoints").glob("step-*")).is_dir()
+
+
+def test_a_watcher_is_looked_at_first_and_its_failure_blocks_no_folder(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from newslora import pipeline
+    from newslora.training.watch import Silent
+
+    class Half:
+        def step(self, rows: int, loss: float) -> None: ...
+
+    class Broken(Silent):
+        def note(self, text: str) -> None:
+            raise ValueError("mine")
+
+    with pytest.raises(
+        SettingsError, match=r"Half object at .* has no 'start'\. newslora\.training\.watch\.Watcher tells"
+    ):
+        pipeline.train("seed", output=tmp_path / "run", watcher=Half(), **changes)  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+    for _ in range(2):  # given again, corrected or not, the same folder is free
+        with pytest.raises(ValueError, match="mine"):
+            pipeline.train("seed", output=tmp_path / "run", watcher=Broken(), report=False, **changes)
+        assert not (tmp_path / "run").exists()
 
 
 def test_stopped_before_the_first_step_it_says_how_to_go_on_and_does(

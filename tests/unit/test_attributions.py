@@ -1,20 +1,26 @@
 """Explanations name the word that decides, add up, and do not depend on company."""
 
 import json
+import re
+import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from tokenizers.normalizers import Replace
 
 import newslora
 from conftest import DECISIVE
+from newslora import files
 from newslora.cli.explained import footnote, marked_text, top_words
-from newslora.errors import MissingExtraError, SettingsError
+from newslora.errors import MissingExtraError, RunError, SettingsError
 from newslora.explanation import attributions
 from newslora.predict.calibration import Calibration
 from newslora.predict.classifier import Classifier
@@ -134,7 +140,64 @@ def test_what_is_no_text_at_all_is_named(wrong: Any, kind: str, classifier: Clas
             ask(wrong)
     with pytest.raises(SettingsError, match=f"Text 1 is {kind}, not str"):
         classifier(["treaty", wrong])
-    assert len(classifier(text for text in TEXTS)) == len(TEXTS)  # type: ignore[call-overload]
+    assert len(classifier(text for text in TEXTS)) == len(TEXTS)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"text": "one"}, {"one"}, pa.table({"text": ["one", "two"]}), b"one", np.array("one")]
+)
+def test_what_would_be_taken_for_texts_by_mistake_is_refused(wrong: Any, classifier: Classifier) -> None:
+    """A table's column names, a mapping's keys, a set in no order, bytes as numbers."""
+    for ask in (classifier, classifier.predict_proba, lambda texts: newslora.explain(classifier, texts)):
+        with pytest.raises(SettingsError, match=r"The texts are .*\. Give a"):
+            ask(wrong)
+
+
+def test_one_text_is_no_list_of_its_letters(classifier: Classifier) -> None:
+    with pytest.raises(SettingsError, match=r"The texts are one str\. Give a list of strings: \[text\]"):
+        classifier.predict_proba("Striker scores")
+    with pytest.raises(SettingsError, match="Text 1 holds lone surrogates"):
+        classifier(["fine", "a \ud800"])
+    assert classifier.predict_proba(text for text in TEXTS).shape == (3, 2)
+    assert len(classifier(np.array(TEXTS))) == 3
+
+
+def test_an_explanation_is_of_the_weights_that_answered(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(Classifier.load(planted).folder, tmp_path / "adapter"))
+    for path in folder.glob("calibration.*"):  # of the old weights
+        path.unlink()
+    monkeypatch.chdir(tmp_path)
+    found, late = Classifier.load("adapter"), Classifier.load("adapter")
+    monkeypatch.chdir("/")
+    assert newslora.explain(found, TEXTS[0]).probability == pytest.approx(found(TEXTS[0]).probability, abs=1e-6)
+    card = files.read_json(folder / "newslora.json")
+    weights = folder / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensor * 1.5 for name, tensor in tensors.items()}, weights, metadata={"format": "pt"})
+    files.write_json(folder / "newslora.json", card | {"weights_sha256": files.sha256_file(weights)})
+    with pytest.raises(RunError, match=r"holds other weights \(\w+\) than were loaded from it \(\w+\)\. Load it again"):
+        newslora.explain(late, TEXTS[0])
+    assert newslora.explain(found, TEXTS[1])  # which has its own copy by now
+
+
+def test_threads_open_one_stock_classifier(planted: Path) -> None:
+    one = Classifier.load(planted)
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(map(id, threads.map(lambda _: one.padded(), range(4))))) == 1
+
+
+def test_only_a_classifier_is_explained_and_an_engine_has_a_name(planted: Path) -> None:
+    with pytest.raises(SettingsError, match=r"of a Classifier, not of PosixPath\. Load one"):
+        newslora.explain(planted, TEXTS[0])  # type: ignore[call-overload]
+    with pytest.raises(
+        SettingsError, match=r"no engine 'paked'\. Allowed: auto, packed, padded\. Did you mean 'packed'"
+    ):
+        Classifier.load(planted, engine="paked")
+    assert re.fullmatch(
+        r"<Classifier of \w+, \w+: .+, packed in fp32, version [0-9a-f]{12}>", repr(Classifier.load(planted))
+    )
 
 
 def test_mistakes_get_a_sentence(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from newslora.config import (
     DataSettings,
     Recipe,
     bundled_recipes,
+    data_changes,
     load_recipe,
     make_recipe,
     parse_assignment,
@@ -260,6 +261,20 @@ def test_changes_are_laid_over_a_recipe_in_hand_too() -> None:
     assert (changed.data.text_columns, changed.data.label_column) == (("a", "b"), "c")
     with pytest.raises(SettingsError, match=r"train\.epochs is 0"):
         load_recipe(own, {"train.epochs": 0})
+
+
+def test_changes_to_reading_have_short_names_and_no_others() -> None:
+    full = {"data.text_columns": ["a"], "data.label_column": "b"}
+    assert data_changes({"text_columns": ["a"], "data.label_column": "b"}) == full
+    assert data_changes(None) == {}
+    with pytest.raises(
+        SettingsError, match=r"trained run cannot change 'train\.epochs'; only settings of the section data"
+    ):
+        data_changes({"train.epochs": 3})
+
+
+def test_a_path_is_a_source(tmp_path: Path) -> None:
+    assert load_recipe("seed", {"data.source": tmp_path / "a.csv"}).data.source == str(tmp_path / "a.csv")
 
 
 def test_a_recipe_that_does_not_exist_offers_the_near_one(tmp_path: Path) -> None:

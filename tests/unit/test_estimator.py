@@ -22,7 +22,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from conftest import ARTICLES
-from newslora import Classifier, NewsClassifier
+from newslora import Classifier, NewsClassifier, explain
 from newslora.config import load_recipe, setting_fields
 from newslora.errors import DataError, NewsloraError, SettingsError
 from newslora.estimator import SETTINGS, PackedAdapter, _Printing, read_texts
@@ -322,6 +322,12 @@ def test_a_pickle_answers_alike_and_holds_no_torch(fitted: NewsClassifier, tmp_p
     assert np.array_equal(again.predict_proba(TEXTS), expected)
     joblib.dump(fitted, tmp_path / "news.joblib")
     assert np.array_equal(joblib.load(tmp_path / "news.joblib").predict_proba(TEXTS), expected)
+
+
+def test_a_fit_can_be_explained_though_its_folder_is_gone(fitted: NewsClassifier) -> None:
+    again = PackedAdapter(fitted.adapter_.contents).classifier()
+    one = explain(again, TEXTS[0])
+    assert one.probability == pytest.approx(again(TEXTS[0]).probability, abs=1e-5)
 
 
 def test_the_adapter_can_be_written_for_other_tools(fitted: NewsClassifier, tmp_path: Path) -> None:

@@ -113,6 +113,13 @@ def test_a_damaged_line_in_the_middle_is_told(run: RunFolder) -> None:
         MetricsLog(run, resume_step=2)
 
 
+def test_a_run_is_taken_where_its_path_is_and_tells_itself(run: RunFolder) -> None:
+    assert Path(run) == run.path
+    assert repr(run) == f"<RunFolder {run.path}, unfinished>"
+    files.write_json(run.manifest_file, {})
+    assert repr(run) == f"<RunFolder {run.path}, finished>"
+
+
 def test_the_lock_is_free_again_after_use(run: RunFolder) -> None:
     for _ in range(2):
         with run.lock():

@@ -842,3 +842,14 @@ def test_any_cells_come_back_from_csv_and_json(
     assert fields(read(folder / "any.csv")[1]) == expected
     write(folder / "any.jsonl", "".join(json.dumps(row) + "\n" for row in expected))
     assert fields(read(folder / "any.jsonl")[1]) == expected
+
+
+def test_a_path_names_a_source_and_rows_in_memory_do_not(tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("text,label\none,1\n")
+    assert parse_source(source) == parse_source(str(source))
+    for rows in (pa.table({"text": ["one"]}), [("one", "Sports")], None):
+        with pytest.raises(
+            DataError, match=r"not (Table|list|NoneType)\. Write rows in memory to a CSV or Parquet file"
+        ):
+            parse_source(rows)  # type: ignore[arg-type]

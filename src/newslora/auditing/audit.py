@@ -1,5 +1,6 @@
 """Files -> what is wrong with them: one result as JSON, and one CSV of each kind of finding."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -14,10 +15,11 @@ from newslora.auditing.lengths import count_tokens, describe_split
 from newslora.auditing.lists import write_damage, write_duplicates, write_labels, write_leakage
 from newslora.auditing.rows import AuditRows, read_rows
 from newslora.auditing.verdicts import Answers, Encoder, judge_labels, run_answers
-from newslora.config import DataSettings, load_recipe, make_recipe
+from newslora.config import DataSettings, data_changes, load_recipe, make_recipe
 from newslora.data.articles import write_quarantine
 from newslora.data.labels import LabelSet, make_label_set
 from newslora.data.outputs import refuse_overwriting
+from newslora.data.sources import parse_source
 from newslora.errors import LeakageError, SettingsError, near
 from newslora.evaluation.own import as_trained
 from newslora.model.adapter import read_card
@@ -30,11 +32,11 @@ Progress = Callable[[str, int], None]  # what is done, and on how many more rows
 
 
 def audit(
-    sources: Sequence[str],
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
-    run: str | Path | None = None,
+    run: str | os.PathLike[str] | None = None,
     backbone: str | None = None,
-    output: str | Path | None = None,
+    output: str | os.PathLike[str] | None = None,
     similarity: float = SIMILARITY,
     judge: Judge = "words",
     changes: Mapping[str, Any] | None = None,
@@ -65,20 +67,20 @@ def audit(
         RunError, BackboneError: the run or backbone cannot be had.
         MissingExtraError: the extra 'audit' is not installed.
     """
+    given = [sources] if isinstance(sources, (str, os.PathLike)) else sources
+    named = [parse_source(one).text for one in given]
     if not LEAST <= similarity <= 1:
         raise SettingsError(f"The similarity is {similarity}. Allowed: {LEAST} to 1.")
     if judge not in get_args(Judge):
         allowed = get_args(Judge)
         raise SettingsError(f"There is no judge '{judge}'. Allowed: {', '.join(allowed)}.{near(judge, allowed)}")
     if output is not None:
-        refuse_overwriting(
-            [Path(output) / name for name in WRITTEN], [sources] if isinstance(sources, str) else sources
-        )
+        refuse_overwriting([Path(output) / name for name in WRITTEN], named)
     folder = RunFolder.open(Path(run)) if run is not None else None
     settings, labels, columns = _reading(folder, changes or {})
     if settings.multi_label and judge != "words":
         raise SettingsError(f"--judge {judge} judges one label a row, and these rows carry several: leave it out.")
-    rows = read_rows(sources, settings, labels, columns)
+    rows = read_rows(named, settings, labels, columns)
     encoder = _encoder(folder, backbone, settings)
     copies = find_copies(rows.texts, similarity, lambda count: progress("compared", count))
     leaks = find_leaks(rows, copies)
@@ -134,12 +136,12 @@ def refuse_leakage(result: Mapping[str, Any]) -> None:
 def _reading(run: RunFolder | None, changes: Mapping[str, Any]) -> tuple[DataSettings, LabelSet | None, Sequence[str]]:
     """How sources are read, the labels they must have and their columns of text: a run's, or what the first source says."""
     if run is None:
-        values = {key.removeprefix("data."): value for key, value in changes.items()}
+        values = {key.removeprefix("data."): value for key, value in data_changes(changes).items()}
         return make_recipe({"data": values}).data, None, ()
     record = run.data()
     run.manifest()  # raises where the run is not whole
     labels = make_label_set(tuple(record["labels"]), record["label_base"])
-    settings = as_trained(load_recipe(run.recipe_file, changes).data, record)
+    settings = as_trained(load_recipe(run.recipe_file, data_changes(changes)).data, record)
     return settings, labels, record["splits"]["train"]["text_columns"]
 
 

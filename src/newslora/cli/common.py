@@ -17,13 +17,9 @@ OutputFlag = Annotated[Path | None, Parameter(name=["--output", "-o"])]
 
 def data_changes(settings: list[str] | None) -> dict[str, Any]:
     """--set of a command that reads rows but does not train."""
-    from newslora.config import parse_assignment
-    from newslora.errors import SettingsError
+    from newslora import config
 
-    changes = dict(parse_assignment(text) for text in settings or [])
-    if odd := [key for key in changes if not key.startswith("data.")]:
-        raise SettingsError(f"A trained run cannot change '{odd[0]}'; only settings of the section data go here.")
-    return changes
+    return config.data_changes(dict(config.parse_assignment(text) for text in settings or []))
 
 
 def results() -> "Console":

@@ -4,6 +4,7 @@ Knows nothing of labels or text (articles.py does).
 """
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -44,12 +45,19 @@ class Source:
         return self if self.split is None else replace(self, text=self.text.removesuffix(f":{self.split}"), split=None)
 
 
-def parse_source(text: str) -> Source:
+def parse_source(text: str | os.PathLike[str]) -> Source:
     """`'corpus'`, `'news.csv.gz'`, `'folder:test'`, `'sqlite:///corrections.db'`, `'fancyzhx/ag_news:train[:10%]'` -> Source.
 
     Raises:
         DataError: a path that does not exist, a name that is neither path nor hub name, or an address with a password.
     """
+    if isinstance(text, os.PathLike):
+        text = os.fspath(text)
+    if not isinstance(text, str):
+        raise DataError(
+            f"A source of rows is the name of a file, folder or hub data set, not {type(text).__name__}. Write rows in memory "
+            "to a CSV or Parquet file first, or train with newslora.NewsClassifier."
+        )
     if text == CORPUS or text.startswith(CORPUS + ":"):
         folder = Path(__file__).resolve().parent.parent / "corpus"
         return Source(text, "folder", str(folder), text.partition(":")[2] or None)

@@ -1,5 +1,6 @@
 """Two or more runs on the same rows: which differences are real, which rows they differ on, how much seeds scatter."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from newslora import files
 from newslora.data.outputs import refuse_overwriting
+from newslora.data.sources import parse_source
 from newslora.errors import DataError, SettingsError
 from newslora.evaluation.paired import METRICS, contrast_intervals, holm, mcnemar
 from newslora.evaluation.seeds import Group, compare_groups, few_seeds_note, group_runs, repeats_note, spread
@@ -23,10 +25,10 @@ SCOPE = (
 
 
 def compare(
-    runs: Sequence[str | Path],
+    runs: Sequence[str | os.PathLike[str]],
     *,
-    data: str | None = None,
-    output: str | Path | None = None,
+    data: str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | None = None,
     changes: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, Any]:
@@ -53,6 +55,7 @@ def compare(
         DataError: no rows in common or a single one, or other labels.
     """
     path = None if output is None else Path(output)
+    data = None if data is None else parse_source(data).text
     if path is not None and data is not None:
         refuse_overwriting([path, rows_file(path)], [data])
     folders = _opened(runs)
@@ -113,7 +116,7 @@ def run_names(paths: Sequence[Path]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def _opened(runs: Sequence[str | Path]) -> list[RunFolder]:
+def _opened(runs: Sequence[str | os.PathLike[str]]) -> list[RunFolder]:
     if isinstance(runs, (str, Path)) or len(runs) < 2:
         raise SettingsError("A comparison needs at least two runs: `newslora compare RUN RUN`.")
     folders = [RunFolder.open(Path(run)) for run in runs]

@@ -1,5 +1,6 @@
 """A classifier and labelled rows -> one JSON of metrics, one CSV of every row's prediction, one of the wrong rows."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from newslora import files
-from newslora.config import DataSettings, load_recipe
+from newslora.config import DataSettings, data_changes, load_recipe
 from newslora.data.articles import ArticleSet
 from newslora.data.columns import other_columns
 from newslora.data.outputs import refuse_overwriting
@@ -113,8 +114,8 @@ def _evaluate_one(
 
 
 def evaluate(
-    run: str | Path,
-    data: str | None = None,
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
     *,
     by: str | None = None,
     changes: Mapping[str, Any] | None = None,
@@ -139,10 +140,10 @@ def evaluate(
         DataError: rows that cannot be used, or no column `by`.
         SettingsError: `data` is read from a file that the result would take the place of.
     """
-    path = Path(run)
+    path, data = Path(run), None if data is None else parse_source(data).text
     export = is_export(path)
     source = run_of_export(path) if export else RunFolder.open(path)
-    settings = load_recipe(source.recipe_file, changes).data
+    settings = load_recipe(source.recipe_file, data_changes(changes)).data
     if data is None and not export:
         stored = _stored_result(source)
         return stored if by is None else _broken_down(source, stored, settings, by)

@@ -97,7 +97,8 @@ def explain(
     """Attribute the answer to its words: one text -> its explanation; many -> theirs, in order.
 
     Args:
-        classifier: a loaded run. If its engine is packed, the stock padded one is loaded beside it from the same folder.
+        classifier: a loaded run; of a fitted `NewsClassifier`, its `adapter_.classifier()`. If its engine is packed, the
+            stock padded one is loaded beside it from the same folder.
         texts: one text or many.
         label: to explain; None: the one predicted for each text, or the likeliest where it may carry several.
         progress: told the rows done.
@@ -112,11 +113,16 @@ def explain(
         import captum.attr  # noqa: F401
     except ImportError:
         raise MissingExtraError("Explaining predictions", "explain") from None
+    if not isinstance(classifier, Classifier):
+        raise SettingsError(
+            f"Explanations are of a Classifier, not of {type(classifier).__name__}. Load one, newslora.Classifier.load(RUN), "
+            "or take that of a fitted NewsClassifier, model.adapter_.classifier()."
+        )
     many = list_texts(texts)
     refuse_empty(many)
     if label is not None and label not in classifier.labels:
         known = ", ".join(classifier.labels)
-        raise SettingsError(f"There is no label '{label}'. Labels: {known}.{near(label, classifier.labels)}")
+        raise SettingsError(f"There is no label '{label}'. Labels: {known}.{near(str(label), classifier.labels)}")
     if not classifier.tokenizer.is_fast:
         raise BackboneError(
             f"The tokenizer of '{classifier.card.backbone}' does not say where in the text its tokens are, so words cannot "

@@ -1,5 +1,6 @@
 """A finished run -> an export folder, which takes its name only after its gate has passed."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from newslora import files
+from newslora.config import data_changes
+from newslora.data.sources import parse_source
 from newslora.errors import ExportError, SettingsError, near
 from newslora.exporting.card import write_export_card
 from newslora.exporting.forms import merge, open_stock_peft, write_common, write_merged, write_onnx, write_peft
@@ -40,11 +43,11 @@ class Exported:
 
 
 def export(
-    run: str | Path,
+    run: str | os.PathLike[str],
     to: str = "merged",
-    output: str | Path | None = None,
+    output: str | os.PathLike[str] | None = None,
     *,
-    data: str | None = None,
+    data: str | os.PathLike[str] | None = None,
     rows: int | None = None,
     int8: str = "dynamic",
     changes: Mapping[str, Any] | None = None,
@@ -84,7 +87,8 @@ def export(
     card = read_card(adapter)
     target = Path(output) if output is not None else source.exports / to
     require_place(target, replace)
-    held = held_rows(source, data, changes, rows)
+    named = None if data is None else parse_source(data).text
+    held = held_rows(source, named, data_changes(changes), rows)
     if to in INT8:
         require_rows(len(held.articles), held.name)
     discard_left(source.exports)

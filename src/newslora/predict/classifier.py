@@ -1,9 +1,10 @@
 """A trained run put to work: texts -> labels, probabilities and answer sets. No training code, no HTTP."""
 
 import hashlib
+import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -12,8 +13,9 @@ import numpy as np
 
 from newslora.data.articles import is_empty
 from newslora.data.batches import Rows
+from newslora.data.labels import is_unicode
 from newslora.data.tokens import tokenize
-from newslora.errors import DataError, SettingsError
+from newslora.errors import DataError, RunError, SettingsError
 from newslora.metrics import Logits, Probabilities, softmax
 from newslora.metrics.multi_label import HALF, sigmoid
 from newslora.model.adapter import AdapterCard, read_card
@@ -38,6 +40,9 @@ BATCH_TOKENS = {
 # characters read of a text: tokenizers take some hundred bytes a character, and cut at `max_length` tokens afterwards
 TEXT_LIMIT = 1_000_000
 VERSION_DIGITS = 12
+LABELS_SHOWN = 10
+# held while one is opened: transformers' lazy imports, and the notices of its that are silenced meanwhile, are the process's
+_OPENING = threading.RLock()
 LEVELS_KEPT = 16  # answer sets of a classifier: a client of the server may ask for any number of levels
 # guards the kept ones, and their making: it silences a warning, which Python does for all threads at once
 _MAKING_SETS = threading.Lock()
@@ -95,12 +100,13 @@ class Classifier:
             thresholds,
         )  # the adapter's, and what lies in it
         self.export_sha256 = export_sha256  # of its weights, where it is an export
+        self.reopen: Callable[[], Classifier] = self._reopened  # how `padded` comes by its own
         self._padded: Classifier | None = None
         self._answer_sets: OrderedDict[float, AnswerSets] = OrderedDict()  # by level, lately asked for last
 
     @classmethod
     def load(
-        cls, run: str | Path, device: str | None = None, precision: str = "fp32", engine: str = "auto"
+        cls, run: str | os.PathLike[str], device: str | None = None, precision: str = "fp32", engine: str = "auto"
     ) -> "Classifier":
         """Load a run folder, an adapter folder, or an export.
 
@@ -117,6 +123,7 @@ class Classifier:
         """
         path = Path(run)
         folder = path if (path / "newslora.json").is_file() else RunFolder.open(path).adapter_folder()
+        folder = folder.resolve()  # to be found again from wherever the program goes, and where a link points elsewhere
         return cls.of_card(folder, read_card(folder), device, precision, engine)
 
     @classmethod
@@ -127,7 +134,8 @@ class Classifier:
         calibration = load_calibration(folder, card.weights_sha256)
         thresholds = load_thresholds(folder, card.weights_sha256, len(card.labels))
         weights = None if card.export is None else manifest(folder)["files"][WEIGHTS[card.export]]
-        made, tokenizer, resolved = open_engine(folder, card, device, precision, engine)
+        with _OPENING:
+            made, tokenizer, resolved = open_engine(folder, card, device, precision, engine)
         return cls(made, tokenizer, card, resolved, folder, calibration, thresholds, weights)
 
     def padded(self) -> "Classifier":
@@ -135,14 +143,31 @@ class Classifier:
 
         Raises:
             SettingsError: an ONNX export, which has no stock forward.
-            RunError, BackboneError, NetworkError: the folder or its backbone is no longer there.
+            RunError: the folder is no longer there, or holds another classifier by now.
+            BackboneError, NetworkError: its backbone is no longer there.
         """
         check_gradients(self.card, str(self.folder))
         if self.engine.name == "padded" and self.precision.name == "fp32":
             return self
-        if self._padded is None:
-            self._padded = Classifier.load(self.folder, str(self.engine.device), engine="padded")
+        with _OPENING:
+            if self._padded is None:
+                self._padded = self.reopen()
         return self._padded
+
+    def _reopened(self) -> "Classifier":
+        found = Classifier.load(self.folder, str(self.engine.device), engine="padded")
+        if (found.version, found.temperature) != (self.version, self.temperature):
+            raise RunError(
+                f"{self.folder} holds other weights ({found.version}) than were loaded from it ({self.version}). Load it again."
+            )
+        return found
+
+    def __repr__(self) -> str:
+        labels = ", ".join(self.labels[:LABELS_SHOWN]) + (", ..." if len(self.labels) > LABELS_SHOWN else "")
+        backbone = Path(self.card.backbone).name
+        return (
+            f"<Classifier of {labels}: {backbone}, {self.engine.name} in {self.precision.name}, version {self.version}>"
+        )
 
     @property
     def version(self) -> str:
@@ -201,8 +226,8 @@ class Classifier:
     @overload
     def __call__(self, texts: str, abstain: float | None = None) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, texts: Sequence[str], abstain: float | None = None) -> list[Prediction]: ...
-    def __call__(self, texts: str | Sequence[str], abstain: float | None = None) -> Prediction | list[Prediction]:
+    def __call__(self, texts: Iterable[str], abstain: float | None = None) -> list[Prediction]: ...
+    def __call__(self, texts: str | Iterable[str], abstain: float | None = None) -> Prediction | list[Prediction]:
         """One text -> its prediction; many -> theirs, in order.
 
         Args:
@@ -227,7 +252,7 @@ class Classifier:
         members = None if sets is None else sets(probabilities)
         return [self.answer(row, None if members is None else members[i]) for i, row in enumerate(probabilities)]
 
-    def predict_proba(self, texts: Sequence[str], progress: Callable[[int], None] = lambda rows: None) -> Probabilities:
+    def predict_proba(self, texts: Iterable[str], progress: Callable[[int], None] = lambda rows: None) -> Probabilities:
         """(R, C) calibrated probabilities of R texts; columns as in `labels`.
 
         An empty text gets the answer of the encoder's special tokens alone, which means little.
@@ -269,13 +294,15 @@ class Classifier:
                 self._answer_sets.popitem(last=False)
         return found
 
-    def rows(self, texts: Sequence[str]) -> Rows:
+    def rows(self, texts: Iterable[str]) -> Rows:
         """Texts as the engine takes them, without labels.
 
         Raises:
-            SettingsError: something that is not text.
+            SettingsError: one text by itself, or something that is not text.
         """
-        check_texts(texts)
+        if isinstance(texts, str):
+            raise SettingsError("The texts are one str. Give a list of strings: [text].")
+        texts = list_texts(texts)
         limit = TEXT_LIMIT if self.card.overlap is None else None  # windows read the whole text
         stripped = [text.strip()[:limit] for text in texts]  # as the rows it was trained on
         tokens = tokenize(self.tokenizer, stripped, self.card.max_length, overlap=self.card.overlap)
@@ -321,10 +348,21 @@ def list_texts(texts: object) -> list[str]:
     Raises:
         SettingsError: something that is not text.
     """
-    if isinstance(texts, str):
-        return [texts]
-    many = list(texts) if isinstance(texts, Iterable) else texts
-    check_texts(many)
+    kind = type(texts).__name__
+    if hasattr(texts, "columns") or isinstance(
+        texts, (Mapping, Set)
+    ):  # names would be taken for texts, or have no order
+        raise SettingsError(
+            f"The texts are a {kind}. Give a list of strings, such as one column of a table: list(TABLE[NAME])."
+        )
+    if isinstance(texts, bytes) or not isinstance(texts, Iterable) or getattr(texts, "ndim", 1) != 1:
+        raise SettingsError(f"The texts are {kind}, not str. Give a string or a list of strings.")
+    many = [texts] if isinstance(texts, str) else list(texts)
+    for place, text in enumerate(many):
+        if not isinstance(text, str):
+            raise SettingsError(f"Text {place} is {type(text).__name__}, not str. Give a string or a list of strings.")
+        if not is_unicode(text):
+            raise SettingsError(f"Text {place} holds lone surrogates, which are broken text. Read the data as UTF-8.")
     return cast("list[str]", many)
 
 
@@ -339,16 +377,3 @@ def refuse_empty(texts: Sequence[str]) -> None:
             raise DataError(
                 f"Text {place} of {len(texts)}, counted from 0, is an empty text: {text[:20]!r}. Leave it out."
             )
-
-
-def check_texts(texts: object) -> None:
-    """Refuse what is not texts.
-
-    Raises:
-        SettingsError: naming the first such place.
-    """
-    if not isinstance(texts, Iterable):
-        raise SettingsError(f"The texts are {type(texts).__name__}, not str. Give a string or a list of strings.")
-    for place, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise SettingsError(f"Text {place} is {type(text).__name__}, not str. Give a string or a list of strings.")

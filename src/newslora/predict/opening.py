@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newslora.errors import SettingsError
+from newslora.errors import SettingsError, near
 from newslora.model.adapter import AdapterCard, load_adapter, load_tokenizer
 from newslora.model.engine import Engine, make_byte_engine, make_engine
 from newslora.model.exported import MERGED, ONNX, WEIGHTS, load_config, load_merged, manifest
@@ -14,6 +14,7 @@ from newslora.runtime import Precision, pick_device, resolve_precision
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+ENGINES = ("auto", "packed", "padded")
 DEFAULT = "fp32"  # the precision `Classifier.load` asks for by itself
 
 
@@ -31,6 +32,8 @@ def open_engine(
         RunError, BackboneError, MissingExtraError, NetworkError: it cannot be opened.
         SettingsError: a device, precision or engine that this machine or the export has not.
     """
+    if engine not in ENGINES:
+        raise SettingsError(f"There is no engine '{engine}'. Allowed: {', '.join(ENGINES)}.{near(engine, ENGINES)}")
     if card.export in ONNX:
         made, own = _open_onnx(folder, card, card.export, device, precision, engine)
         return made, load_tokenizer(folder), own

@@ -15,7 +15,7 @@ from pathlib import Path
 from newslora.errors import DeadlineError, DrainingError, NewsloraError, RunError, UnknownAdapterError, near
 from newslora.metrics import Logits
 from newslora.predict.calibration import Calibration
-from newslora.predict.classifier import Classifier, Prediction, check_gradients, check_texts
+from newslora.predict.classifier import Classifier, Prediction, check_gradients, list_texts
 from newslora.serving.jobs import Job
 from newslora.serving.lane import Lane
 from newslora.serving.opening import Opened, Opener
@@ -168,7 +168,7 @@ class Service:
             DeadlineError: the answer is not there in time.
             DrainingError, WorkerError: the service is ending, or a forward pass has failed.
         """
-        check_texts(texts)
+        list_texts(texts)
         until = time.monotonic() + self.limits.deadline_seconds if deadline is None else deadline
         while True:
             with self._registry:
