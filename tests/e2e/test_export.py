@@ -83,7 +83,8 @@ def test_every_kind_gives_the_runs_answers_and_says_what_it_is(kind: str, made: 
     tolerance = 0.2 if kind in INT8 else 1e-5  # seven or eight bits a weight; as the gate asks
     apart = np.abs(run.predict_proba(texts) - export.predict_proba(texts)).max()
     assert apart <= tolerance, apart
-    assert [one.label for one in export(TEXTS)] == [one.label for one in run(TEXTS)]
+    some = [text for text in TEXTS if text]  # an empty one is answered by predict_proba alone
+    assert [one.label for one in export(some)] == [one.label for one in run(some)]
     assert export.labels == run.labels
     assert (export.temperature, export.card.export) == (run.temperature, kind)
     assert export(TEXTS[0], abstain=0.9).answer_set == run(TEXTS[0], abstain=0.9).answer_set
