@@ -32,7 +32,7 @@ from newslora.report.report import write_report
 from newslora.runfolder import FORMAT, RunFolder
 from newslora.runtime import Precision, cache_folder, environment_record, pick_device, resolve_precision
 from newslora.training.loop import FitResult, fit
-from newslora.training.watch import Logged, Watcher
+from newslora.training.watch import ASKED, Logged, Watcher
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +78,7 @@ def train(
         InterruptedRun: Ctrl-C or SIGTERM; a KeyboardInterrupt. The state is saved, and `resume` goes on.
     """
     resolved = load_recipe(recipe, {key.replace("__", "."): value for key, value in changes.items()})
-    if odd := [name for name in ("start", "step", "epoch", "note") if watcher and not hasattr(watcher, name)]:
+    if odd := [name for name in ASKED if watcher and not hasattr(watcher, name)]:
         raise SettingsError(
             f"The watcher {watcher!r} has no '{odd[0]}'. newslora.training.watch.Watcher tells what it needs."
         )

@@ -11,6 +11,7 @@ tensorboard/       the same metrics as event files exports/       published by `
 import contextlib
 import json
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,9 +88,10 @@ class RunFolder:
 
     def discard_unbegun(self) -> None:
         """Undo `create` where no step was taken; rows that were set aside stay, for the error may send people there."""
-        if self.metrics_file.exists():
+        if self.metrics() or self.checkpoints.exists():
             return
-        for path in (self.recipe_file, self.data_file, self.path / ".lock"):
+        shutil.rmtree(self.tensorboard, ignore_errors=True)
+        for path in (self.recipe_file, self.data_file, self.metrics_file, self.path / ".lock"):
             path.unlink(missing_ok=True)
         if self.quarantine_file.exists() and not self.quarantine_file.stat().st_size:
             self.quarantine_file.unlink()

@@ -6,6 +6,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -131,6 +133,31 @@ def test_answers_are_those_of_the_classifier(adapter: Path, sources: dict[str, P
             assert row["probability"] == pytest.approx(alone.probability, abs=1e-5)
             assert row["predicted"] == alone.label or abs(alone.probability - 0.5) < 1e-4
     assert len({row["probability"] for row in rows}) > 100
+
+
+FORKING = """
+import os, signal, sys, torch
+from newslora import Classifier, NewsloraError
+torch.set_num_threads(2)
+classify = Classifier.load(sys.argv[1])
+classify("striker club cup")
+def child(threads):
+    torch.set_num_threads(threads)
+    try:
+        return len(classify("striker club cup").labels)
+    except NewsloraError as error:
+        return 7 if "Start processes by 'spawn'" in str(error) else 8
+for threads in (2, 1):
+    if not (one := os.fork()):
+        signal.alarm(60)
+        os._exit(child(threads))
+    print(os.waitstatus_to_exitcode(os.waitpid(one, 0)[1]))
+"""
+
+
+def test_a_fork_that_would_hang_is_refused(adapter: Path) -> None:
+    out = subprocess.run([sys.executable, "-c", FORKING, str(adapter)], capture_output=True, text=True, timeout=150)
+    assert out.stdout.split() == ["7", "1"], out.stderr
 
 
 def test_one_call_makes_the_bytes_of_the_command(adapter: Path, tmp_path: Path) -> None:

@@ -233,20 +233,27 @@ def test_a_watcher_is_looked_at_first_and_its_failure_blocks_no_folder(
     from newslora.training.watch import Silent
 
     class Half:
+        def start(self, total_steps: int, done_steps: int) -> None: ...
         def step(self, rows: int, loss: float) -> None: ...
+        def epoch(self, entry: dict[str, Any]) -> None: ...
+        def note(self, text: str) -> None: ...
 
-    class Broken(Silent):
+    class Deaf(Silent):
         def note(self, text: str) -> None:
             raise ValueError("mine")
 
+    class Lame(Silent):
+        def step(self, rows: int, loss: float) -> None:
+            raise ValueError("mine")
+
     with pytest.raises(
-        SettingsError, match=r"Half object at .* has no 'start'\. newslora\.training\.watch\.Watcher tells"
+        SettingsError, match=r"Half object at .* has no 'warn'\. newslora\.training\.watch\.Watcher tells"
     ):
         pipeline.train("seed", output=tmp_path / "run", watcher=Half(), **changes)  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
-    for _ in range(2):  # given again, corrected or not, the same folder is free
+    for watcher in (Deaf(), Deaf(), Lame(), Lame()):  # given again, corrected or not, the same folder is free
         with pytest.raises(ValueError, match="mine"):
-            pipeline.train("seed", output=tmp_path / "run", watcher=Broken(), report=False, **changes)
+            pipeline.train("seed", output=tmp_path / "run", watcher=watcher, report=False, **changes)
         assert not (tmp_path / "run").exists()
 
 

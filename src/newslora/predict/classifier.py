@@ -24,7 +24,7 @@ from newslora.model.exported import ONNX, WEIGHTS, manifest
 from newslora.model.inference import predict_logits
 from newslora.predict.calibration import Calibration, load_calibration
 from newslora.predict.conformal import AnswerSets
-from newslora.predict.opening import open_engine
+from newslora.predict.opening import open_engine, refuse_forked
 from newslora.predict.thresholds import LabelThresholds, load_thresholds
 from newslora.runfolder import RunFolder
 from newslora.runtime import Precision, machine_record, package_version
@@ -265,7 +265,12 @@ class Classifier:
         return sigmoid(logits) if self.multi_label else softmax(logits, self.temperature)
 
     def logits(self, rows: Rows, progress: Callable[[int], None] = lambda rows: None) -> Logits:
-        """(R, C) logits of R rows, before the temperature."""
+        """(R, C) logits of R rows, before the temperature.
+
+        Raises:
+            WorkerError: in a forked process (`newslora.predict.opening.refuse_forked`).
+        """
+        refuse_forked()
         tokens = BATCH_TOKENS[self.engine.device.type]
         return predict_logits(self.engine, rows, batch_tokens=tokens, progress=progress)
 

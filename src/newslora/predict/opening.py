@@ -1,9 +1,10 @@
 """An adapter or export folder -> the engine that answers for it."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newslora.errors import SettingsError, near
+from newslora.errors import SettingsError, WorkerError, near
 from newslora.model.adapter import AdapterCard, load_adapter, load_tokenizer
 from newslora.model.engine import Engine, make_byte_engine, make_engine
 from newslora.model.exported import MERGED, ONNX, WEIGHTS, load_config, load_merged, manifest
@@ -14,6 +15,7 @@ from newslora.runtime import Precision, pick_device, resolve_precision
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_opened_in: int | None = None  # the process that opened the first one
 ENGINES = ("auto", "packed", "padded")
 DEFAULT = "fp32"  # the precision `Classifier.load` asks for by itself
 
@@ -31,7 +33,9 @@ def open_engine(
     Raises:
         RunError, BackboneError, MissingExtraError, NetworkError: it cannot be opened.
         SettingsError: a device, precision or engine that this machine or the export has not.
+        WorkerError: in a forked process, as `refuse_forked` says.
     """
+    refuse_forked()
     if engine not in ENGINES:
         raise SettingsError(f"There is no engine '{engine}'. Allowed: {', '.join(ENGINES)}.{near(engine, ENGINES)}")
     if card.export in ONNX:
@@ -48,6 +52,25 @@ def open_engine(
     else:
         model, tokenizer, _ = load_adapter(folder, card)
     return make_engine(model.to(target), engine, resolved, release=True), tokenizer, resolved
+
+
+def refuse_forked() -> None:
+    """See that this process is the one that opened the first engine, or computes on one thread.
+
+    The threads that torch computes on do not outlive a fork, and its child would wait for them for ever.
+
+    Raises:
+        WorkerError: it is a fork of that process.
+    """
+    import torch
+
+    global _opened_in
+    _opened_in = _opened_in or os.getpid()
+    if _opened_in != os.getpid() and torch.get_num_threads() > 1:
+        raise WorkerError(
+            "This process is a fork of one in which a classifier was loaded, and torch's threads do not outlive a fork. Start "
+            "processes by 'spawn', load none before forking, or call torch.set_num_threads(1) in each."
+        )
 
 
 def _open_onnx(

@@ -37,6 +37,9 @@ class Silent:
     def stop(self) -> None: ...
 
 
+ASKED = tuple(name for name in vars(Silent) if not name.startswith("_"))  # of every watcher
+
+
 class Logged(Silent):
     """Standard logging as 'newslora': epochs and notes as information, and warnings, which Python shows by default."""
 
