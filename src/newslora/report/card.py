@@ -192,7 +192,7 @@ def _model(manifest: dict[str, Any], data: dict[str, Any], evaluations: Sequence
             f"- Reads windows of {count(data['max_length'])} tokens, whose mean answers; with PEFT alone that is yours to do"
             if windows
             else f"- Reads the first {count(data['max_length'])} tokens of a text",
-            f"- Temperature: {temperature:.4g}; newslora divides the logits by it, with PEFT alone it is yours to do",
+            f"- Temperature: {temperature:.4g}; newslora divides the logits by it; plain transformers and PEFT do not",
             f"- Adapter SHA-256 `{manifest['adapter_sha256']}`",
         ]
     )
