@@ -311,7 +311,8 @@ class PackedAdapter:
 
         with tempfile.TemporaryDirectory(prefix="newslora-", ignore_cleanup_errors=True) as name:
             found = Classifier.load(self.write(name), device=device, engine=engine)
-        found.reopen = lambda: self._open(device, "padded")  # its folder is gone
+        contents = self.contents  # not this adapter, which holds what is found: neither would be freed
+        found.reopen = lambda: PackedAdapter(contents)._open(device, "padded")  # its folder is gone
         return found
 
     def __getstate__(self) -> dict[str, Any]:

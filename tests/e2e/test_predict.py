@@ -1,6 +1,7 @@
 """Bulk prediction with a real classifier: killed and signalled processes, and its answers against the plain ones."""
 
 import csv
+import gc
 import gzip
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +22,7 @@ from children import start, start_command
 from newslora.cli.app import main
 from newslora.config import DataSettings, LoraSettings
 from newslora.errors import SettingsError
+from newslora.estimator import PackedAdapter
 from newslora.predict.bulk import predict_source
 from newslora.predict.classifier import Classifier
 
@@ -133,6 +136,18 @@ def test_answers_are_those_of_the_classifier(adapter: Path, sources: dict[str, P
             assert row["probability"] == pytest.approx(alone.probability, abs=1e-5)
             assert row["predicted"] == alone.label or abs(alone.probability - 0.5) < 1e-4
     assert len({row["probability"] for row in rows}) > 100
+
+
+def test_a_classifier_is_freed_when_nobody_holds_it(adapter: Path) -> None:
+    """At once: a server looks for cycles seldom, and each may hold an encoder."""
+    alone, packed = Classifier.load(adapter), PackedAdapter.read(adapter)
+    held = [weakref.ref(one) for one in (alone, packed, packed.classifier())]
+    gc.disable()
+    try:
+        del alone, packed
+        assert [one() for one in held] == [None] * 3
+    finally:
+        gc.enable()
 
 
 FORKING = """

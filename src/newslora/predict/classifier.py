@@ -100,7 +100,7 @@ class Classifier:
             thresholds,
         )  # the adapter's, and what lies in it
         self.export_sha256 = export_sha256  # of its weights, where it is an export
-        self.reopen: Callable[[], Classifier] = self._reopened  # how `padded` comes by its own
+        self.reopen: Callable[[], Classifier] | None = None  # how `padded` comes by its own, if not from the folder
         self._padded: Classifier | None = None
         self._answer_sets: OrderedDict[float, AnswerSets] = OrderedDict()  # by level, lately asked for last
 
@@ -151,7 +151,7 @@ class Classifier:
             return self
         with _OPENING:
             if self._padded is None:
-                self._padded = self.reopen()
+                self._padded = self._reopened() if self.reopen is None else self.reopen()
         return self._padded
 
     def _reopened(self) -> "Classifier":
