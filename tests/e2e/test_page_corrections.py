@@ -114,3 +114,13 @@ def test_of_very_many_labels_several_can_be_given(visit: Visiting) -> None:
     one.press("Send these")
     one.see(".state", "Corrected to Label 2 and Label 30.")
     assert one.bodies("/v1/feedback")[0]["labels"] == ["Label 2", "Label 30"]
+
+
+def test_the_same_labels_in_another_order_are_no_correction(visit: Visiting) -> None:
+    one = visit().open()
+    one.page.select_option("#adapter", "topics")
+    one.classify("bank shares at the border")
+    assert one.see(".answer h3", " and ").inner_text().startswith("Business and World")  # the likeliest first
+    one.press("Send these")
+    one.see(".state", "Confirmed: World and Business.")
+    assert one.bodies("/v1/feedback")[0]["labels"] == ["World", "Business"]

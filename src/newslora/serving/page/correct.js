@@ -77,7 +77,7 @@ export class Correction {
       const waiting = (left, problem) => this.#tell(left ? `${problem.message} Trying again in ${left} s.` : sending);
       await ask("POST", "/v1/feedback", { body, waiting });
       this.sending = undefined;
-      const same = named(choice) === named(this.item.multi ? given : given[0] ?? "");
+      const same = together(choice) === together(this.item.multi ? given : given[0] ?? "");
       this.#tell(same ? `Confirmed: ${named(choice)}.` : `Corrected to ${named(choice)}. Kept as feedback.`, "good");
       this.#press(choice);
       this.sent(choice);
@@ -116,3 +116,6 @@ export class Correction {
 
 /** A label, or several, or none, in words. */
 export const named = (choice) => (listed([choice].flat()) || "no section");
+
+/** The same for the same labels, in whatever order they were given. */
+const together = (choice) => named([choice].flat().sort());
