@@ -409,6 +409,11 @@ def _toml_value(value: bool | float | str | tuple[str, ...]) -> str:
 
 def _read_toml(recipe: str | Path) -> dict[str, Any]:
     bundled = bundled_recipes()
+    if not isinstance(recipe, (str, os.PathLike)):
+        raise SettingsError(
+            f"A recipe is a bundled one's name ({', '.join(bundled)}), a TOML file's path or a newslora.Recipe, not "
+            f"{type(recipe).__name__}. Settings go beside it: load_recipe('seed', {{'train.epochs': 1}})."
+        )
     if str(recipe) in bundled:
         return tomllib.loads(bundled[str(recipe)])
     path = Path(recipe)

@@ -377,10 +377,17 @@ def _read_labels(y: Any, rows: int) -> NDArray[Any]:
         if len(table) != rows:
             raise DataError(f"X has {rows:,} rows and y has {len(table):,}. Give one row of labels a text.")
         return table
+    objects = isinstance(y, (list, tuple)) or getattr(getattr(y, "dtype", None), "kind", "") == "O"
+    if objects and any(isinstance(label, (list, tuple, set, frozenset)) and len(label) != 1 for label in y):
+        raise DataError(
+            "y holds lists or sets of labels. Give one label a text; or, where a text may carry several, an indicator matrix: "
+            "sklearn.preprocessing.MultiLabelBinarizer().fit_transform(y)."
+        )
     labels: NDArray[Any] = column_or_1d(y, warn=True)
     if len(labels) != rows:
         raise DataError(f"X has {rows:,} rows and y has {len(labels):,}. Give one label a text.")
     _refuse(labels.tolist(), _is_missing, "without a label", "label these or drop them", "y")
+    _refuse(labels.tolist(), _is_foreign, "neither text nor numbers", "give labels as str, int or bool", "y")
     check_classification_targets(labels)
     return labels
 
@@ -424,10 +431,17 @@ def _refuse(values: Sequence[Any], test: Any, fault: str, remedy: str, name: str
 
 
 def _is_missing(label: Any) -> bool:
-    """A blank string, None, pandas' NA, NaN, infinity, or no scalar at all."""
+    """A blank string, None, pandas' NA or NaT, NaN or infinity."""
     if isinstance(label, str):
         return not label.strip()
-    return not isinstance(label, (bytes, int, float)) or (isinstance(label, float) and not math.isfinite(label))
+    if isinstance(label, float):
+        return not math.isfinite(label)
+    return label is None or type(label).__name__ in ("NAType", "NaTType")
+
+
+def _is_foreign(label: Any) -> bool:
+    """What is no label: a date, a list, any other object."""
+    return not isinstance(label, (str, bytes, int, float))
 
 
 def _plain(value: Any) -> Any:

@@ -282,6 +282,9 @@ def test_a_recipe_that_does_not_exist_offers_the_near_one(tmp_path: Path) -> Non
         load_recipe("quikstart")
     with pytest.raises(SettingsError, match="There is no recipe"):
         load_recipe(tmp_path)
+    for other in (None, {"train": {"epochs": 1}}):
+        with pytest.raises(SettingsError, match=f"not {type(other).__name__}. Settings go beside it"):
+            load_recipe(other)  # type: ignore[arg-type]
 
 
 def test_a_recipe_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import pickle
 import signal
 import tempfile
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,12 @@ def test_predict_answers_an_empty_text_too(fitted: NewsClassifier) -> None:
         (np.array([None, *LABELS[1:]], dtype=object), "1 of 40 rows of y are without a label: rows 0,"),
         (np.array([1.0, np.nan] * 20), "20 of 40 rows of y are without a label: rows 1, 3"),
         (np.array([1.0, np.inf] * 20), "20 of 40 rows of y are without a label: rows 1, 3"),
+        (
+            np.array([date(2026, 1, 1), *LABELS[1:]], dtype=object),
+            "1 of 40 rows of y are neither text nor numbers: rows 0,",
+        ),
+        ([["World"], ["World", "Sports"]] * 20, "y holds lists or sets of labels.*MultiLabelBinarizer"),
+        ([{"World"}, {"World", "Sports"}] * 20, "y holds lists or sets of labels.*MultiLabelBinarizer"),
     ],
 )
 def test_y_that_is_no_labels_is_refused(news: NewsClassifier, labels: Any, message: str) -> None:
