@@ -28,6 +28,7 @@ PATH = "/v1/classify"
 HEADERS = {"Content-Type": "application/json"}
 NO_ERROR = b'"error":null'  # stands once for each text that was answered
 LEAD = 0.2  # seconds between set-up and the first arrival
+MINUTE = 60.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Generator:
         self.environment.stats = RequestStats(use_response_times_cache=False)
         self.environment.create_local_runner()  # it is what listens to the request event
         self.late = RequestStats(use_response_times_cache=False)
+        self.minutes: list[RequestStats] = []  # of the requests due in each
         heard = EventHook()  # type: ignore[no-untyped-call]  # of the client, whose times begin when it sends
         heard.add_listener(self._heard)  # type: ignore[no-untyped-call]
         self.session = FastHttpSession(
@@ -130,6 +132,11 @@ class Generator:
             self.warmup_errors += error is not None
             return
         self.last = time.perf_counter()
+        while len(self.minutes) <= (minute := int((due - self.begin) // MINUTE)):
+            self.minutes.append(RequestStats(use_response_times_cache=False))
+        self.minutes[minute].log_request("", "minute", milliseconds, length)  # type: ignore[arg-type]
+        if error is not None:
+            self.minutes[minute].log_error("", "minute", error)
         self.environment.events.request.fire(  # type: ignore[no-untyped-call]
             request_type="POST", name=PATH, response_time=milliseconds, response_length=length, exception=error
         )
@@ -144,6 +151,10 @@ class Generator:
             "warmup_errors": self.warmup_errors,
             "ms": times(total),
             "sent_late_ms": times(late),
+            "ms_by_minute": [
+                {"requests": one.num_requests, "errors": one.num_failures, **times(one)}
+                for one in (stats.total for stats in self.minutes)
+            ],
             "most_in_flight": self.most_in_flight,
             "seconds": self.last - self.begin,
             "generator_cpu_seconds": processor_seconds() - used,

@@ -19,7 +19,8 @@ already tokenised, in a child of its own; by turns, each first every other round
 Settings raised for the measurement: idle_seconds, so that no connection is closed while the generator picks it up; connections,
 queue_rows and queue_tokens in so far as --in-flight could reach them. Without keys the server limits no rates. All are kept in
 the result; --set adds others. Generator and server share the machine's cores: what the former took is kept
-(generator_cpu_seconds), and how late it sent (sent_late_ms). Run it on an idle machine.
+(generator_cpu_seconds), how late it sent (sent_late_ms), and by the minute what requests took and what the processors did, in
+percent: `steal` is what the host gave to others. Run it on an idle machine.
 """
 
 import argparse
@@ -30,7 +31,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +47,8 @@ from newslora.serving.settings import ServeSettings
 
 GENERATOR = Path(__file__).with_name("load_generator.py")
 IDLE_SECONDS = 3600
+MINUTE = 60.0  # seconds
+SERIES = ("http_rounds", "ms_by_minute", "processors_by_minute")  # too long to be printed
 
 
 def generate(server: Served, texts: list[str], given: argparse.Namespace, rate: float | None) -> dict[str, Any]:
@@ -60,8 +66,32 @@ def generate(server: Served, texts: list[str], given: argparse.Namespace, rate: 
     return found
 
 
+@contextmanager
+def watched_processors() -> Iterator[list[dict[str, float]]]:
+    """Gets, minute by minute, the share of the processors' time that was worked, and that the host gave to others (steal)."""
+    import psutil
+
+    shares: list[dict[str, float]] = []
+    over = threading.Event()
+
+    def look() -> None:
+        psutil.cpu_times_percent()
+        while not over.wait(MINUTE):
+            now = psutil.cpu_times_percent()
+            shares.append({"worked": round(100 - now.idle - now.iowait - now.steal, 1), "steal": now.steal})
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield shares
+    finally:
+        over.set()
+        looking.join()
+
+
 def open_load(server: Served, texts: list[str], given: argparse.Namespace) -> dict[str, Any]:
-    found = generate(server, texts, given, given.rate)
+    with watched_processors() as shares:
+        found = generate(server, texts, given, given.rate) | {"processors_by_minute": shares}
     span = max(found["seconds"], given.seconds)
     good = found["requests"] - found["errors"]
     return {"rate_asked": given.rate, "rate_achieved": good / span, **found}
@@ -174,9 +204,7 @@ def main() -> None:
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     files.write_json(given.output, result)
-    print(
-        json.dumps({key: result[key] for key in ("start_to_ready_seconds", *found) if key != "http_rounds"}, indent=2)
-    )
+    print(json.dumps({key: result[key] for key in ("start_to_ready_seconds", *found) if key not in SERIES}, indent=2))
     if server.exit_code:
         raise SystemExit(f"The server left with exit code {server.exit_code}, not 0.")
 
