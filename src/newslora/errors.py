@@ -84,7 +84,7 @@ class WorkerError(NewsloraError, RuntimeError):
 
 
 class CanaryError(RunError):
-    """An adapter no longer gives the answers stored when it was trained, or answers exactly as its bare backbone does."""
+    """An adapter or export no longer gives the answers stored when it was made, or answers just as its bare backbone does."""
 
 
 class StorageError(NewsloraError, OSError):

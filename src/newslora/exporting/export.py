@@ -23,6 +23,7 @@ from newslora.model.adapter import AdapterCard, load_tokenizer, read_card
 from newslora.model.backbones import resolve_backbone
 from newslora.model.engine import PaddedEngine
 from newslora.model.exported import FORMAT, MANIFEST, MERGED, WEIGHTS
+from newslora.predict.canary import CANARY, make_canary, save_canary
 from newslora.predict.classifier import Classifier
 from newslora.report.card import FILE as README
 from newslora.runfolder import RunFolder
@@ -106,7 +107,8 @@ def export(
             record = _record(card, to, made, folder)
             files.write_json(folder / MANIFEST, record)  # what the folder is read by; it says nothing of a gate yet
             note("Comparing the export with it")
-            checks = gate(folder)
+            opened = _open(folder, to)
+            checks = gate(opened)
             record["gate"] = {
                 "passed": all(one["passed"] for one in checks.values()),
                 "held": held.record(),
@@ -120,6 +122,9 @@ def export(
         else:
             raise ExportError(f"{said} {_way_out(to, int8)}")
         (folder / FULL).unlink(missing_ok=True)
+        if to in INT8:  # the run's canary may hold a text that rounding moves far
+            save_canary(make_canary(opened), folder, card.weights_sha256)
+            record["files"][CANARY] = files.sha256_file(folder / CANARY)
         write_export_card(adapter, folder, record)
         _flush(folder, record)
         require_place(target, replace)  # minutes have passed
@@ -195,9 +200,9 @@ class _Gate:
         self.texts = odd_texts(self.run.card)
         self.wanted, self.odd = self._answers(self.run)
 
-    def __call__(self, folder: Path) -> dict[str, dict[str, Any]]:
+    def __call__(self, opened: Classifier) -> dict[str, dict[str, Any]]:
         """Name of the rows -> comparison of the staged export with the run."""
-        got, odd = self._answers(_open(folder, self.to))
+        got, odd = self._answers(opened)
         if self.to not in INT8:
             held = compare_exact(self.run, self.wanted, got)
             return {self.held.name: held, ODD: compare_exact(self.run, self.odd, odd)}

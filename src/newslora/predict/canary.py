@@ -1,4 +1,4 @@
-"""A canary: 32 texts and the logits a classifier gave for them when it had just been trained, kept beside the adapter.
+"""A canary: 32 texts and the logits a classifier gave for them when it had just been trained or exported, kept beside it.
 
 Whoever loads the adapter later can see that it still answers so, and not as another backbone, another head, labels in
 another order or no adapter at all would. canary.json holds everything: format, the weights' hash, labels, texts, logits.
@@ -57,7 +57,7 @@ def canary_texts() -> tuple[str, ...]:
 
 
 def make_canary(classifier: "Classifier") -> Canary:
-    """Answer the texts with a classifier that was just trained, in fp32."""
+    """Answer the texts with a classifier that was just trained, in fp32, or exported."""
     texts = canary_texts()
     return Canary(classifier.labels, texts, classifier.logits(classifier.rows(texts)))
 
@@ -131,9 +131,9 @@ def check_canary(canary: Canary, labels: tuple[str, ...], logits: Logits, exact:
     if not worst <= band:
         row, column = (int(place) for place in np.unravel_index(np.nan_to_num(off, nan=np.inf).argmax(), off.shape))
         raise CanaryError(
-            f"{what} does not answer as it did when it was trained: a logit differs by {worst:.2g}, and at most {band:.2g} is "
-            f"rounding (label '{labels[column]}' of '{canary.texts[row][:60]}'). Its weights, its backbone or its tokenizer "
-            "are not what they were: restore them, or train it again."
+            f"{what} does not answer as it did when it was trained or exported: a logit differs by {worst:.2g}, and at most "
+            f"{band:.2g} is rounding (label '{labels[column]}' of '{canary.texts[row][:60]}'). Its weights, its backbone or "
+            "its tokenizer are not what they were: restore them, or make it again."
         )
     if not exact and len(labels) > 1:
         ordered = np.sort(canary.logits, axis=1)
@@ -141,5 +141,5 @@ def check_canary(canary: Canary, labels: tuple[str, ...], logits: Logits, exact:
         changed = np.flatnonzero(clear & (logits.argmax(1) != canary.logits.argmax(1)))
         if len(changed):
             raise CanaryError(
-                f"{what} gives {len(changed)} of the stored texts another label than when it was trained."
+                f"{what} gives {len(changed)} of the stored texts another label than when it was trained or exported."
             )

@@ -101,7 +101,7 @@ class Service:
         Requests accepted before are answered by what they were accepted with. Whatever goes wrong, nothing changes.
 
         Raises:
-            CanaryError: it does not answer as it did when it was trained.
+            CanaryError: it does not answer as it did when it was trained or exported.
             RunError, BackboneError, MissingExtraError, NetworkError, SettingsError: it cannot be had.
             DrainingError: the service is ending.
         """

@@ -22,7 +22,7 @@ def vouch(classifier: Classifier) -> str | None:
         None; or why its answers could not be compared with stored ones, for whoever looks at the service.
 
     Raises:
-        CanaryError: it answers otherwise than when it was trained, or as its backbone would without it.
+        CanaryError: it answers otherwise than when it was trained or exported, or as its backbone would without it.
         RunError: damaged files.
     """
     card, folder = classifier.card, classifier.folder
