@@ -77,6 +77,9 @@ class Served:
             if error.code != 503:
                 raise
             return False
+        except urllib.error.URLError:  # it has ended; its log says why
+            self.child.wait(LEAVE)
+            return False
         return True
 
 

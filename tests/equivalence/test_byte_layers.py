@@ -19,10 +19,12 @@ from newslora.data.tokens import TokenTable, tokenize
 from newslora.model.backbones import resolve_backbone
 from newslora.model.engine import make_byte_engine, make_engine
 from newslora.model.inference import predict_logits
-from newslora.model.packed.eight_bits import token_bytes
+from newslora.model.packed.eight_bits import ByteProduct, token_bytes
 
 pytest.importorskip("numba", reason="the extra 'int8' is not installed")
-from newslora.model.packed import byte_layers, kernels
+import numba
+
+from newslora.model.packed import byte_layers, kernels, torch_calls
 
 HEADS, SIZE = 3, 8
 LENGTHS = np.array([13, 12, 10, 1], dtype=np.int64)
@@ -204,3 +206,65 @@ def test_no_thread_disturbs_another() -> None:
     with ThreadPoolExecutor(4) as pool:
         for got in pool.map(lambda _: predict_logits(engine, rows), range(12)):
             np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("tokens", [1, 40, 300])
+def test_a_product_called_from_a_kernel_is_torchs(tokens: int) -> None:
+    product = ByteProduct(numbers(48, 96), torch.float32)
+    if product.parts is None or not torch_calls.linked():
+        pytest.skip("this torch or chip multiplies no bytes")
+    handles = torch_calls.Handles(*product.parts)
+    whole, _ = token_bytes(numbers(tokens, 96))
+    np.testing.assert_array_equal(multiplied(whole.numpy(), handles.array), product.sums(whole))
+    with pytest.raises(RuntimeError, match="torch could not multiply bytes"):
+        multiplied(whole.numpy()[:, :95].copy(), handles.array)
+
+
+@numba.njit
+def multiplied(whole: Any, handles: Any) -> Any:
+    result = np.zeros(1, np.uint64)
+    found = torch_calls.multiply(whole, handles, result).copy()
+    torch_calls.release(result)
+    return found
+
+
+def test_handles_give_their_tensors_back() -> None:
+    parts = torch.ones(4, 4), torch.ones(4), torch.zeros(4)
+    before = [tensor._use_count() for tensor in parts]  # type: ignore[attr-defined]
+    handles = torch_calls.Handles(*parts)
+    assert [tensor._use_count() for tensor in parts] == [count + 1 for count in before]  # type: ignore[attr-defined]
+    del handles
+    assert [tensor._use_count() for tensor in parts] == before  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("family", PACKED)
+def test_layers_in_one_call_are_those_in_many(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler adds and multiplies in another order, which may put a number on the other side of a half."""
+    if not torch_calls.linked():
+        pytest.skip("this torch has no such calls")
+    rows = rows_of([7, 30, 1, 12, 30, 29, 3, 18, 2], vocabulary=60)
+    merged = classifier(saved(TINY[family], tmp_path), "query-value").merge_and_unload().eval()
+    cost = np.abs(
+        predict_logits(engines(merged)[1], rows) - predict_logits(make_engine(merged, "padded", FP32), rows)
+    ).max()
+    monkeypatch.setattr(byte_layers, "TOGETHER", 16)  # several parts, the last one shorter
+    called: list[str] = []
+    for name in ("whole_layer", "whole_first_layer"):
+        monkeypatch.setattr(kernels, name, counted(getattr(kernels, name), called))
+    one = predict_logits(make_byte_engine(copy.deepcopy(merged), FP32, fused=True), rows)
+    assert (
+        set(called) == {"whole_layer", "whole_first_layer"} or family == "albert"
+    )  # whose activation goes through torch
+    monkeypatch.setattr(torch_calls, "linked", lambda: False)
+    called.clear()
+    many = predict_logits(make_byte_engine(copy.deepcopy(merged), FP32, fused=True), rows)
+    assert not called
+    assert np.abs(one - many).max() < 0.5 * cost
+
+
+def counted(function: Any, called: list[str]) -> Any:
+    def call(*given: Any) -> None:
+        called.append(function.__name__)
+        function(*given)
+
+    return call

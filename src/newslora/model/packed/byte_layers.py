@@ -1,5 +1,8 @@
 """Layers in eight bits, forward only: oneDNN multiplies bytes, and compiled kernels do all that stands between two products.
 
+Where torch's C interface can be called (torch_calls.py), a layer is one compiled call, and threads that compute beside each
+other wait for Python's lock once a layer; elsewhere the same kernels are called one by one.
+
 The plain form of the same is PackedEncoder with ByteProjection; it works without Numba and on any device, with roundings of its
 own between the products. Here everything between them is fp32.
 """
@@ -75,7 +78,7 @@ class Product:
 
     def __init__(self, projection: Projection) -> None:
         assert isinstance(projection, ByteProjection)
-        self._sums = projection.product.sums
+        self._sums, self.parts = projection.product.sums, projection.product.parts
         self.bias: NDArray[np.float32] = projection.bias.numpy()
 
     def sums(self, held: Bytes) -> NDArray[np.float32]:
@@ -103,9 +106,12 @@ class ByteLayer:
         self._qkv = tuple(Product(one) for one in layer.qkv)
         self._out, self._up, self._down = Product(layer.out), Product(layer.up), Product(layer.down)
         self._norm1, self._norm2 = _norm_arrays(layer.norm1), _norm_arrays(layer.norm2)
+        self._whole = self._for_one_call()
 
     def forward(self, hidden: NDArray[np.float32], held: Bytes, rows: RowPlaces) -> tuple[NDArray[np.float32], Bytes]:
         """(T, H), which is overwritten, and the same in bytes -> the layer's; of a first-token layer (R, H)."""
+        if self._whole is not None and not self._long(rows):
+            return self._in_one_call(hidden, held, rows)
         if self.first_token_only:
             context = self._attend_first(held, rows)
             hidden = hidden[rows.starts]
@@ -119,12 +125,42 @@ class ByteLayer:
             self._add_and_norm(self._down, raised, hidden[some], self._norm2, after.part(some))
         return hidden, after
 
+    def _for_one_call(self) -> Any:
+        """The layer's arrays, where all of it can run without Python's lock; None elsewhere."""
+        from newslora.model.packed import torch_calls
+
+        products = (self._qkv[0], self._qkv[-1], self._out, self._up, self._down)
+        parts = [product.parts for product in products]
+        if self.activation.name != "gelu" or None in parts or not torch_calls.linked():
+            return None
+        self._handles = [torch_calls.Handles(*one) for one in parts if one is not None]
+        each = [part for made, of in zip(self._handles, products, strict=True) for part in (made.array, of.bias)]
+        return self._kernels.LayerArrays(*each, self._norm1, self._norm2)
+
+    def _in_one_call(
+        self, hidden: NDArray[np.float32], held: Bytes, rows: RowPlaces
+    ) -> tuple[NDArray[np.float32], Bytes]:
+        given = (held.numbers, held.greatest, rows.starts, rows.lengths)
+        more = (self.heads, self._by_distance, TOGETHER)
+        if self.first_token_only:
+            hidden = hidden[rows.starts]
+        after = Bytes.empty(*hidden.shape)
+        if self.first_token_only:
+            self._kernels.whole_first_layer(self._whole, hidden, *given, *more, after.numbers, after.greatest)
+        else:
+            self._kernels.whole_layer(self._whole, hidden, *given, rows.end, *more, after.numbers, after.greatest)
+        return hidden, after
+
+    def _long(self, rows: RowPlaces) -> int:
+        """Rows whose attention is multiplied in bf16."""
+        return rows.of_at_least(LONG) if self._bf16 and not self.first_token_only else 0
+
     def _attend(self, held: Bytes, rows: RowPlaces) -> Bytes:
         """Each row by itself, so that no neighbour changes a bit of it."""
         y = self._qkv[0].sums(held)
         context = Bytes.empty(len(y), y.shape[1] // 3)
         context.numbers[rows.end :], context.greatest[rows.end :] = 128, 1.0  # filler: zeros, which nothing reads
-        long = rows.of_at_least(LONG) if self._bf16 else 0
+        long = self._long(rows)
         for start, length in zip(rows.starts[:long].tolist(), rows.lengths[:long].tolist(), strict=True):
             row = slice(start, start + length)
             self._attend_in_bf16(y[row], held.greatest[row], context.part(row))

@@ -48,11 +48,15 @@ class ByteProduct:
         scale = _neighbours(weight).amax(dim=1).float().clamp_min_(SMALLEST).div_(MOST)
         whole = (weight / scale[:, None]).round_()
         scale /= MOST  # so that a token's factor is its greatest value, which rounds nowhere
+        self.parts: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = (
+            None  # oneDNN's weight, its scales and zeros
+        )
         if plain if plain is not None else not multiplies_bytes(weight.device):
             self.sums = lambda numbers: ((numbers.float() - 128) @ whole.t() * scale).to(dtype)
             return
         ordered = torch.ops.onednn.qlinear_prepack(whole.to(torch.int8), None)
         zeros = torch.zeros(len(weight), dtype=torch.int64)
+        self.parts = ordered, scale, zeros
         multiply = torch.ops.onednn.qlinear_pointwise  # torch.compile's own way to multiply bytes on a CPU
         self.sums = lambda numbers: multiply(
             numbers, 1.0, 128, ordered, scale, zeros, None, 1.0, 0, dtype, "none", [], ""

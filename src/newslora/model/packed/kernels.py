@@ -16,10 +16,12 @@ Importing this module imports Numba: import it where it is used.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import float32, int32, njit, uint8
+
+from newslora.model.packed.torch_calls import multiply, release
 
 # sums in any order, so that several are added at once; everything else as IEEE 754 has it
 SUMS = {"reassoc", "contract", "nsz"}
@@ -301,3 +303,91 @@ def attend_first_and_quantise(
                 for i in range(size):
                     row[first + i] += share * kv[starts[r] + t, width + first + i]
         greatest[r] = _to_bytes(row, bits, numbers[r])
+
+
+class LayerArrays(NamedTuple):
+    """A post-norm layer: products as `torch_calls.Handles` has them, each with its bias, and both norms."""
+
+    q: Any  # queries; of all tokens keys and values too
+    q_bias: Any
+    kv: Any  # keys and values where queries are of first tokens only, else as `q`
+    kv_bias: Any
+    out: Any
+    out_bias: Any
+    up: Any
+    up_bias: Any
+    down: Any
+    down_bias: Any
+    norm1: Any  # weight, shift, epsilon
+    norm2: Any
+
+
+@njit(inline="always")
+def _after_attention(
+    layer: Any, context: Any, scale: Any, hidden: Any, together: int, numbers: Any, greatest: Any
+) -> None:
+    """The attention's output projection, the feed-forward part and both norms; hidden (T, H) is overwritten."""
+    result = np.zeros(1, np.uint64)
+    middle, between = np.empty(hidden.shape, np.uint8), np.empty(len(hidden), np.float32)
+    y = multiply(context, layer.out, result)
+    weight, shift, epsilon = layer.norm1
+    add_norm_and_quantise(y, scale, layer.out_bias, hidden, weight, shift, epsilon, middle, between)
+    release(result)
+    weight, shift, epsilon = layer.norm2
+    for start in range(0, len(hidden), together):
+        end = min(start + together, len(hidden))
+        y = multiply(middle[start:end], layer.up, result)
+        raised, high = np.empty(y.shape, np.uint8), np.empty(len(y), np.float32)
+        gelu_and_quantise(y, between[start:end], layer.up_bias, raised, high)
+        release(result)
+        y = multiply(raised, layer.down, result)
+        add_norm_and_quantise(
+            y, high, layer.down_bias, hidden[start:end], weight, shift, epsilon, numbers[start:end], greatest[start:end]
+        )
+        release(result)
+
+
+@_compiled
+def whole_layer(
+    layer: Any, hidden: Any, held: Any, scale: Any, starts: Any, lengths: Any, end: int, heads: int, by_distance: Any,
+    together: int, numbers: Any, greatest: Any,
+) -> None:  # fmt: skip
+    """One layer in a single call; `torch_calls.linked()` comes first.
+
+    Args:
+        layer: of `LayerArrays`.
+        hidden: (T, H), to be overwritten by the layer's.
+        held, scale: the same in bytes (T, H), with scales (T,).
+        starts, lengths: (R,) int64 of each row.
+        end: where the rows end and filler begins.
+        heads: h.
+        by_distance: as `softmax` takes it.
+        together: tokens of the feed-forward part at a time.
+        numbers, greatest: (T, H) and (T,), to write: the layer's in bytes.
+    """
+    result = np.zeros(1, np.uint64)
+    context, high = np.empty(hidden.shape, np.uint8), np.empty(len(hidden), np.float32)
+    context[end:], high[end:] = 128, float32(1.0)  # filler: zeros, which nothing reads
+    y = multiply(held, layer.q, result)
+    attend_and_quantise(y, scale, layer.q_bias, starts, lengths, heads, by_distance, context, high)
+    release(result)
+    _after_attention(layer, context, high, hidden, together, numbers, greatest)
+
+
+@_compiled
+def whole_first_layer(
+    layer: Any, hidden: Any, held: Any, scale: Any, starts: Any, lengths: Any, heads: int, by_distance: Any,
+    together: int, numbers: Any, greatest: Any,
+) -> None:  # fmt: skip
+    """As `whole_layer`, of which only first tokens are wanted: hidden, numbers (R, H) and greatest (R,) are theirs."""
+    queries, keys = np.zeros(1, np.uint64), np.zeros(1, np.uint64)
+    context, high = np.empty(hidden.shape, np.uint8), np.empty(len(hidden), np.float32)
+    firsts, scales = held[starts], scale[starts]
+    q = multiply(firsts, layer.q, queries)
+    scale_and_shift(q, scales, layer.q_bias)
+    kv = multiply(held, layer.kv, keys)
+    scale_and_shift(kv, scale, layer.kv_bias)
+    attend_first_and_quantise(q, kv, starts, lengths, heads, by_distance, context, high)
+    release(queries)
+    release(keys)
+    _after_attention(layer, context, high, hidden, together, numbers, greatest)
