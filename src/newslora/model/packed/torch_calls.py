@@ -113,22 +113,22 @@ def multiply(numbers: Any, handles: Any, result: Any) -> Any:
         handles: of `Handles`.
         result: (1,) uint64, to hold the product's handle.
     """
-    sizes, strides, made = np.empty(2, np.int64), np.empty(2, np.int64), np.zeros(2, np.uint64)
-    sizes[0], sizes[1] = numbers.shape
-    strides[0], strides[1] = numbers.shape[1], 1
-    failed = _from_blob(
-        numbers.ctypes.data, 2, sizes.ctypes.data, strides.ctypes.data, 0, np.int32(handles[5]), 0, 0, made.ctypes.data
-    )
+    # Numba frees an array after its last use, of which an address is none: so each is looked at once more after the calls
+    held = np.empty(6, np.uint64)  # sizes, strides, the handle of `numbers`, where the result lies
+    held[0], held[1] = numbers.shape
+    held[2], held[3] = numbers.shape[1], 1
+    sizes, strides, made, lies = held.ctypes.data, held[2:].ctypes.data, held[4:].ctypes.data, held[5:].ctypes.data
+    failed = _from_blob(numbers.ctypes.data, 2, sizes, strides, 0, np.int32(handles[5]), 0, 0, made)
     if not failed:
         failed = _qlinear(
-            made[0], handles[0], handles[1], handles[6], handles[7], handles[8], 0, 1.0, 0, handles[2], handles[3], 0, 0,
+            held[4], handles[0], handles[1], handles[6], handles[7], handles[8], 0, 1.0, 0, handles[2], handles[3], 0, 0,
             handles[4], result.ctypes.data,
         )  # fmt: skip
-        _delete(made[0])
+        _delete(held[4])
     if failed:
         raise RuntimeError("torch could not multiply bytes")
-    _data_ptr(result[0], made.ctypes.data)
-    return carray(_pointer(made[0]), (len(numbers), np.int64(handles[9])), np.float32)
+    _data_ptr(result[0], lies)
+    return carray(_pointer(held[5]), (len(numbers), np.int64(handles[9])), np.float32)
 
 
 @njit(inline="always")
