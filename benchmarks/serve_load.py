@@ -69,7 +69,7 @@ def generate(server: Served, texts: list[str], given: argparse.Namespace, rate: 
 @contextmanager
 def watched_processors() -> Iterator[list[dict[str, float]]]:
     """Gets, minute by minute, the share of the processors' time that was worked, and that the host gave to others (steal)."""
-    import psutil
+    import psutil  # which locust brings
 
     shares: list[dict[str, float]] = []
     over = threading.Event()

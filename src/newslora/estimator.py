@@ -387,7 +387,7 @@ def _read_labels(y: Any, rows: int) -> NDArray[Any]:
     if len(labels) != rows:
         raise DataError(f"X has {rows:,} rows and y has {len(labels):,}. Give one label a text.")
     _refuse(labels.tolist(), _is_missing, "without a label", "label these or drop them", "y")
-    _refuse(labels.tolist(), _is_foreign, "neither text nor numbers", "give labels as str, int or bool", "y")
+    _refuse(labels.tolist(), _is_foreign, "neither text nor plain numbers", "give labels as str, int or bool", "y")
     check_classification_targets(labels)
     return labels
 

@@ -570,7 +570,7 @@ def test_an_export_is_served_after_its_canary(kind: str, made: Made, tmp_path: P
 
 @pytest.mark.parametrize("kind", ["int8", "onnx-int8"])
 def test_in_eight_bits_the_canary_is_the_exports_own(kind: str, made: Made) -> None:
-    # 0.2 points of a gate are texts that rounding moves far, and one of them among the run's 32 would keep it from being served
+    # a gate passes over a few texts that rounding moves far; among the run's 32, one would keep the export from being served
     export = Classifier.load(made.folders[kind])
     own, runs = (load_canary(folder, export.card.weights_sha256) for folder in (export.folder, made.run / "adapter"))
     assert own is not None

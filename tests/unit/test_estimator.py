@@ -259,7 +259,7 @@ def test_predict_answers_an_empty_text_too(fitted: NewsClassifier) -> None:
         (np.array([1.0, np.inf] * 20), "20 of 40 rows of y are without a label: rows 1, 3"),
         (
             np.array([date(2026, 1, 1), *LABELS[1:]], dtype=object),
-            "1 of 40 rows of y are neither text nor numbers: rows 0,",
+            "1 of 40 rows of y are neither text nor plain numbers: rows 0,",
         ),
         ([["World"], ["World", "Sports"]] * 20, "y holds lists or sets of labels.*MultiLabelBinarizer"),
         ([{"World"}, {"World", "Sports"}] * 20, "y holds lists or sets of labels.*MultiLabelBinarizer"),

@@ -144,10 +144,10 @@ class ByteLayer:
         more = (self.heads, self._by_distance, TOGETHER)
         if self.first_token_only:
             hidden = hidden[rows.starts]
-        after = Bytes.empty(*hidden.shape)
-        if self.first_token_only:
+            after = Bytes.empty(*hidden.shape)
             self._kernels.whole_first_layer(self._whole, hidden, *given, *more, after.numbers, after.greatest)
         else:
+            after = Bytes.empty(*hidden.shape)
             self._kernels.whole_layer(self._whole, hidden, *given, rows.end, *more, after.numbers, after.greatest)
         return hidden, after
 

@@ -48,9 +48,7 @@ class ByteProduct:
         scale = _neighbours(weight).amax(dim=1).float().clamp_min_(SMALLEST).div_(MOST)
         whole = (weight / scale[:, None]).round_()
         scale /= MOST  # so that a token's factor is its greatest value, which rounds nowhere
-        self.parts: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = (
-            None  # oneDNN's weight, its scales and zeros
-        )
+        self.parts = None
         if plain if plain is not None else not multiplies_bytes(weight.device):
             self.sums = lambda numbers: ((numbers.float() - 128) @ whole.t() * scale).to(dtype)
             return
@@ -61,6 +59,9 @@ class ByteProduct:
         self.sums = lambda numbers: multiply(
             numbers, 1.0, 128, ordered, scale, zeros, None, 1.0, 0, dtype, "none", [], ""
         )
+
+    parts: "tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None"
+    """oneDNN's weight, its scales and zeros; None where it does not multiply."""
 
     sums: "Callable[[torch.Tensor], torch.Tensor]"
     """(N, in) bytes of tokens -> (N, out): the result over the tokens' greatest values, without bias."""

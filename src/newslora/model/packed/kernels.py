@@ -12,6 +12,7 @@ Letters: T tokens, H numbers of each, R rows, L tokens of one, h heads, d number
 (T,) fp32 are tokens' bytes and scales; `scale` is what `greatest` was of a product's input, y what the product made of its
 bytes.
 
+All that is compiled together stands here: what Numba keeps on disk it makes anew when this file changes, and looks at no other.
 Importing this module imports Numba: import it where it is used.
 """
 
@@ -19,9 +20,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import float32, int32, njit, uint8
+from numba import carray, float32, int32, njit, types, uint8  # type: ignore[attr-defined]
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-from newslora.model.packed.torch_calls import multiply, release
+from newslora.model.packed.torch_calls import data_ptr, delete, from_blob, qlinear
 
 # sums in any order, so that several are added at once; everything else as IEEE 754 has it
 SUMS = {"reassoc", "contract", "nsz"}
@@ -303,6 +306,52 @@ def attend_first_and_quantise(
                 for i in range(size):
                     row[first + i] += share * kv[starts[r] + t, width + first + i]
         greatest[r] = _to_bytes(row, bits, numbers[r])
+
+
+@intrinsic
+def _as_pointer(context: Any, number: Any) -> Any:
+    """A whole number as an address."""
+
+    def code(_: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.inttoptr(values[0], cgutils.voidptr_t)
+
+    return types.voidptr(number), code
+
+
+_pointer: Any = _as_pointer
+
+
+@njit(inline="always")
+def multiply(numbers: Any, handles: Any, result: Any) -> Any:
+    """numbers (N, in) uint8 -> (N, out) fp32, which lives until `release(result)`.
+
+    Args:
+        numbers: rows that lie one after another.
+        handles: of `Handles`.
+        result: (1,) uint64, to hold the product's handle.
+    """
+    # Numba frees an array after its last use, of which an address is none: so each is looked at once more after the calls
+    held = np.empty(6, np.uint64)  # sizes, strides, the handle of `numbers`, where the result lies
+    held[0], held[1] = numbers.shape
+    held[2], held[3] = numbers.shape[1], 1
+    sizes, strides, made, lies = held.ctypes.data, held[2:].ctypes.data, held[4:].ctypes.data, held[5:].ctypes.data
+    failed = from_blob(numbers.ctypes.data, 2, sizes, strides, 0, np.int32(handles[5]), 0, 0, made)
+    if not failed:
+        failed = qlinear(
+            held[4], handles[0], handles[1], handles[6], handles[7], handles[8], 0, 1.0, 0, handles[2], handles[3], 0, 0,
+            handles[4], result.ctypes.data,
+        )  # fmt: skip
+        delete(held[4])
+    if failed:
+        raise RuntimeError("torch could not multiply bytes")
+    data_ptr(result[0], lies)
+    return carray(_pointer(held[5]), (len(numbers), np.int64(handles[9])), np.float32)
+
+
+@njit(inline="always")
+def release(result: Any) -> None:
+    """Give a product's memory back."""
+    delete(result[0])
 
 
 class LayerArrays(NamedTuple):

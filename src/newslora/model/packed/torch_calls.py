@@ -1,7 +1,7 @@
-"""oneDNN's product of bytes, called from compiled kernels: between two of them nobody waits for Python's lock.
+"""What compiled kernels need to call oneDNN's product of bytes without Python's lock: torch's C functions and tensors' handles.
 
 torch's C interface for compiled models (aoti_torch_*, kept stable for what AOTInductor makes) has the product that
-`torch.ops.onednn.qlinear_pointwise` is. Tensors are handles there, 64-bit addresses here.
+`torch.ops.onednn.qlinear_pointwise` is. Tensors are handles there, 64-bit addresses here. kernels.py calls it.
 
 Importing this module imports Numba: import it where it is used.
 """
@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import carray, njit, types  # type: ignore[attr-defined]
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import types
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -32,8 +30,8 @@ _NAMES = {
     "aoti_torch_get_data_ptr": _int(_address, _address),
     "aoti_torch_delete_tensor_object": _int(_address),
 }
-_compiled: list[Any] = [types.ExternalFunction(name, signature) for name, signature in _NAMES.items()]
-_qlinear, _from_blob, _data_ptr, _delete = _compiled
+_functions: list[Any] = [types.ExternalFunction(name, signature) for name, signature in _NAMES.items()]
+qlinear, from_blob, data_ptr, delete = _functions
 
 
 @cache
@@ -57,7 +55,7 @@ def linked() -> bool:
 
 
 class Handles:
-    """A product's tensors as `multiply` takes them: `array`, (10,) uint64, good for as long as this lives.
+    """A product's tensors as `kernels.multiply` takes them: `array`, (10,) uint64, good for as long as this lives.
 
     Args:
         weight: from `qlinear_prepack`.
@@ -89,49 +87,3 @@ def _address_of(tensor: "torch.Tensor") -> int:
 def _free(handles: list[int]) -> None:
     for handle in handles:
         _library().aoti_torch_delete_tensor_object(ctypes.c_void_p(handle))
-
-
-@intrinsic
-def _as_pointer(context: Any, number: Any) -> Any:
-    """A whole number as an address."""
-
-    def code(_: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.inttoptr(values[0], cgutils.voidptr_t)
-
-    return types.voidptr(number), code
-
-
-_pointer: Any = _as_pointer
-
-
-@njit(inline="always")
-def multiply(numbers: Any, handles: Any, result: Any) -> Any:
-    """numbers (N, in) uint8 -> (N, out) fp32, which lives until `release(result)`.
-
-    Args:
-        numbers: rows that lie one after another.
-        handles: of `Handles`.
-        result: (1,) uint64, to hold the product's handle.
-    """
-    # Numba frees an array after its last use, of which an address is none: so each is looked at once more after the calls
-    held = np.empty(6, np.uint64)  # sizes, strides, the handle of `numbers`, where the result lies
-    held[0], held[1] = numbers.shape
-    held[2], held[3] = numbers.shape[1], 1
-    sizes, strides, made, lies = held.ctypes.data, held[2:].ctypes.data, held[4:].ctypes.data, held[5:].ctypes.data
-    failed = _from_blob(numbers.ctypes.data, 2, sizes, strides, 0, np.int32(handles[5]), 0, 0, made)
-    if not failed:
-        failed = _qlinear(
-            held[4], handles[0], handles[1], handles[6], handles[7], handles[8], 0, 1.0, 0, handles[2], handles[3], 0, 0,
-            handles[4], result.ctypes.data,
-        )  # fmt: skip
-        _delete(held[4])
-    if failed:
-        raise RuntimeError("torch could not multiply bytes")
-    _data_ptr(result[0], lies)
-    return carray(_pointer(held[5]), (len(numbers), np.int64(handles[9])), np.float32)
-
-
-@njit(inline="always")
-def release(result: Any) -> None:
-    """Give a product's memory back."""
-    _delete(result[0])
