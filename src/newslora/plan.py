@@ -38,7 +38,7 @@ class Published:
     padded_per_row: float  # mean length of the longest row of 16
 
 
-# Rows and labels: Zhang, Zhao & LeCun 2015. Tokens: measured on 85,722 of the rows, see docs/results.md.
+# Rows and labels: Zhang, Zhao & LeCun 2015. Tokens: measured on 85,722 of the rows, see docs/log.md.
 PUBLISHED = {
     "fancyzhx/ag_news": Published(120_000, ("World", "Sports", "Business", "Sci/Tech"), 52.5, 95.8),
 }

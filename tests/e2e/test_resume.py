@@ -15,7 +15,7 @@ from newslora.errors import InterruptedRun, RunError, SettingsError
 from newslora.files import sha256_file
 from newslora.runfolder import RunFolder
 
-KILLS = int(os.environ.get("NEWSLORA_KILLS", "8"))  # docs/results.md: 25
+KILLS = int(os.environ.get("NEWSLORA_KILLS", "8"))  # docs/log.md: 25
 STEPS = 24  # 32 rows, batch 4, 3 epochs
 
 
