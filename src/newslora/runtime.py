@@ -55,7 +55,7 @@ def keep_freed_memory() -> bool:
 
     A forward pass takes and frees tens of MiB hundreds of times. glibc may give each back to the system, and the next one's
     pages are then new ones, to be cleared and mapped one by one: which of the two happens differs from process to process, and
-    can double the time of a pass (docs/performance.md). mallopt(3) has the two thresholds.
+    can double the time of a pass (docs/log.md). mallopt(3) has the two thresholds.
 
     Returns:
         Whether it was done: not without glibc, and not where the environment decides about malloc itself.
@@ -70,7 +70,7 @@ def collect_seldom() -> None:
     """Let Python look for unreachable cycles after `COLLECT_AFTER` new objects, in a process that is newslora's own.
 
     Importing torch and transformers makes hundreds of thousands of objects that stay. By Python's default, 700, all there are
-    by then are looked through seven times on the way: a seventh of the time from start to ready (docs/results.md).
+    by then are looked through seven times on the way: about a seventh of the time from start to ready (docs/results.md).
     """
     gc.set_threshold(COLLECT_AFTER, *gc.get_threshold()[1:])
 

@@ -2,7 +2,7 @@
 
 Tokens of neighbouring rows with the same adapter are a run. The frozen product is one for all tokens; then each run adds
 its own scale * B A x, two thin products on its part of the same tensors: nothing is masked, copied or computed twice, so a
-batch of twenty adapters costs what one of twenty rows costs (docs/decisions.md has the measurement). The stock classifier
+batch of many adapters costs little more than one of a single one (docs/results.md has the measurement). The stock classifier
 runs as ever above it: each linear module of its head multiplies every row by its own adapter's weights.
 
 Letters: W rows (windows) of a batch, T packed tokens, r rank, C labels.
