@@ -249,11 +249,11 @@ def test_layers_in_one_call_are_those_in_many(family: str, tmp_path: Path, monke
     ).max()
     monkeypatch.setattr(byte_layers, "TOGETHER", 16)  # several parts, the last one shorter
     called: list[str] = []
-    for name in ("whole_layer", "whole_first_layer"):
+    for name in ("whole_layers", "whole_first_layer"):
         monkeypatch.setattr(kernels, name, counted(getattr(kernels, name), called))
     one = predict_logits(make_byte_engine(copy.deepcopy(merged), FP32, fused=True), rows)
     fused = family != "albert"  # whose activation goes through torch
-    assert set(called) == ({"whole_layer", "whole_first_layer"} if fused else set())
+    assert set(called) == ({"whole_layers", "whole_first_layer"} if fused else set())
     monkeypatch.setattr(torch_calls, "linked", lambda: False)
     called.clear()
     many = predict_logits(make_byte_engine(copy.deepcopy(merged), FP32, fused=True), rows)

@@ -1,7 +1,7 @@
 """Layers in eight bits, forward only: oneDNN multiplies bytes, and compiled kernels do all that stands between two products.
 
-Where torch's C interface can be called (torch_calls.py), a layer is one compiled call, and threads that compute beside each
-other wait for Python's lock once a layer; elsewhere the same kernels are called one by one.
+Where torch's C interface can be called (torch_calls.py), all layers but one of first tokens are one compiled call, and threads
+that compute beside each other need not wait for Python's lock; elsewhere the same kernels are called one by one.
 
 The plain form of the same is PackedEncoder with ByteProjection; it works without Numba and on any device, with roundings of its
 own between the products. Here everything between them is fp32.
@@ -106,12 +106,10 @@ class ByteLayer:
         self._qkv = tuple(Product(one) for one in layer.qkv)
         self._out, self._up, self._down = Product(layer.out), Product(layer.up), Product(layer.down)
         self._norm1, self._norm2 = _norm_arrays(layer.norm1), _norm_arrays(layer.norm2)
-        self._whole = self._for_one_call()
+        self.arrays = self._for_one_call()
 
     def forward(self, hidden: NDArray[np.float32], held: Bytes, rows: RowPlaces) -> tuple[NDArray[np.float32], Bytes]:
         """(T, H), which is overwritten, and the same in bytes -> the layer's; of a first-token layer (R, H)."""
-        if self._whole is not None and not self._long(rows):
-            return self._in_one_call(hidden, held, rows)
         if self.first_token_only:
             context = self._attend_first(held, rows)
             hidden = hidden[rows.starts]
@@ -136,20 +134,6 @@ class ByteLayer:
         self._handles = [torch_calls.Handles(*one) for one in parts if one is not None]
         each = [part for made, of in zip(self._handles, products, strict=True) for part in (made.array, of.bias)]
         return self._kernels.LayerArrays(*each, self._norm1, self._norm2)
-
-    def _in_one_call(
-        self, hidden: NDArray[np.float32], held: Bytes, rows: RowPlaces
-    ) -> tuple[NDArray[np.float32], Bytes]:
-        given = (held.numbers, held.greatest, rows.starts, rows.lengths)
-        more = (self.heads, self._by_distance, TOGETHER)
-        if self.first_token_only:
-            hidden = hidden[rows.starts]
-            after = Bytes.empty(*hidden.shape)
-            self._kernels.whole_first_layer(self._whole, hidden, *given, *more, after.numbers, after.greatest)
-        else:
-            after = Bytes.empty(*hidden.shape)
-            self._kernels.whole_layer(self._whole, hidden, *given, rows.end, *more, after.numbers, after.greatest)
-        return hidden, after
 
     def _long(self, rows: RowPlaces) -> int:
         """Rows whose attention is multiplied in bf16."""
@@ -236,11 +220,13 @@ class ByteEncoder(PackedEncoder):
         from newslora.model.packed import kernels
 
         super().__init__(model, torch.float32, trains=False, projection=ByteProjection)
-        self._quantise: Any = kernels.quantise
+        self._kernels: Any = kernels
+        self._bf16 = bf16
         none = np.zeros((0, 0), dtype=np.float32)
-        by_distance = none if self.by_distance is None else self.by_distance.contiguous().numpy()
-        made = {id(layer): ByteLayer(layer, by_distance, bf16) for layer in self.layers}
+        self._by_distance = none if self.by_distance is None else self.by_distance.contiguous().numpy()
+        made = {id(layer): ByteLayer(layer, self._by_distance, bf16) for layer in self.layers}
         self._byte_layers = [made[id(layer)] for layer in self.layers]
+        self._one_call = all(layer.arrays is not None for layer in self._byte_layers)
 
     def run(
         self, hidden: "torch.Tensor", segments: "Segments", bits: DropoutBits | None, keep: bool
@@ -251,10 +237,28 @@ class ByteEncoder(PackedEncoder):
         rows = RowPlaces(segments, len(hidden))
         numbers = hidden.numpy().copy()  # the kernels overwrite it
         held = Bytes.empty(*numbers.shape)
-        self._quantise(numbers, held.numbers, held.greatest)
+        self._kernels.quantise(numbers, held.numbers, held.greatest)
+        if self._one_call and not (self._bf16 and rows.of_at_least(LONG)):
+            return torch.from_numpy(self._in_one_call(numbers, held, rows)), [], []
         for layer in self._byte_layers:
             numbers, held = layer.forward(numbers, held, rows)
         return torch.from_numpy(numbers), [], []
+
+    def _in_one_call(self, hidden: NDArray[np.float32], held: Bytes, rows: RowPlaces) -> NDArray[np.float32]:
+        """As `ByteLayer.forward` of all layers, in one call and one more for a last layer of first tokens."""
+        last = self._byte_layers[-1]
+        each = (rows.starts, rows.lengths)
+        more = (last.heads, self._by_distance, TOGETHER)
+        whole = tuple(layer.arrays for layer in self._byte_layers if not layer.first_token_only)
+        if whole:
+            self._kernels.whole_layers(whole, hidden, held.numbers, held.greatest, *each, rows.end, *more)
+        if not last.first_token_only:
+            return hidden
+        firsts = hidden[rows.starts]
+        unread = Bytes.empty(*firsts.shape)
+        given = (firsts, held.numbers, held.greatest, *each, *more)
+        self._kernels.whole_first_layer(last.arrays, *given, unread.numbers, unread.greatest)
+        return firsts
 
 
 def _array(tensor: "torch.Tensor") -> NDArray[np.float32]:

@@ -397,30 +397,30 @@ def _after_attention(
 
 
 @_compiled
-def whole_layer(
-    layer: Any, hidden: Any, held: Any, scale: Any, starts: Any, lengths: Any, end: int, heads: int, by_distance: Any,
-    together: int, numbers: Any, greatest: Any,
+def whole_layers(
+    layers: Any, hidden: Any, numbers: Any, greatest: Any, starts: Any, lengths: Any, end: int, heads: int,
+    by_distance: Any, together: int,
 ) -> None:  # fmt: skip
-    """One layer in a single call; `torch_calls.linked()` comes first.
+    """Layers one after another in a single call; `torch_calls.linked()` comes first.
 
     Args:
-        layer: of `LayerArrays`.
-        hidden: (T, H), to be overwritten by the layer's.
-        held, scale: the same in bytes (T, H), with scales (T,).
+        layers: a tuple of `LayerArrays`.
+        hidden: (T, H), to be overwritten by the last one's.
+        numbers, greatest: the same in bytes (T, H), with scales (T,), to be overwritten likewise.
         starts, lengths: (R,) int64 of each row.
         end: where the rows end and filler begins.
         heads: h.
         by_distance: as `softmax` takes it.
-        together: tokens of the feed-forward part at a time.
-        numbers, greatest: (T, H) and (T,), to write: the layer's in bytes.
+        together: tokens of a feed-forward part at a time.
     """
     result = np.zeros(1, np.uint64)
     context, high = np.empty(hidden.shape, np.uint8), np.empty(len(hidden), np.float32)
     context[end:], high[end:] = 128, float32(1.0)  # filler: zeros, which nothing reads
-    y = multiply(held, layer.q, result)
-    attend_and_quantise(y, scale, layer.q_bias, starts, lengths, heads, by_distance, context, high)
-    release(result)
-    _after_attention(layer, context, high, hidden, together, numbers, greatest)
+    for layer in layers:
+        y = multiply(numbers, layer.q, result)
+        attend_and_quantise(y, greatest, layer.q_bias, starts, lengths, heads, by_distance, context, high)
+        release(result)
+        _after_attention(layer, context, high, hidden, together, numbers, greatest)
 
 
 @_compiled
@@ -428,7 +428,15 @@ def whole_first_layer(
     layer: Any, hidden: Any, held: Any, scale: Any, starts: Any, lengths: Any, heads: int, by_distance: Any,
     together: int, numbers: Any, greatest: Any,
 ) -> None:  # fmt: skip
-    """As `whole_layer`, of which only first tokens are wanted: hidden, numbers (R, H) and greatest (R,) are theirs."""
+    """One layer of which only first tokens are wanted, in a single call.
+
+    Args:
+        layer: of `LayerArrays`.
+        hidden: (R, H) of first tokens, to be overwritten by the layer's.
+        held, scale: all tokens in bytes (T, H), with scales (T,).
+        starts, lengths, heads, by_distance, together: as `whole_layers` takes them.
+        numbers, greatest: (R, H) and (R,), to write: the layer's in bytes.
+    """
     queries, keys = np.zeros(1, np.uint64), np.zeros(1, np.uint64)
     context, high = np.empty(hidden.shape, np.uint8), np.empty(len(hidden), np.float32)
     firsts, scales = held[starts], scale[starts]
