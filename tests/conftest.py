@@ -14,6 +14,7 @@ ARTICLES = {
 }
 
 
+pytest.register_assert_rewrite("source_parts")  # so that an assertion there tells as much as one in a test
 gc.set_threshold(20_000, 20, 20)  # the imports of all tests make many objects that stay
 
 
