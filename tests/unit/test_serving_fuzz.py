@@ -10,7 +10,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from test_serving_app import Server
+from standin import Server
 
 schemathesis = pytest.importorskip("schemathesis")
 EXAMPLES = 6  # an operation and mode
