@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
-from test_report import HOSTILE, LABELS, make_run
+from report_parts import HOSTILE, LABELS, make_run
 
 import newslora
 from newslora import files

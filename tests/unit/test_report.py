@@ -1,8 +1,7 @@
-"""The report states the run's own numbers, stands alone, and its figures keep their text inside."""
+"""The report states the run's own numbers and stands alone."""
 
 import base64
 import io
-import json
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -11,187 +10,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_parts import HOSTILE, LABELS, epoch_line, evaluation, make_run
 from rich.console import Console
 
 from conftest import DECISIVE
 from newslora import files
 from newslora.cli.evaluation_tables import evaluation_tables, remarks_on
-from newslora.config import load_recipe, make_recipe, setting_fields, to_toml
+from newslora.config import load_recipe, setting_fields, to_toml
 from newslora.errors import RunError
-from newslora.evaluation.breakdown import breakdowns
 from newslora.metrics import full_metrics
 from newslora.metrics.basic import SHARES
-from newslora.metrics.calibration import calibration_numbers, reliability, top_answers
 from newslora.metrics.classes import absent_note
-from newslora.metrics.intervals import share
-from newslora.model.families import FAMILIES
-from newslora.report.accuracy import draw_breakdown, draw_reliability
-from newslora.report.architecture import draw_architecture
 from newslora.report.card import write_card
-from newslora.report.curves import draw_confusion, draw_training
-from newslora.report.drawing import DARK, LIGHT, Drawing, Written, drawable, plain_matplotlib
+from newslora.report.drawing import Written
 from newslora.report.explained import _chosen_rows
 from newslora.report.findings import METRICS, confused, findings, wrong_rows
-from newslora.report.layer import NAMES, caption, head_modules, is_shared, layer_of
 from newslora.report.pages import seconds
 from newslora.report.report import report_run, write_report
 from newslora.runfolder import RunFolder
 
-LABELS = ["World", "Sports", "Business", "Sci/Tech"]
-HOSTILE = "<script>alert(1)</script>"
 VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
-
-# what describe_classifier says of roberta-base with rank 4 on query and value
-ROBERTA: dict[str, Any] = {
-    "class": "RobertaForSequenceClassification",
-    "model_type": "roberta",
-    "layers": 12,
-    "hidden_size": 768,
-    "attention_heads": 12,
-    "intermediate_size": 3072,
-    "vocabulary": 50265,
-    "labels": LABELS,
-    "rank": 4,
-    "alpha": 16.0,
-    "dropout": 0.1,
-    "adapted": [{"name": "query", "shape": [768, 768]}, {"name": "value", "shape": [768, 768]}],
-    "adapted_modules": 24,
-    "head": [
-        {"name": "classifier.dense.weight", "shape": [768, 768], "parameters": 589824},
-        {"name": "classifier.dense.bias", "shape": [768], "parameters": 768},
-        {"name": "classifier.out_proj.weight", "shape": [4, 768], "parameters": 3072},
-        {"name": "classifier.out_proj.bias", "shape": [4], "parameters": 4},
-    ],
-    "parameters": {
-        "trainable": 741124,
-        "lora": 147456,
-        "head": 593668,
-        "embeddings": 39000576,
-        "encoder": 85054464,
-        "total": 124796164,
-    },
-}
-
-
-def family_facts(model_type: str, setting: str) -> dict[str, Any]:
-    """Facts of a wide model of the family, its adapted names as describe_classifier gives them: from the layer down."""
-    shape = NAMES[model_type]
-    every = (*shape.inputs, shape.output, shape.up, shape.down)
-    wanted = FAMILIES[model_type].targets(setting)
-    names = {f"part.{name}" for name in every if any(name == one or name.endswith(f".{one}") for one in wanted)}
-    facts = ROBERTA | {
-        "class": "DebertaV2ForSequenceClassification",
-        "model_type": model_type,
-        "layers": 24,
-        "hidden_size": 4096,
-        "intermediate_size": 16384,
-        "rank": 128,
-        "adapted": [{"name": name, "shape": [1536, 1536]} for name in sorted(names)],
-    }
-    copies = 1 if model_type == "albert" else 24
-    layer = layer_of(facts)
-    adapted = [projection for projection in layer.projections if projection.rank]
-    lora = copies * sum(projection.lora for projection in adapted)
-    counts = {"trainable": lora + 593668, "lora": lora, "total": 880464388 + lora}
-    return facts | {"adapted_modules": copies * len(adapted), "parameters": ROBERTA["parameters"] | counts}
-
-
-def epoch_line(epoch: int, best: bool = False) -> dict[str, Any]:
-    return {
-        "kind": "epoch",
-        "step": 100 * epoch,
-        "epoch": epoch,
-        "train_loss": 0.9131 / epoch,
-        "validation_loss": 0.5717 / epoch,
-        "validation_accuracy": 1 - 0.1753 / epoch,
-        "validation_macro_f1": 1 - 0.2161 / epoch,
-        "best": best,
-    }
-
-
-def evaluation(name: str, labels: list[str], rows: int, chose: bool) -> dict[str, Any]:
-    random = np.random.default_rng(rows)
-    true = random.integers(0, len(labels), rows)
-    probabilities = random.dirichlet(np.ones(len(labels)), rows)
-    probabilities[np.arange(rows), true] += 0.4
-    probabilities /= 1.4
-    hits, confidence = top_answers(true, probabilities)
-    numbers = calibration_numbers(true, probabilities)
-    head = {"name": name, "source": f"{name}.csv", "sha256": "ab" * 32, "quarantined": 0}
-    tail = {"chose_the_epoch": chose, "note": "Optimistic." if chose else None, "adapter_sha256": "c" * 64}
-    groups = breakdowns(hits, confidence, random.integers(5, 90, rows), {"publisher": [labels[k] for k in true]})
-    reliable = {"reliability": reliability(hits, np.sqrt(confidence))}
-    level = {
-        "coverage": share(9, 10),
-        "answered": share(8, 10),
-        "accuracy_of_answered": share(7, 8),
-        "mean_set_size": 1.2,
-    }
-    wrong = {"row": 1234, "text": f"of {HOSTILE}", "label": labels[0], "predicted": labels[1], "confidence": 0.9125}
-    rest = {
-        "calibration": {
-            "temperature": 1.5, "reason": None, "validation_rows": 60, "after": numbers,
-            "before": numbers | {"ece": 0.4321} | reliable,
-        },
-        "abstention": {"levels": [{"level": 0.95, "reason": "Too few."}, {"level": 0.99} | level]},
-        "accuracy_by": groups,
-        "errors": [wrong],
-    }  # fmt: skip
-    metrics = full_metrics(true, probabilities, labels)
-    return head | metrics | rest | tail | {"precision": "fp32", "seconds": 1.0}
-
-
-def make_run(path: Path, labels: list[str], source: str = "news.csv") -> tuple[RunFolder, dict[str, Any]]:
-    data = {"source": source, "label_names": ["a", "b"]}
-    recipe = make_recipe({"name": "mine", "description": f"About {source}", "data": data, "train": {"epochs": 7}})
-    run = RunFolder.create(path, recipe)
-    one = {"source": source, "sha256": "12" * 32, "text_columns": ["text"], "label_column": "label"}
-    splits = {
-        "train": one | {"rows": 119360, "quarantined": 17},
-        "validation": one | {"rows": 640, "quarantined": 3},
-        "test": one | {"rows": 7600, "quarantined": 0},
-    }
-    facts = {"labels": labels, "validation_is_cut_from_train": True, "splits": splits, "max_length": 512}
-    files.write_json(run.data_file, facts | {"tokenizer_sha256": "34" * 32, "tokens": {"train": 6326080}})
-    steps = [
-        {"kind": "train", "step": s, "epoch": s / 100, "loss": 3 / (s + 1), "learning_rate": 1.0}
-        for s in range(0, 300, 10)
-    ]
-    lines = [*steps, epoch_line(1), epoch_line(2, best=True), epoch_line(3)]
-    run.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    for name, rows in (("validation", 60), ("test", 90)):
-        files.write_json(run.evaluation / f"{name}.json", evaluation(name, labels, rows, name == "validation"))
-    environment = {
-        "device": "cpu",
-        "accelerator": None,
-        "cpu": "a processor",
-        "threads": 2,
-        "precision": "fp32",
-        "precision_reason": "asked for",
-        "python": "3.11.7",
-        "system": "Linux x86_64",
-        "packages": {"torch": "2.13.0", "newslora": None},
-        "commit": None,
-    }
-    manifest = {
-        "format": 1,
-        "recipe": "mine",
-        "adapter_sha256": "c" * 64,
-        "backbone": {
-            "name": "roberta-base",
-            "location": "roberta-base",
-            "kind": "hub",
-            "revision": None,
-            "sha256": None,
-        },
-        "model": ROBERTA | {"labels": labels},
-        "training": {"steps": 37300, "seconds": 1970.2, "best_epoch": 2},
-        "seed": 42,
-        "environment": environment,
-        "finished": "2026-11-24T03:39:13Z",
-    }
-    files.write_json(run.manifest_file, manifest)
-    return run, manifest
 
 
 class Page(HTMLParser):
@@ -512,117 +350,6 @@ def test_an_unfinished_run_has_no_report(tmp_path: Path) -> None:
     run.manifest_file.unlink()
     with pytest.raises(RunError, match="did not finish"):
         report_run(run.path)
-
-
-def test_every_family_has_names_and_its_targets_are_found() -> None:
-    assert set(NAMES) == set(FAMILIES)
-    for model_type, family in FAMILIES.items():
-        for setting in ("query-value", "all-linear"):
-            facts = family_facts(model_type, setting)
-            adapted = {projection.name for projection in layer_of(facts).projections if projection.rank}
-            wanted = family.targets(setting)
-            assert all(any(name == one or name.endswith(f".{one}") for one in wanted) for name in adapted)
-            assert all(any(name == one or name.endswith(f".{one}") for name in adapted) for one in wanted)
-            assert is_shared(facts) == (model_type == "albert")
-
-
-def test_counts_of_the_reference() -> None:
-    layer = layer_of(ROBERTA)
-    assert 12 * sum(projection.lora for projection in layer.projections) == 147456
-    assert head_modules(ROBERTA) == [("classifier.dense", [768, 768], 590592), ("classifier.out_proj", [4, 768], 3076)]
-    assert "beside query and value in each of 12 layers, 24 modules in all" in caption(ROBERTA)
-
-
-def assert_inside(drawing: Drawing) -> None:
-    """No text leaves its shape or the figure, and none lies over another."""
-    figure = drawing.figure
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    figure.draw_without_rendering()
-    for text, patch in drawing.contained:
-        inner, outer = text.get_window_extent(renderer), patch.get_window_extent(renderer)
-        assert within(inner, outer), text.get_text()
-    hidden = {label for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for label in out_of_view(axis)}
-    texts = [text for text in figure.findobj(is_shown) if text.get_rotation() in (0, 90) and text not in hidden]
-    boxes = [text.get_window_extent(renderer) for text in texts]
-    assert boxes
-    for place, box in enumerate(boxes):
-        assert within(box, figure.bbox), texts[place].get_text()
-        for other in range(place):
-            overlap = boxes[other].padded(-1).overlaps(box.padded(-1))
-            assert not overlap, f"{texts[place].get_text()!r} over {texts[other].get_text()!r}"
-
-
-def within(inner: Any, outer: Any) -> bool:
-    across = outer.x0 <= inner.x0 and inner.x1 <= outer.x1
-    return bool(across and outer.y0 <= inner.y0 and inner.y1 <= outer.y1)
-
-
-def out_of_view(axis: Any) -> list[Any]:
-    """Tick labels that matplotlib makes and does not draw."""
-    low, high = sorted(axis.get_view_interval())
-    ticks = [tick for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
-    return [label for tick in ticks for label in (tick.label1, tick.label2)]
-
-
-def is_shown(artist: Any) -> bool:
-    from matplotlib.text import Text
-
-    return isinstance(artist, Text) and artist.get_visible() and bool(artist.get_text().strip())
-
-
-SPARSE = [("roberta", "query-value"), ("modernbert", "query-value")]  # few branches, so another layout
-
-
-@pytest.mark.parametrize(("model_type", "setting"), [(name, "all-linear") for name in sorted(FAMILIES)] + SPARSE)
-def test_architecture_text_stays_in_its_boxes(model_type: str, setting: str) -> None:
-    labels = [f"a label with a long name {number}" for number in range(77)]
-    with plain_matplotlib():
-        drawing = draw_architecture(family_facts(model_type, setting) | {"labels": labels}, LIGHT)
-        assert len(drawing.contained) > 20
-        assert_inside(drawing)
-    cut = [text.get_text() for text, _ in drawing.contained if text.get_text().endswith("\N{HORIZONTAL ELLIPSIS}")]
-    assert [words[:7] for words in cut] == ["a label"]  # a number cut short would be another number
-
-
-@pytest.mark.parametrize("epochs", [1, 5, 20, 100])
-def test_training_figure_text_does_not_overlap(epochs: int) -> None:
-    steps = [{"kind": "train", "epoch": step / 40, "loss": 9 / (step + 1)} for step in range(1, 40 * epochs)]
-    lines = [*steps, *(epoch_line(epoch) for epoch in range(1, epochs + 1))]
-    with plain_matplotlib():
-        assert_inside(draw_training(lines, 640, epochs, DARK))
-
-
-@pytest.mark.parametrize(
-    ("many", "name"), [(2, "yes"), (4, "Sci/Tech"), (8, "quite a long label indeed"), (30, "topic")]
-)
-def test_confusion_text_stays_in_its_cells(many: int, name: str) -> None:
-    counts = [[123456 if row == column else 7 for column in range(many)] for row in range(many)]
-    counts[1] = [0] * many  # a label without rows
-    labels = [f"{name} {index}" for index in range(many)]
-    with plain_matplotlib():
-        drawing = draw_confusion({"labels": labels, "confusion": counts}, LIGHT)
-        assert_inside(drawing)
-        words = {text.get_text() for text, _ in drawing.contained}
-    assert ("123,456" in words) == (many <= 20)
-
-
-@pytest.mark.parametrize("rows", [25, 4000])
-def test_accuracy_figures_text_does_not_overlap(rows: int) -> None:
-    one = evaluation("test", [f"quite a long label indeed {number}" for number in range(25)], rows, chose=False)
-    with plain_matplotlib():
-        assert_inside(draw_reliability(one, LIGHT))
-        for breakdown in one["accuracy_by"]:
-            drawing = draw_breakdown(breakdown, one["accuracy"]["value"], DARK)
-            assert_inside(drawing)
-            words = {text.get_text() for text in drawing.figure.findobj(is_shown)}
-            assert {f"{group['rows']:,}" for group in breakdown["groups"]} <= words
-
-
-def test_a_label_the_font_lacks_is_drawn_by_number() -> None:
-    with plain_matplotlib():
-        assert drawable("Sci/Tech $ ü", 3) == "Sci/Tech $ ü"
-        assert drawable("体育", 3) == drawable("عربي", 3) == drawable(" \n", 3) == "label 3"
-        assert drawable("two\nlines", 0) == "two lines"
 
 
 @pytest.mark.parametrize(
