@@ -15,7 +15,7 @@ ARTICLES = {
 
 
 # So that an assertion in one of these tells as much as one in a test. pytest wants to hear of it before anything imports them.
-PARTS = ("export", "hub", "metric", "service", "source")
+PARTS = ("export", "hub", "metric", "process", "service", "source")
 pytest.register_assert_rewrite("standin", *(f"{one}_parts" for one in PARTS))
 
 gc.set_threshold(20_000, 20, 20)  # the imports of all tests make many objects that stay
