@@ -38,7 +38,8 @@ async def classify(context: Context, key: Key, asked: ClassifyRequest, note: dic
     check_explainable(context, asked)
     seconds = wanted_seconds(context, asked.timeout)
     served = context.service.get(asked.adapter)
-    usable = [text for text in texts if not is_empty(text)]
+    empty = [is_empty(text) for text in texts]
+    usable = [text for text, nothing in zip(texts, empty, strict=True) if not nothing]
     words: Sequence[list[ScoredWord] | None] = [None] * len(usable)
     with context.rates.rows(context.rated(key), len(texts)):
         deadline = time.monotonic() + seconds
@@ -51,8 +52,8 @@ async def classify(context: Context, key: Key, asked: ClassifyRequest, note: dic
     context.metrics.answered(served.name, len(texts), sum(map(len, texts)))
     told = iter(zip(usable, answered, words, strict=True))
     results = []
-    for text in texts:
-        if is_empty(text):
+    for text, nothing in zip(texts, empty, strict=True):
+        if nothing:
             results.append(failed(EMPTY))
             continue
         _, one, scored = next(told)

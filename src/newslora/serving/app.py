@@ -17,7 +17,8 @@ from newslora.serving.answering import classify
 from newslora.serving.context import Context
 from newslora.serving.guard import LOCAL, Guard
 from newslora.serving.pages import add_pages
-from newslora.serving.problems import Problem, json_response, problem_of, validation_problem
+from newslora.serving.problems import Problem, json_response, loading, validation_problem
+from newslora.serving.quick import Quick
 from newslora.serving.routes import CheckedRoute, context_of, describe_keys, exchange_of, key_of, needs, refusals
 from newslora.serving.schemas import (
     NAME,
@@ -183,11 +184,6 @@ async def metrics(request: Request) -> Response:
     return Response(body, media_type=kind)
 
 
-def loading() -> Problem:
-    """What is said until all adapters are there."""
-    return Problem(503, "loading", "Adapters are being loaded. Ask again in a moment.", 1.0)
-
-
 def create_app(context: Context, on_start: Callable[[], None] = lambda: None) -> FastAPI:
     """The app around a server's parts.
 
@@ -217,9 +213,8 @@ def create_app(context: Context, on_start: Callable[[], None] = lambda: None) ->
     add_pages(app)
 
     async def refuse(request: Request, error: Exception) -> Response:
-        problem = validation_problem(error.errors()) if isinstance(error, RequestValidationError) else problem_of(error)
-        if problem.code == "unknown_adapter" and not context.ready:
-            problem = loading()  # it may be there in a moment
+        wrong = error.errors() if isinstance(error, RequestValidationError) else None
+        problem = context.problem(error) if wrong is None else validation_problem(wrong)
         if problem.status_code == 500:
             raise error
         context.metrics.rejected(problem.code)
@@ -227,6 +222,7 @@ def create_app(context: Context, on_start: Callable[[], None] = lambda: None) ->
 
     for kind in (HTTPException, RequestValidationError, NewsloraError):
         app.add_exception_handler(kind, refuse)
+    app.add_middleware(Quick, context=context)
     hosts = settings.allowed_hosts
     if hosts is None and settings.host in LOOPBACK:
         hosts = LOCAL

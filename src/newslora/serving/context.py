@@ -12,7 +12,7 @@ from newslora.serving.keys import Key, KeyRing
 from newslora.serving.logs import make_log
 from newslora.serving.metrics import Metrics
 from newslora.serving.observed import Observed
-from newslora.serving.problems import Problem
+from newslora.serving.problems import Problem, loading, problem_of
 from newslora.serving.rates import Rates
 from newslora.serving.settings import ServeSettings
 from newslora.serving.uncertain import UncertainItems
@@ -109,6 +109,13 @@ class Context:
                 f"The key '{key.name}' has the scopes {', '.join(key.scopes)}; this takes {' or '.join(scopes)}.",
             )
         return key
+
+    def problem(self, error: Exception) -> Problem:
+        """Any exception as what the client is told."""
+        problem = problem_of(error)
+        if problem.code == "unknown_adapter" and not self.ready:
+            return loading()  # it may be there in a moment
+        return problem
 
     def rated(self, key: Key) -> str | None:
         """Under which name a key's requests are counted; None: not at all."""

@@ -14,8 +14,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from newslora.serving.context import Context
+from newslora.serving.keys import Key
 from newslora.serving.logs import where
-from newslora.serving.problems import Problem, problem_of
+from newslora.serving.problems import Problem
 from newslora.serving.protocol import ABORT
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -26,14 +27,14 @@ IDS = (
 )  # names of requests, not secrets: asking the system for each would wait for Python's lock once more
 QUIET = ("/health", "/ready", "/metrics")  # asked every few seconds by machines
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
-SECURITY = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
+SECURITY = (  # as ASGI has them
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
 
 
 class SlowClient(Exception):
@@ -94,6 +95,8 @@ class Exchange:
         self.streamed = scope["path"] == STREAMED
         self.until = time.monotonic() + context.settings.read_seconds
         self.note: dict[str, Any] = {}  # what routes add to the log line
+        self.key: Key | None = None  # set by `routes.admit`
+        self.route: str | None = None  # set by who answers without the framework's router
         scope.setdefault("state", {})["exchange"] = self
 
     def check(self, hosts: tuple[str, ...] | None) -> None:
@@ -158,8 +161,8 @@ class Exchange:
             await self._take_what_came()
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.id
-            for name, value in SECURITY.items():
-                headers.setdefault(name, value)
+            given = {name for name, _ in headers.raw}
+            headers.raw.extend(one for one in SECURITY if one[0] not in given)
             if self.context.draining or not (self.whole or self._answers_while_reading()):
                 headers["Connection"] = "close"
         elif not self.whole and not message.get("more_body", False):
@@ -210,7 +213,7 @@ class Exchange:
 
     async def fail(self, error: Exception) -> None:
         """Answer with what went wrong, or cut the connection if the answer has begun."""
-        problem = problem_of(error)
+        problem = self.context.problem(error)
         if problem.status_code == 500:
             self.context.log.error("failed", request=self.id, error=type(error).__name__, where=where(error))
         self.context.metrics.rejected(problem.code)
@@ -233,7 +236,7 @@ class Exchange:
     def told(self) -> None:
         """One log line and the counts, at the end."""
         seconds = time.perf_counter() - self.began if self.seconds is None else self.seconds
-        route = getattr(self.scope.get("route"), "path", None)
+        route = self.route or getattr(self.scope.get("route"), "path", None)
         self.context.metrics.request(route, self.scope["method"], self.status or 499, seconds)
         if self.note.get("rows") and self.status == 200:
             self.context.observed.request(None if self.streamed else seconds, self.note["rows"])
@@ -263,4 +266,4 @@ class Exchange:
 def _names(host: str, allowed: tuple[str, ...]) -> bool:
     """Whether a Host header, with or without a port, names one of these; '*.example.org' stands for all below it."""
     name = re.sub(r":\d*$", "", host.lower())
-    return any(name == one or (one.startswith("*.") and name.endswith(one[1:])) for one in allowed)
+    return name in allowed or any(one.startswith("*.") and name.endswith(one[1:]) for one in allowed)

@@ -109,6 +109,11 @@ def problem_of(error: Exception) -> Problem:
     return Problem(500, "internal", "The server failed at this request; its log says more under the request's id.")
 
 
+def loading() -> Problem:
+    """What is said until all adapters are there."""
+    return Problem(503, "loading", "Adapters are being loaded. Ask again in a moment.", 1.0)
+
+
 def validation_problem(errors: Sequence[Any]) -> Problem:
     """What pydantic says of a request, as one sentence a fault; values are named by place, not repeated."""
     told = []

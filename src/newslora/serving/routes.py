@@ -75,17 +75,31 @@ class CheckedRoute(APIRoute):
         fields = [name for body in bodies for name in getattr(body, "model_fields", ())]
 
         async def handler(request: Request) -> Response:
-            if scopes is not None:
-                context = context_of(request)
-                key = context.authorise(request.headers.get("authorization"), scopes)
-                context.rates.request(context.rated(key))
-                exchange_of(request).note["key"] = key.name
-                request.state.key = key
+            exchange = exchange_of(request)
+            if scopes is not None and exchange.key is None:
+                admit(context_of(request), exchange, scopes)
             if self.path.startswith(STRICT):
                 check_query([name for name, _ in request.query_params.multi_items()], parameters, fields)
             return await original(StrictRequest(request.scope, request.receive))
 
         return handler
+
+
+def admit(context: Context, exchange: Exchange, scopes: tuple[str, ...]) -> Key:
+    """Look at a request's key, and count the request.
+
+    Args:
+        context: the server's parts.
+        exchange: the request; gets the key.
+        scopes: any of them does; none means any key does.
+
+    Raises:
+        Problem: 401, 403 or 429.
+    """
+    key = context.authorise(exchange.headers.get("authorization"), scopes)
+    context.rates.request(context.rated(key))
+    exchange.key, exchange.note["key"] = key, key.name
+    return key
 
 
 def describe_keys(description: dict[str, Any], router: APIRouter, asked_for: bool) -> None:
@@ -114,7 +128,8 @@ def context_of(request: Request) -> Context:
 
 
 def key_of(request: Request) -> Key:
-    found: Key = request.state.key
+    found = exchange_of(request).key
+    assert found is not None, "only routes that take keys ask for one"
     return found
 
 
