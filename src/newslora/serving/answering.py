@@ -1,12 +1,10 @@
 """A checked request -> the service's answers, in time and by one version, as the API tells them."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from newslora.data.articles import is_empty
-from newslora.errors import DeadlineError
 from newslora.serving.context import Context
 from newslora.serving.explaining import explain_texts
 from newslora.serving.keys import Key
@@ -16,8 +14,6 @@ from newslora.serving.schemas import ClassifyAnswer, ClassifyRequest, ErrorRecor
 if TYPE_CHECKING:
     from newslora.serving.service import Answered
 
-TRIES = 3  # for one version, while adapters are being replaced
-SLACK = 0.5  # seconds the service is given to tell of a deadline by itself
 EMPTY = ErrorRecord(code="empty_text", message="The text is empty or blank: there is nothing to classify.")
 
 
@@ -44,7 +40,7 @@ async def classify(context: Context, key: Key, asked: ClassifyRequest, note: dic
     with context.rates.rows(context.rated(key), len(texts)):
         deadline = time.monotonic() + seconds
         note |= {"adapter": served.name, "version": served.version, "rows": len(texts)}
-        answered = await answers(context, served.name, usable, asked.abstain, deadline)
+        answered = await context.service.answer(served.name, usable, abstain=asked.abstain, deadline=deadline)
         served = answered[0].served if answered else served
         note["version"] = served.version
         if asked.explain and usable:
@@ -60,31 +56,6 @@ async def classify(context: Context, key: Key, asked: ClassifyRequest, note: dic
         context.seen(text, one)
         results.append(result(one, asked.top_k, asked.probabilities, asked.abstain is not None, scored))
     return ClassifyAnswer(adapter=served.name, version=served.version, results=results)
-
-
-async def answers(
-    context: Context, adapter: str, texts: Sequence[str], abstain: float | None, deadline: float
-) -> "list[Answered]":
-    """The service's answers, all of one version.
-
-    Raises:
-        Problem: 504 or 503.
-        NewsloraError: what the service refuses.
-    """
-    if not texts:
-        return []
-    for _ in range(TRIES):
-        left = deadline - time.monotonic()
-        try:
-            async with asyncio.timeout(max(0.0, left) + SLACK):
-                found = await context.service.answer(adapter, texts, abstain=abstain, deadline=deadline)
-        except DeadlineError:
-            raise
-        except TimeoutError:
-            raise DeadlineError("The answer was not ready in time. Ask for fewer texts, or allow more time.") from None
-        if len({one.served.version for one in found}) == 1:
-            return found
-    raise Problem(503, "replaced", f"The adapter '{adapter}' is being replaced again and again. Try again in 1 s.", 1.0)
 
 
 def result(

@@ -170,25 +170,13 @@ class Service:
         """
         list_texts(texts)
         until = time.monotonic() + self.limits.deadline_seconds if deadline is None else deadline
-        while True:
-            with self._registry:
-                held = self._find(name)
-            if not texts:
-                return []
-            classifier = held.classifier
-            sets = None if abstain is None else await asyncio.to_thread(classifier.answer_sets, abstain)
-            try:
-                logits = await self._logits(held, tuple(texts), until)
-                break
-            except DrainingError:  # replaced or removed since it was found: then the name tells of what is there now
-                if self._draining:
-                    raise
-        probabilities = classifier.probabilities(logits)
-        members = None if sets is None else await asyncio.to_thread(sets, probabilities)
-        return [
-            Answered(held.served, classifier.answer(row, None if members is None else members[place]))
-            for place, row in enumerate(probabilities)
-        ]
+        try:
+            async with asyncio.timeout(until - time.monotonic()):
+                return await self._answer(name, tuple(texts), abstain, until)
+        except NewsloraError:  # DeadlineError among them, which is a TimeoutError too
+            raise
+        except TimeoutError:
+            raise DeadlineError("The answer was not there in time. Ask for fewer texts, or allow more time.") from None
 
     def classifier(self, name: str | None) -> Classifier:
         """A classifier of its own in the stock, padded form, for explanations; loaded at first use. Blocks.
@@ -272,18 +260,36 @@ class Service:
         except OSError as error:
             raise RunError(f"{error.filename or folder} cannot be read: {error.strerror or error}.") from None
 
+    async def _answer(
+        self, name: str | None, texts: tuple[str, ...], abstain: float | None, until: float
+    ) -> list[Answered]:
+        while True:
+            with self._registry:
+                held = self._find(name)
+            if not texts:
+                return []
+            classifier = held.classifier
+            sets = None if abstain is None else await asyncio.to_thread(classifier.answer_sets, abstain)
+            try:
+                logits = await self._logits(held, texts, until)
+                break
+            except DrainingError:  # replaced or removed since it was found: then the name tells of what is there now
+                if self._draining:
+                    raise
+        probabilities = classifier.probabilities(logits)
+        members = None if sets is None else await asyncio.to_thread(sets, probabilities)
+        return [
+            Answered(held.served, classifier.answer(row, None if members is None else members[place]))
+            for place, row in enumerate(probabilities)
+        ]
+
     async def _logits(self, held: _Held, texts: tuple[str, ...], until: float) -> Logits:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Logits] = loop.create_future()
         job = Job(held.classifier, texts, until, _finisher(loop, future))
         held.lane.submit(job)
         try:
-            async with asyncio.timeout(until - time.monotonic()):
-                return await future
-        except NewsloraError:  # of the lane; DeadlineError among them, which is a TimeoutError too
-            raise
-        except TimeoutError:
-            raise DeadlineError("The answer was not there in time. Ask for fewer texts, or allow more time.") from None
+            return await future
         finally:
             if not job.over:
                 held.lane.give_up(job)

@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from newslora.data.articles import is_empty
 from newslora.errors import DrainingError, NewsloraError, OverloadedError
-from newslora.serving.answering import EMPTY, answers, failed, result, too_long
+from newslora.serving.answering import EMPTY, failed, result, too_long
 from newslora.serving.context import Context
 from newslora.serving.guard import Exchange
 from newslora.serving.keys import Key
@@ -179,7 +179,9 @@ class LineStream(Response):
         while True:
             deadline = time.monotonic() + context.settings.deadline_seconds
             try:
-                return await answers(context, self.options.adapter, texts, self.options.abstain, deadline)
+                return await context.service.answer(
+                    self.options.adapter, texts, abstain=self.options.abstain, deadline=deadline
+                )
             except OverloadedError:
                 if time.monotonic() > until:
                     raise
