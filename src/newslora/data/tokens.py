@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 ROWS_A_CALL = 10_000  # tokenizers works through this many texts on all cores at once
 CHARACTERS_A_CALL = 4_000_000  # but not through more than this: it takes some hundred bytes a token
+FEW = 4  # texts that are sooner done one by one than handed to threads
 FORMAT = b"newslora tokens 3"
+_PLAIN = {"truncation": True, "padding": False, "return_attention_mask": False, "return_token_type_ids": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,27 +150,44 @@ def _tokenize(
     offsets.add(0)
     firsts.add(0)
     end = windows = 0
-    settings = {} if overlap is None else {"return_overflowing_tokens": True, "stride": overlap}
     for some in _calls(texts):
-        found = tokenizer(
-            some,
-            truncation=True,
-            max_length=max_length,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            **settings,
-        )
-        ids.extend(np.concatenate([np.asarray(window, dtype=np.int32) for window in found["input_ids"]]))
-        ends = end + np.cumsum([len(window) for window in found["input_ids"]], dtype=np.int64)
+        if overlap is None:
+            found = _cut(tokenizer, some, max_length)
+        else:
+            told = tokenizer(some, **_PLAIN, max_length=max_length, return_overflowing_tokens=True, stride=overlap)
+            found = told["input_ids"]
+        ids.extend(np.concatenate([np.asarray(window, dtype=np.int32) for window in found]))
+        ends = end + np.cumsum([len(window) for window in found], dtype=np.int64)
         offsets.extend(ends)
         end = int(ends[-1])
         if overlap is not None:
-            counts = np.bincount(found["overflow_to_sample_mapping"], minlength=len(some))
+            counts = np.bincount(told["overflow_to_sample_mapping"], minlength=len(some))
             firsts.extend(windows + np.cumsum(counts))
             windows += len(ends)
     several = windows > len(texts)
     return TokenTable(ids.array(), offsets.array(), firsts.array() if several else None)
+
+
+def _cut(tokenizer: "PreTrainedTokenizerBase", texts: list[str], max_length: int) -> list[list[int]]:
+    """Ids of each text, cut at `max_length` tokens.
+
+    The call of a fast tokenizer also finds where in its text each token stands, which takes about as long again (docs/log.md).
+    """
+    from transformers import PreTrainedTokenizerFast
+    from transformers.tokenization_utils_base import TruncationStrategy
+    from transformers.utils import PaddingStrategy
+
+    if getattr(type(tokenizer), "_encode_plus", None) is not PreTrainedTokenizerFast._encode_plus:
+        found: list[list[int]] = tokenizer(texts, **_PLAIN, max_length=max_length)["input_ids"]
+        return found
+    backend = tokenizer.backend_tokenizer
+    tokenizer.set_truncation_and_padding(
+        PaddingStrategy.DO_NOT_PAD, TruncationStrategy.LONGEST_FIRST, max_length, 0, None, None
+    )
+    if backend.encode_special_tokens != tokenizer.split_special_tokens:  # setting it costs as much as a text
+        backend.encode_special_tokens = tokenizer.split_special_tokens
+    encodings = map(backend.encode, texts) if len(texts) <= FEW else backend.encode_batch_fast(texts)
+    return [encoding.ids for encoding in encodings]
 
 
 def _check_windows(tokenizer: "PreTrainedTokenizerBase", max_length: int, overlap: int) -> None:
