@@ -68,7 +68,10 @@ class Lane:
         self.waiting = Waiting(limits.queue_rows, limits.queue_tokens, budget, at_once)
         self.broken: str | None = None  # why it can answer no more
         self._draining = False
-        self._changed = threading.Condition()  # guards all of `waiting` and the above
+        self._lock = threading.RLock()  # guards all of `waiting` and the above
+        # who is woken for nothing takes Python's lock from those who work: so each waits for what concerns it
+        self._asked = threading.Condition(self._lock)  # the thread that tokenises
+        self._tokenised = threading.Condition(self._lock)  # those that compute
         self._free = 0  # threads that could begin a pass
         self._threads = [
             threading.Thread(target=self._run, args=(part,), name=f"newslora-{kind}-{name}", daemon=True)
@@ -88,20 +91,20 @@ class Lane:
             DrainingError: the lane is ending.
             WorkerError: the lane is broken.
         """
-        with self._changed:
+        with self._lock:
             if self.broken is not None:
                 raise WorkerError(self.broken)
             if self._draining:
                 raise DrainingError("The service is ending and takes nothing new. Ask another, or try again later.")
             self.waiting.accept(job, time.monotonic())
-            self._changed.notify_all()
+            self._asked.notify()
 
     def give_up(self, job: Job) -> None:
         """Nobody waits for it any more: what of it is not being computed already is dropped."""
-        with self._changed:
+        with self._lock:
             job.over = True
             self.waiting.forget(job)
-            self._changed.notify_all()
+            self._left_over()
 
     def drain(self, within: float | None = None) -> None:
         """Take nothing new, finish what waits, end the threads.
@@ -109,9 +112,9 @@ class Lane:
         Args:
             within: seconds after which what still waits is given up (DrainingError); None waits for all.
         """
-        with self._changed:
+        with self._lock:
             self._draining = True
-            self._changed.notify_all()
+            self._wake_all()
         until = None if within is None else time.monotonic() + within
         for thread in self._threads:
             if thread.is_alive():
@@ -126,18 +129,27 @@ class Lane:
             self._break(error)
 
     def _break(self, error: BaseException) -> None:
-        with self._changed:
+        with self._lock:
             self.broken = (
                 f"The worker of {self.name} has failed ({type(error).__name__}: {error}). Restart the service."
             )
         self._give_up_all(WorkerError, self.broken)
 
     def _give_up_all(self, kind: type[NewsloraError], sentence: str) -> None:
-        with self._changed:
+        with self._lock:
             for job in self.waiting.jobs:
                 self.waiting.forget(job)
                 job.end(kind(sentence))  # one each: whoever raises it adds a traceback
-            self._changed.notify_all()
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        self._asked.notify_all()
+        self._tokenised.notify_all()
+
+    def _left_over(self) -> None:
+        """A job is over: where that was the last one, the threads of a lane that drains may end."""
+        if self._draining:
+            self._tokenised.notify_all()
 
     def _tokenise(self) -> None:
         while (jobs := self._next_raw()) is not None:
@@ -146,11 +158,11 @@ class Lane:
 
     def _next_raw(self) -> list[list[Job]] | None:
         """The next jobs without tokens, those of one tokenizer and limit together; None when there will be none."""
-        with self._changed:
+        with self._lock:
             while not (some := list(itertools.islice(self.waiting.raw(), TOGETHER))):
                 if self._draining or self.broken is not None:
                     return None
-                self._changed.wait()
+                self._asked.wait()
         groups: dict[tuple[int, int, int | None], list[Job]] = {}
         characters = 0
         for job in some:
@@ -176,10 +188,10 @@ class Lane:
         for job in jobs:
             job.tokenised(rows.tokens.part(start, start + job.rows))
             start += job.rows
-        with self._changed:
+        with self._lock:
             for job in jobs:
                 self.waiting.ready(job)
-            self._changed.notify_all()
+            self._tokenised.notify_all()
 
     def _forward(self) -> None:
         failures = 0
@@ -191,12 +203,12 @@ class Lane:
             failures = 0 if done else failures + 1
             if failures == FAILURES:
                 raise RuntimeError(f"{FAILURES} forward passes in a row gave no answer")
-            with self._changed:
+            with self._lock:
                 self.waiting.worked(sum(len(piece.ids) for piece in pieces), seconds)
 
     def _next_pieces(self) -> list[Piece] | None:
         """What the next pass computes; None when there will be nothing more."""
-        with self._changed:
+        with self._lock:
             self._free += 1
             try:
                 while True:
@@ -205,7 +217,7 @@ class Lane:
                         return pieces
                     if self.broken is not None or (self._draining and not self.waiting.jobs):
                         return None
-                    self._changed.wait()
+                    self._tokenised.wait()
             finally:
                 self._free -= 1
 
@@ -213,6 +225,7 @@ class Lane:
         for job in self.waiting.late(time.monotonic(), self._free):
             self.waiting.forget(job)
             job.end(DeadlineError("The answer would come after its deadline, so it was not computed. Ask again later."))
+            self._left_over()
 
     def _compute_or_fail(self, pieces: Sequence[Piece]) -> bool:
         """Whether any of them was answered. Where a pass fails, each job is tried alone, and fails alone."""
@@ -225,12 +238,12 @@ class Lane:
                 return False
             tried = [self._compute_or_fail([piece for piece in pieces if piece.job is job]) for job in jobs]
             return any(tried)
-        with self._changed:
+        with self._lock:
             for piece, logits in zip(pieces, answers, strict=True):
                 if (whole := piece.job.answered(piece.window, logits)) is not None:
                     self.waiting.forget(piece.job)  # before anybody hears of it
                     piece.job.end(whole)
-            self._changed.notify_all()  # whoever drains may have waited for these
+            self._left_over()
         return True
 
     def _failed(self, job: Job, error: Exception) -> None:
@@ -238,7 +251,7 @@ class Lane:
         if not isinstance(error, NewsloraError):
             told = WorkerError(f"This request could not be computed ({type(error).__name__}: {error}).")
             told.__cause__ = error
-        with self._changed:
+        with self._lock:
             self.waiting.forget(job)
             job.end(told)
-            self._changed.notify_all()
+            self._left_over()
