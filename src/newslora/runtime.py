@@ -98,6 +98,16 @@ def pick_device(name: str | None = None) -> "torch.device":
     return device
 
 
+def check_device(name: str | None) -> None:
+    """Refuse a device that is not here before any work is done; where none is named, torch is not even imported.
+
+    Raises:
+        SettingsError: as `pick_device`.
+    """
+    if name is not None:
+        pick_device(name)
+
+
 def passes_at_once(device: "torch.device") -> int:
     """Forward passes without gradients to compute beside each other: one for each of a CPU's threads, at most `MOST_PASSES`.
 

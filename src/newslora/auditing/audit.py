@@ -26,6 +26,7 @@ from newslora.model.adapter import read_card
 from newslora.model.backbones import resolve_backbone
 from newslora.model.classifier import length_limit
 from newslora.runfolder import RunFolder
+from newslora.runtime import check_device
 
 WRITTEN = ("duplicates.csv", "leakage.csv", "labels.csv", "text-damage.csv", "quarantine.jsonl", "audit.json")
 Progress = Callable[[str, int], None]  # what is done, and on how many more rows
@@ -40,6 +41,7 @@ def audit(
     similarity: float = SIMILARITY,
     judge: Judge = "words",
     changes: Mapping[str, Any] | None = None,
+    device: str | None = None,
     progress: Progress = lambda what, rows: None,
 ) -> dict[str, Any]:
     """Look for copies, leaks between splits, likely wrong labels and damaged text.
@@ -56,19 +58,22 @@ def audit(
         similarity: least share of three-word shingles that near copies have in common (Jaccard, 0.1 to 1).
         judge: who judges labels out of fold, where no run has judged them unseen: 'words', 'backbone' or 'training'.
         changes: settings of the section data for reading the sources, over those of the run.
+        device: of the run and of judges that are encoders: 'cpu', 'cuda', ...; None picks.
         progress: told what is done and each finished row.
 
     Returns:
         What audit.json holds: counts and shares, no text.
 
     Raises:
-        SettingsError: arguments that do not go together, or an output that is one of the sources' files.
+        SettingsError: arguments that do not go together, an output that is one of the sources' files, or a device that is
+            not here.
         DataError: sources that cannot be read.
         RunError, BackboneError: the run or backbone cannot be had.
         MissingExtraError: the extra 'audit' is not installed.
     """
     given = [sources] if isinstance(sources, (str, os.PathLike)) else sources
     named = [parse_source(one).text for one in given]
+    check_device(device)
     if not LEAST <= similarity <= 1:
         raise SettingsError(f"The similarity is {similarity}. Allowed: {LEAST} to 1.")
     if judge not in get_args(Judge):
@@ -88,9 +93,9 @@ def audit(
     predictions: dict[int, Answers] = {}
     trained: list[int] = []
     if folder is not None:
-        predictions, trained = run_answers(folder, rows, lambda count: progress("scored", count))
+        predictions, trained = run_answers(folder, rows, device, lambda count: progress("scored", count))
     told, doubts = judge_labels(
-        rows, copies.clusters, judge, predictions, encoder, folder, lambda count: progress("embedded", count)
+        rows, copies.clusters, judge, predictions, encoder, folder, device, lambda count: progress("embedded", count)
     )
     result: dict[str, Any] = {
         "splits": [describe_split(rows, split) for split in rows.splits],

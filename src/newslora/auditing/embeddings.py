@@ -23,6 +23,7 @@ def embed(
     tokenizer: "PreTrainedTokenizerBase",
     texts: Sequence[str],
     max_length: int,
+    device: str | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> NDArray[np.float32]:
     """(R, H) means of the last hidden states over each text's tokens (Reimers and Gurevych 2019, arXiv:1908.10084).
@@ -31,22 +32,23 @@ def embed(
 
     Raises:
         BackboneError, NetworkError: the backbone cannot be had.
+        SettingsError: a device that is not here.
     """
     import torch
     from transformers import AutoModel
 
-    device = pick_device(None)
-    precision = resolve_precision("auto", device)
+    target = pick_device(device)
+    precision = resolve_precision("auto", target)
     with quiet_transformers():
-        model = backbone.load(AutoModel.from_pretrained, use_safetensors=True, dtype=precision.dtype).eval().to(device)
+        model = backbone.load(AutoModel.from_pretrained, use_safetensors=True, dtype=precision.dtype).eval().to(target)
     rows = Rows(
         tokenize(tokenizer, texts, max_length), np.full(len(texts), -1, dtype=np.int64), int(tokenizer.pad_token_id)
     )
-    plan = sorted_batches(rows.tokens.lengths, batch_tokens=BATCH_TOKENS[device.type])
+    plan = sorted_batches(rows.tokens.lengths, batch_tokens=BATCH_TOKENS[target.type])
     found = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
     with torch.inference_mode():
         for chunk, padded in zip(plan, load_batches(rows, plan, Rows.batch, workers=0, pin=False), strict=True):
-            batch = padded.to(device)
+            batch = padded.to(target)
             hidden = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
             mask = batch.attention_mask.unsqueeze(-1)
             found[chunk] = ((hidden.float() * mask).sum(1) / mask.sum(1)).cpu().numpy()

@@ -44,12 +44,19 @@ def judge_by_embeddings(
 
 
 def judge_by_training(
-    texts: Sequence[str], labels: Labels, clusters: NDArray[np.int64], classes: int, recipe: Recipe
+    texts: Sequence[str],
+    labels: Labels,
+    clusters: NDArray[np.int64],
+    classes: int,
+    recipe: Recipe,
+    device: str | None = None,
 ) -> Probabilities:
     """(R, C) out-of-fold probabilities of the run's own recipe, trained `FOLDS` times."""
     from newslora.estimator import NewsClassifier
 
-    return _out_of_fold(NewsClassifier(recipe=recipe), np.array(texts, dtype=object), labels, clusters, classes)
+    return _out_of_fold(
+        NewsClassifier(recipe=recipe, device=device), np.array(texts, dtype=object), labels, clusters, classes
+    )
 
 
 def folds_possible(labels: Labels, clusters: NDArray[np.int64]) -> bool:

@@ -43,7 +43,7 @@ class Answers:
 
 
 def run_answers(
-    run: RunFolder, rows: AuditRows, progress: Callable[[int], None]
+    run: RunFolder, rows: AuditRows, device: str | None, progress: Callable[[int], None]
 ) -> tuple[dict[int, Answers], list[int]]:
     """The run's answers of every split it was not trained on, and the numbers of those it was."""
     trained = run.data()["splits"]["train"]["sha256"]
@@ -51,7 +51,7 @@ def run_answers(
     others = [number for number in range(len(rows.splits)) if number not in seen]
     if not others:
         return {}, seen
-    classifier = Classifier.load(run.path)
+    classifier = Classifier.load(run.path, device)
     return {number: _answers(classifier, rows, rows.splits[number], progress) for number in others}, seen
 
 
@@ -71,6 +71,7 @@ def judge_labels(
     predictions: Mapping[int, Answers],
     encoder: Encoder | None,
     run: RunFolder | None,
+    device: str | None,
     progress: Callable[[int], None],
 ) -> tuple[list[dict[str, Any]], list[Doubt]]:
     """Likely wrong labels of all splits, worst first, and what judged each split how well.
@@ -90,7 +91,7 @@ def judge_labels(
         unseen[rows.splits[number].start : rows.splits[number].stop] = found.probabilities
     possible = len(rest) > 0 and folds_possible(rows.labels[rest], clusters[rest])
     if possible:
-        unseen[rest] = _out_of_fold(rows, rest, clusters, judge, encoder, run, progress)
+        unseen[rest] = _out_of_fold(rows, rest, clusters, judge, encoder, run, device, progress)
     told, doubts = [], []
     for number, split in enumerate(rows.splits):
         mine = slice(split.start, split.stop)
@@ -116,6 +117,7 @@ def _out_of_fold(
     judge: Judge,
     encoder: Encoder | None,
     run: RunFolder | None,
+    device: str | None,
     progress: Callable[[int], None],
 ) -> Probabilities:
     texts = [rows.texts[place] for place in places.tolist()]
@@ -125,8 +127,8 @@ def _out_of_fold(
     if judge == "training":
         if run is None:
             raise SettingsError("--judge training trains a run's recipe anew and needs --run.")
-        return judge_by_training(texts, labels, groups, classes, run.recipe())
+        return judge_by_training(texts, labels, groups, classes, run.recipe(), device)
     if encoder is None:
         raise SettingsError("--judge backbone needs the encoder of --run or --backbone.")
-    vectors = embed(encoder.backbone, encoder.tokenizer, texts, encoder.max_length, progress)
+    vectors = embed(encoder.backbone, encoder.tokenizer, texts, encoder.max_length, device, progress)
     return judge_by_embeddings(vectors, labels, groups, classes)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from newslora.cli.common import OutputFlag, SetFlags, data_changes, new_table, plain, remarks, results
+from newslora.cli.common import DeviceFlag, OutputFlag, SetFlags, data_changes, new_table, plain, remarks, results
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +18,7 @@ def audit(
     similarity: float | None = None,
     judge: Literal["words", "backbone", "training"] = "words",
     settings: SetFlags = None,
+    device: DeviceFlag = None,
 ) -> None:
     """Look for what is wrong with labelled rows: copies, leaks between splits, likely wrong labels, damaged text.
 
@@ -66,6 +67,7 @@ def audit(
             similarity=SIMILARITY if similarity is None else similarity,
             judge=judge,
             changes=data_changes(settings),
+            device=device,
             progress=progress,
         )
     console = results()

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 SetFlags = Annotated[list[str] | None, Parameter(name="--set", negative="")]  # key=value, may be repeated
 OutputFlag = Annotated[Path | None, Parameter(name=["--output", "-o"])]
+DeviceFlag = Annotated[
+    str | None, Parameter(help="'cpu', 'cuda', 'cuda:1', ...; the first GPU by default, else the CPU.")
+]
 
 
 def data_changes(settings: list[str] | None) -> dict[str, Any]:

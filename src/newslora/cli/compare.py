@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newslora.cli.common import OutputFlag, SetFlags, counting, data_changes, new_table, plain, results
+from newslora.cli.common import DeviceFlag, OutputFlag, SetFlags, counting, data_changes, new_table, plain, results
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -14,6 +14,7 @@ def compare(
     data: str | None = None,
     output: OutputFlag = None,
     settings: SetFlags = None,
+    device: DeviceFlag = None,
 ) -> None:
     """Say which differences between runs are real: paired tests on the same rows, corrected for their number.
 
@@ -32,7 +33,9 @@ def compare(
     from newslora.evaluation.compare import rows_file
 
     with counting("rows scored") as progress:
-        result = compare_runs(runs, data=data, output=output, changes=data_changes(settings), progress=progress)
+        result = compare_runs(
+            runs, data=data, output=output, changes=data_changes(settings), device=device, progress=progress
+        )
     console = results()
     for table in tables(result):
         console.print(table)

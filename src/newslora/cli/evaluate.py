@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from newslora.cli.common import SetFlags, counting, data_changes
+from newslora.cli.common import DeviceFlag, SetFlags, counting, data_changes
 
 
 def evaluate(
@@ -12,6 +12,7 @@ def evaluate(
     data: str | None = None,
     by: str | None = None,
     settings: SetFlags = None,
+    device: DeviceFlag = None,
 ) -> None:
     """Show how good a run is, with 95 % intervals: per class, how sure it may be, when to abstain, its surest errors.
 
@@ -31,7 +32,7 @@ def evaluate(
     from newslora.evaluation.evaluate import evaluate as evaluate_run
 
     with counting("rows scored") as progress:
-        result = evaluate_run(run, data, by=by, changes=data_changes(settings), progress=progress)
+        result = evaluate_run(run, data, by=by, changes=data_changes(settings), device=device, progress=progress)
     show(result)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from newslora.cli.common import OutputFlag, SetFlags, counting, data_changes, remarks, results
+from newslora.cli.common import DeviceFlag, OutputFlag, SetFlags, counting, data_changes, remarks, results
 
 if TYPE_CHECKING:
     from newslora.explanation.attributions import Explanation
@@ -22,7 +22,7 @@ def explain(
     check: str | None = None,
     rows: int = 100,
     settings: SetFlags = None,
-    device: str | None = None,
+    device: DeviceFlag = None,
 ) -> None:
     """Show which words of a text speak for its label and which against, or test whether such words can be trusted.
 
@@ -43,8 +43,6 @@ def explain(
         Rows of --check, drawn at random.
     settings
         data.text_columns, data.label_column or data.header as key=value, for reading --check.
-    device
-        'cpu', 'cuda', ...
     """
     from newslora.errors import SettingsError
 

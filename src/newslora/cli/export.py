@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from newslora.cli.common import OutputFlag, SetFlags, counting, data_changes, remarks, results
+from newslora.cli.common import DeviceFlag, OutputFlag, SetFlags, counting, data_changes, remarks, results
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,6 +22,7 @@ def export(
     int8: str = "dynamic",
     settings: SetFlags = None,
     replace: Annotated[bool, Parameter(negative="")] = False,
+    device: DeviceFlag = None,
 ) -> None:
     """Make a run ready for other programs: published only if it gives the run's answers on rows held back from training.
 
@@ -48,6 +49,8 @@ def export(
         Settings of the section data for reading --data, as key=value.
     replace
         Put the export in the place of one that stands there, once it has passed.
+    device
+        Where run and export answer the rows it is judged by; the CPU by default. ONNX and int8 always answer on the CPU.
     """
     from newslora.exporting.export import export as export_run
 
@@ -55,7 +58,7 @@ def export(
     with counting("rows answered") as progress:
         made = export_run(
             run, to, output, data=data, rows=rows, int8=int8, changes=data_changes(settings), replace=replace,
-            progress=progress,
+            device=device, progress=progress,
             note=lambda text: told.print(text, highlight=False, markup=False),
         )  # fmt: skip
     console = results()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from newslora.cli.common import OutputFlag, SetFlags, data_changes, remarks
+from newslora.cli.common import DeviceFlag, OutputFlag, SetFlags, data_changes, remarks
 
 
 def predict(
@@ -22,7 +22,7 @@ def predict(
     explain: int | None = None,
     fresh: Annotated[bool, Parameter(negative="")] = False,
     precision: str = "fp32",
-    device: str | None = None,
+    device: DeviceFlag = None,
 ) -> None:
     """Classify rows: every input row comes out once, in order, with label, probability, or the error that kept it out.
 
@@ -62,8 +62,6 @@ def predict(
     precision
         'fp32', in which a text's answer does not depend on its neighbours beyond rounding; 'bf16'; or 'auto', the device's
         fastest, which moves probabilities in the third digit.
-    device
-        'cpu', 'cuda', ...
     """
     from newslora.cli.screen import RowsProgress
     from newslora.config import load_recipe

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from newslora.cli.common import OutputFlag, SetFlags, remarks, results
+from newslora.cli.common import DeviceFlag, OutputFlag, SetFlags, remarks, results
 
 
 def train(
@@ -20,7 +20,7 @@ def train(
     output: OutputFlag = None,
     resume: Path | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
-    device: str | None = None,
+    device: DeviceFlag = None,
 ) -> None:
     """Train a recipe into a run folder: adapter, metrics, evaluation, report.
 
@@ -45,8 +45,6 @@ def train(
     dry_run
         Print the resolved recipe as TOML and, on standard error, parameters, steps, tokens and time; train nothing, download
         no weights.
-    device
-        'cpu', 'cuda', 'cuda:1', ...; the first GPU by default, else the CPU.
     """
     from newslora.config import load_recipe, parse_assignment, to_toml
     from newslora.errors import SettingsError

@@ -17,6 +17,7 @@ from newslora.evaluation.seeds import Group, compare_groups, few_seeds_note, gro
 from newslora.evaluation.stored import Stored, common_evaluation, differing, evaluation_of, write_differences
 from newslora.metrics.intervals import CONFIDENCE_LEVEL
 from newslora.runfolder import RunFolder
+from newslora.runtime import check_device
 
 SCOPE = (
     "A recipe with a single run shows that run's luck too: whether recipes differ, rather than these adapters, takes other "
@@ -30,6 +31,7 @@ def compare(
     data: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
     changes: Mapping[str, Any] | None = None,
+    device: str | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, Any]:
     """Compare finished runs on the same rows.
@@ -44,22 +46,26 @@ def compare(
             that every run has scored already, test rows first.
         output: file for the result as JSON; the rows on which runs differ go beside it, as NAME-rows.csv.
         changes: settings of the section data for reading `data`, over those of each run's recipe.
+        device: that scores `data`: 'cpu', 'cuda', ...; None picks.
         progress: told the rows of each finished batch.
 
     Returns:
         What the JSON holds. `pairs[i]["sentence"]` says it in words.
 
     Raises:
-        SettingsError: fewer than two runs, one twice, or an output that `data` is read from.
+        SettingsError: fewer than two runs, one twice, an output that `data` is read from, or a device that is not here.
         RunError: an unfinished or damaged run.
         DataError: no rows in common or a single one, or other labels.
     """
+    check_device(device)
     path = None if output is None else Path(output)
     data = None if data is None else parse_source(data).text
     if path is not None and data is not None:
         refuse_overwriting([path, rows_file(path)], [data])
     folders = _opened(runs)
-    scored = common_evaluation(folders) if data is None else evaluation_of(folders, data, changes or {}, progress)
+    scored = (
+        common_evaluation(folders) if data is None else evaluation_of(folders, data, changes or {}, device, progress)
+    )
     if len(scored[0].rows) < 2:
         raise DataError(
             "The runs have a single row in common, which shows no difference. Give more with --data SOURCE."

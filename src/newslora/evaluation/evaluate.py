@@ -26,6 +26,7 @@ from newslora.metrics.calibration import calibration_numbers, reliability, top_a
 from newslora.metrics.classes import absent_note
 from newslora.predict.classifier import Classifier
 from newslora.runfolder import NOT_EVALUATIONS, RunFolder
+from newslora.runtime import check_device
 
 TRAINED = "These rows trained the classifier, or hold rows that did: the figures say nothing about other rows."
 SELECTION_BIAS = (
@@ -119,6 +120,7 @@ def evaluate(
     *,
     by: str | None = None,
     changes: Mapping[str, Any] | None = None,
+    device: str | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, Any]:
     """Evaluate a finished run, or one of its exports, on its own test rows (else validation rows), or on another source.
@@ -130,6 +132,7 @@ def evaluate(
         data: as `data.source`; None gives a run's result as stored when it finished, and lets an export score the same rows.
         by: a column of the data to break accuracy down by.
         changes: settings of the section data for reading `data`, over those of the run's recipe.
+        device: that scores rows: 'cpu', 'cuda', ...; None picks. A stored result takes none.
         progress: told the rows of each finished batch.
 
     Returns:
@@ -138,8 +141,9 @@ def evaluate(
     Raises:
         RunError: an unfinished run, one whose stored data cannot be found again, or an export outside of its run.
         DataError: rows that cannot be used, or no column `by`.
-        SettingsError: `data` is read from a file that the result would take the place of.
+        SettingsError: `data` is read from a file that the result would take the place of, or a device that is not here.
     """
+    check_device(device)
     path, data = Path(run), None if data is None else parse_source(data).text
     export = is_export(path)
     source = run_of_export(path) if export else RunFolder.open(path)
@@ -147,7 +151,7 @@ def evaluate(
     if data is None and not export:
         stored = _stored_result(source)
         return stored if by is None else _broken_down(source, stored, settings, by)
-    classifier, folder = Classifier.load(path), source.evaluation
+    classifier, folder = Classifier.load(path, device), source.evaluation
     if export:
         require_same_weights(source, path, classifier.card)
         folder = source.evaluation / "exports" / path.resolve().name

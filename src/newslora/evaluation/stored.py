@@ -50,7 +50,11 @@ def common_evaluation(runs: Sequence[RunFolder]) -> list[Stored]:
 
 
 def evaluation_of(
-    runs: Sequence[RunFolder], data: str, changes: Mapping[str, Any], progress: Callable[[int], None]
+    runs: Sequence[RunFolder],
+    data: str,
+    changes: Mapping[str, Any],
+    device: str | None,
+    progress: Callable[[int], None],
 ) -> list[Stored]:
     """Every run's evaluation of the rows of `data`, scored now where it is not stored yet.
 
@@ -61,7 +65,7 @@ def evaluation_of(
     for run in runs:
         record = None if changes else _stored(run, data)
         if record is None:
-            record = evaluate(run.path, data, changes=changes, progress=progress)
+            record = evaluate(run.path, data, changes=changes, device=device, progress=progress)
         scored.append(_read(run, record["name"], record))
     if not _same_rows(scored):
         raise DataError(

@@ -22,15 +22,16 @@ from newslora.metrics.basic import Logits
 from newslora.model.adapter import AdapterCard, load_tokenizer, read_card
 from newslora.model.backbones import resolve_backbone
 from newslora.model.engine import PaddedEngine
-from newslora.model.exported import FORMAT, MANIFEST, MERGED, WEIGHTS
+from newslora.model.exported import FORMAT, MANIFEST, MERGED, ONNX, WEIGHTS
 from newslora.predict.canary import CANARY, make_canary, save_canary
 from newslora.predict.classifier import Classifier
 from newslora.report.card import FILE as README
 from newslora.runfolder import RunFolder
-from newslora.runtime import environment_record, package_version
+from newslora.runtime import check_device, environment_record, package_version
 
 KINDS = tuple(WEIGHTS)
 INT8 = ("int8", "onnx-int8")  # judged by their labels; others by every logit
+JUDGED_ON = "cpu"  # unless told: where the tolerance of the gate was tried
 ODD = "odd texts"  # the name of their comparison in export.json
 FULL = ".fp32.onnx"  # what int8 is made of, while it is
 
@@ -53,6 +54,7 @@ def export(
     int8: str = "dynamic",
     changes: Mapping[str, Any] | None = None,
     replace: bool = False,
+    device: str | None = None,
     note: Callable[[str], None] = lambda text: None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Exported:
@@ -71,17 +73,21 @@ def export(
         changes: settings of the section data for reading `data`.
         replace: put the export in the place of one that stands there, once its gate has passed; the old one is there until
             then, and stays where the gate refuses.
+        device: where run and export answer the held rows: 'cpu', 'cuda', ...; None: the CPU. ONNX and int8 exports answer on
+            the CPU whatever is told.
         note: told what is being done.
         progress: told the rows of each finished batch, of the run's answers and of the export's.
 
     Raises:
         ExportError: it does not give the run's answers, or that cannot be told; nothing is left behind.
-        SettingsError: no such kind or method.
+        SettingsError: no such kind, method or device.
         RunError, DataError, BackboneError, NetworkError: run, rows or backbone cannot be had or used.
         MissingExtraError: ONNX needs the extra 'export'.
         StorageError: the disk refuses.
     """
     _check_arguments(to, int8, rows)
+    check_device(device)
+    judged_on = device or JUDGED_ON
     source = RunFolder.open(Path(run))
     source.manifest()  # written last: calibration and evaluation are there too
     adapter = source.adapter_folder()
@@ -98,16 +104,16 @@ def export(
         note(f"Writing {to} of {source.path}")
         made = _write(adapter, card, to, folder)
         note(f"Answering {len(held.articles):,} rows with the run: {held.name}")
-        gate = _Gate(source, to, held, progress)
+        gate = _Gate(source, to, held, judged_on, progress)
         texts = calibration_texts(source) if (to, int8) == ("onnx-int8", "static") else None
         for careful in (False, True) if to == "onnx-int8" else (False,):
             if to == "onnx-int8":
                 rows_read = None if texts is None else gate.run.rows(texts)
                 made["int8"] = quantise(folder / FULL, folder / WEIGHTS[to], int8, rows_read, careful)
-            record = _record(card, to, made, folder)
+            record = _record(card, to, made, folder, judged_on)
             files.write_json(folder / MANIFEST, record)  # what the folder is read by; it says nothing of a gate yet
             note("Comparing the export with it")
-            opened = _open(folder, to)
+            opened = _open(folder, to, judged_on)
             checks = gate(opened)
             record["gate"] = {
                 "passed": all(one["passed"] for one in checks.values()),
@@ -157,14 +163,14 @@ def _write(adapter: Path, card: AdapterCard, to: str, folder: Path) -> dict[str,
     return {"opset": _opset(path)}
 
 
-def _record(card: AdapterCard, to: str, made: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _record(card: AdapterCard, to: str, made: dict[str, Any], folder: Path, device: str) -> dict[str, Any]:
     """export.json without the gate's word."""
     import torch
 
     from newslora.runtime import Precision
 
     machine = environment_record(
-        torch.device("cpu"), Precision("fp32", "the gate compares with the stock model in fp32")
+        torch.device(device), Precision("fp32", "the gate compares with the stock model in fp32")
     )
     tools = ("onnx", "onnxscript", "onnxruntime") if to.startswith("onnx") else ()
     machine["packages"] |= {name: package_version(name) for name in tools}
@@ -194,9 +200,11 @@ def _record(card: AdapterCard, to: str, made: dict[str, Any], folder: Path) -> d
 class _Gate:
     """The run's answers to the held rows and to odd texts, and what an export's are beside them."""
 
-    def __init__(self, source: RunFolder, to: str, held: HeldRows, progress: Callable[[int], None]) -> None:
+    def __init__(
+        self, source: RunFolder, to: str, held: HeldRows, device: str, progress: Callable[[int], None]
+    ) -> None:
         self.to, self.held, self.progress = to, held, progress
-        self.run = Classifier.load(source.path, "cpu", engine="padded")
+        self.run = Classifier.load(source.path, device, engine="padded")
         self.texts = odd_texts(self.run.card)
         self.wanted, self.odd = self._answers(self.run)
 
@@ -215,16 +223,17 @@ class _Gate:
         return classifier.logits(rows, self.progress), classifier.logits(classifier.rows(self.texts), self.progress)
 
 
-def _open(folder: Path, to: str) -> Classifier:
+def _open(folder: Path, to: str, device: str) -> Classifier:
     """The staged export, read back as its users will."""
     card = read_card(folder, gated=False)
     if to != "peft":
-        return Classifier.of_card(folder, card, "cpu", engine="auto" if to == "int8" else "padded")
+        own = "cpu" if to in ONNX or to in INT8 else device
+        return Classifier.of_card(folder, card, own, engine="auto" if to == "int8" else "padded")
     from newslora.predict.thresholds import load_thresholds
     from newslora.runtime import Precision
 
     precision = Precision("fp32", "stock PEFT")
-    model = open_stock_peft(folder, resolve_backbone(card.backbone, card.backbone_revision))
+    model = open_stock_peft(folder, resolve_backbone(card.backbone, card.backbone_revision)).to(device)
     thresholds = load_thresholds(folder, card.weights_sha256, len(card.labels))
     return Classifier(PaddedEngine(model, precision), load_tokenizer(folder), card, precision, folder, None, thresholds)
 
