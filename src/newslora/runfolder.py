@@ -42,6 +42,7 @@ class RunFolder:
         self.exports = path / "exports"
         self.report_file = path / "report.html"
         self.manifest_file = path / "manifest.json"
+        self._made: list[Path] = []  # folders above it that `create` made, innermost first
 
     def __fspath__(self) -> str:
         """The path, so that whatever takes a run takes this."""
@@ -66,6 +67,7 @@ class RunFolder:
                 f"The run folder {path} exists and is not empty: {hint}name another with --output, or remove it."
             )
         run = cls(path)
+        run._made = [folder for folder in path.parents if not folder.exists()]
         files.write_text(run.recipe_file, to_toml(recipe))
         return run
 
@@ -96,7 +98,8 @@ class RunFolder:
         if self.quarantine_file.exists() and not self.quarantine_file.stat().st_size:
             self.quarantine_file.unlink()
         with contextlib.suppress(OSError):  # there is something in it
-            self.path.rmdir()
+            for folder in (self.path, *self._made):
+                folder.rmdir()
 
     @property
     def complete(self) -> bool:
@@ -191,6 +194,15 @@ class RunFolder:
         if not isinstance(value, dict):
             raise RunError(f"{path} is damaged: not a JSON object. Train the run again, or restore the file.")
         return value
+
+
+def adapter_in(path: Path) -> Path:
+    """The adapter of a run folder; an adapter or export folder is its own.
+
+    Raises:
+        RunError: nothing there, another kind of folder, or a run that has no adapter yet.
+    """
+    return path if (path / "newslora.json").is_file() else RunFolder.open(path).adapter_folder()
 
 
 def _free_name(folder: Path, name: str) -> Path:

@@ -72,8 +72,15 @@ def serve(
         if (error.name or "").startswith("newslora"):
             raise
         raise MissingExtraError("Serving", "serve") from None
+    from newslora.runfolder import adapter_in
     from newslora.serving.service import Service
+    from newslora.serving.watch import check_watched
 
+    # all before the server says that it listens, for who waits for that would send requests to a server about to end
+    for folder in adapters.values():
+        adapter_in(folder)
+    if resolved.watch is not None:
+        check_watched(resolved.watch)
     service = Service(resolved)
     service.share_threads()
     try:

@@ -26,7 +26,7 @@ from newslora.predict.calibration import Calibration, load_calibration
 from newslora.predict.conformal import AnswerSets
 from newslora.predict.opening import open_engine, refuse_forked
 from newslora.predict.thresholds import LabelThresholds, load_thresholds
-from newslora.runfolder import RunFolder
+from newslora.runfolder import adapter_in
 from newslora.runtime import Precision, machine_record, package_version
 
 if TYPE_CHECKING:
@@ -121,9 +121,8 @@ class Classifier:
             RunError, BackboneError, MissingExtraError, NetworkError: the run or its backbone cannot be had.
             SettingsError: a device, precision or engine that this machine or an ONNX export has not.
         """
-        path = Path(run)
-        folder = path if (path / "newslora.json").is_file() else RunFolder.open(path).adapter_folder()
-        folder = folder.resolve()  # to be found again from wherever the program goes, and where a link points elsewhere
+        # to be found again from wherever the program goes, and where a link points elsewhere
+        folder = adapter_in(Path(run)).resolve()
         return cls.of_card(folder, read_card(folder), device, precision, engine)
 
     @classmethod

@@ -13,7 +13,7 @@ from newslora.predict.calibration import CALIBRATION, LOGITS, load_calibration
 from newslora.predict.canary import CANARY
 from newslora.predict.classifier import BATCH_TOKENS, Classifier
 from newslora.predict.thresholds import THRESHOLDS, load_thresholds
-from newslora.runfolder import RunFolder
+from newslora.runfolder import adapter_in
 from newslora.runtime import passes_at_once, pick_device, resolve_precision
 from newslora.serving.computing import Alone, Together
 from newslora.serving.lane import Lane, Passes
@@ -53,7 +53,7 @@ class Opener:
         Raises:
             NewsloraError: as `Service.load`.
         """
-        inside = folder if (folder / CARD).is_file() else RunFolder.open(folder).adapter_folder()
+        inside = adapter_in(folder)
         if (inside / WEIGHTS).is_file():
             card = read_card(inside)
             backbone = same_backbone(card)

@@ -44,8 +44,7 @@ class Watch:
     """
 
     def __init__(self, service: Holder, folder: Path, tell: Tell, fixed: tuple[str, ...] = ()) -> None:
-        if not folder.is_dir():
-            raise SettingsError(f"There is no folder '{folder}' to watch. Make it, or name another.")
+        check_watched(folder)
         self.service, self.folder, self.tell, self.fixed = service, folder, tell, fixed
         self._seen: dict[str, Stamp] = {}
         self._served: set[str] = set()
@@ -149,6 +148,16 @@ class Watch:
             if self._faults.get(path) != sentence:
                 self.tell("warning", path.name, sentence)
         self._faults = faults
+
+
+def check_watched(folder: Path) -> None:
+    """See that there is something to watch.
+
+    Raises:
+        SettingsError: no such folder.
+    """
+    if not folder.is_dir():
+        raise SettingsError(f"There is no folder '{folder}' to watch. Make it, or name another.")
 
 
 def _whole(path: Path) -> Stamp | None:
