@@ -29,7 +29,7 @@ from newslora.predict.classifier import Classifier
 from newslora.predict.thresholds import save_thresholds, tune_thresholds
 from newslora.report.card import write_card
 from newslora.report.report import write_report
-from newslora.runfolder import FORMAT, RunFolder
+from newslora.runfolder import FORMAT, RunFolder, run_path
 from newslora.runtime import Precision, cache_folder, environment_record, pick_device, resolve_precision
 from newslora.training.loop import FitResult, fit
 from newslora.training.watch import ASKED, Logged, Watcher
@@ -101,7 +101,7 @@ def resume(
         RunError: no run there, or its data has changed since it began.
         InterruptedRun: as `train` does.
     """
-    folder = RunFolder.open(Path(run))
+    folder = RunFolder.open(run_path(run))
     return folder if folder.complete else _stoppable(folder, watcher, device, report)
 
 

@@ -10,6 +10,7 @@ tensorboard/       the same metrics as event files exports/       published by `
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import time
@@ -19,7 +20,7 @@ from typing import Any
 
 from newslora import files
 from newslora.config import Recipe, load_recipe, to_toml
-from newslora.errors import RunError, near
+from newslora.errors import RunError, SettingsError, near
 
 FORMAT = 1
 NOT_EVALUATIONS = ("explanations", "faithfulness")  # other files in evaluation/
@@ -194,6 +195,19 @@ class RunFolder:
         if not isinstance(value, dict):
             raise RunError(f"{path} is damaged: not a JSON object. Train the run again, or restore the file.")
         return value
+
+
+def run_path(given: object) -> Path:
+    """What a caller names a run by -> its path.
+
+    Raises:
+        SettingsError: neither text nor a path.
+    """
+    if not isinstance(given, (str, os.PathLike)):
+        raise SettingsError(
+            f"A run is named by the path of its folder, a str or Path, not by {type(given).__name__}: {given!r:.60}."
+        )
+    return Path(given)
 
 
 def adapter_in(path: Path) -> Path:

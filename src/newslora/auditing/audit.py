@@ -25,7 +25,7 @@ from newslora.evaluation.own import as_trained
 from newslora.model.adapter import read_card
 from newslora.model.backbones import resolve_backbone
 from newslora.model.classifier import length_limit
-from newslora.runfolder import RunFolder
+from newslora.runfolder import RunFolder, run_path
 from newslora.runtime import check_device
 
 WRITTEN = ("duplicates.csv", "leakage.csv", "labels.csv", "text-damage.csv", "quarantine.jsonl", "audit.json")
@@ -81,7 +81,7 @@ def audit(
         raise SettingsError(f"There is no judge '{judge}'. Allowed: {', '.join(allowed)}.{near(judge, allowed)}")
     if output is not None:
         refuse_overwriting([Path(output) / name for name in WRITTEN], named)
-    folder = RunFolder.open(Path(run)) if run is not None else None
+    folder = RunFolder.open(run_path(run)) if run is not None else None
     settings, labels, columns = _reading(folder, changes or {})
     if settings.multi_label and judge != "words":
         raise SettingsError(f"--judge {judge} judges one label a row, and these rows carry several: leave it out.")

@@ -1,10 +1,10 @@
 """Two or more runs on the same rows: which differences are real, which rows they differ on, how much seeds scatter."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from newslora.evaluation.paired import METRICS, contrast_intervals, holm, mcnema
 from newslora.evaluation.seeds import Group, compare_groups, few_seeds_note, group_runs, repeats_note, spread
 from newslora.evaluation.stored import Stored, common_evaluation, differing, evaluation_of, write_differences
 from newslora.metrics.intervals import CONFIDENCE_LEVEL
-from newslora.runfolder import RunFolder
+from newslora.runfolder import RunFolder, run_path
 from newslora.runtime import check_device
 
 SCOPE = (
@@ -26,8 +26,8 @@ SCOPE = (
 
 
 def compare(
-    runs: Sequence[str | os.PathLike[str]],
-    *,
+    runs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *others: str | os.PathLike[str],
     data: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
     changes: Mapping[str, Any] | None = None,
@@ -41,7 +41,8 @@ def compare(
     one recipe that differ in the seed alone are also taken as a group.
 
     Args:
-        runs: two or more run folders.
+        runs: two or more run folders; or the first of them, with `others` behind.
+        others: the other run folders, where `runs` is one.
         data: as `data.source`: labelled rows all runs score, where their stored evaluations of them do not do; None: rows
             that every run has scored already, test rows first.
         output: file for the result as JSON; the rows on which runs differ go beside it, as NAME-rows.csv.
@@ -53,7 +54,8 @@ def compare(
         What the JSON holds. `pairs[i]["sentence"]` says it in words.
 
     Raises:
-        SettingsError: fewer than two runs, one twice, an output that `data` is read from, or a device that is not here.
+        SettingsError: fewer than two runs, what is no path, one run twice, an output that `data` is read from, or a device that
+            is not here.
         RunError: an unfinished or damaged run.
         DataError: no rows in common or a single one, or other labels.
     """
@@ -62,7 +64,7 @@ def compare(
     data = None if data is None else parse_source(data).text
     if path is not None and data is not None:
         refuse_overwriting([path, rows_file(path)], [data])
-    folders = _opened(runs)
+    folders = _opened(runs, others)
     scored = (
         common_evaluation(folders) if data is None else evaluation_of(folders, data, changes or {}, device, progress)
     )
@@ -122,10 +124,12 @@ def run_names(paths: Sequence[Path]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def _opened(runs: Sequence[str | os.PathLike[str]]) -> list[RunFolder]:
-    if isinstance(runs, (str, Path)) or len(runs) < 2:
-        raise SettingsError("A comparison needs at least two runs: `newslora compare RUN RUN`.")
-    folders = [RunFolder.open(Path(run)) for run in runs]
+def _opened(runs: object, others: Sequence[object]) -> list[RunFolder]:
+    several = isinstance(runs, Iterable) and not isinstance(runs, (str, bytes, os.PathLike))
+    paths = [run_path(run) for run in (*(cast("Iterable[object]", runs) if several else (runs,)), *others)]
+    if len(paths) < 2:
+        raise SettingsError(f"A comparison needs at least two runs, not {len(paths)}: name another beside it.")
+    folders = [RunFolder.open(path) for path in paths]
     places = [folder.path.resolve() for folder in folders]
     twice = [folder.path for folder, place in zip(folders, places, strict=True) if places.count(place) > 1]
     if twice:

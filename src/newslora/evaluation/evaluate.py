@@ -25,7 +25,7 @@ from newslora.metrics import full_metrics, softmax
 from newslora.metrics.calibration import calibration_numbers, reliability, top_answers
 from newslora.metrics.classes import absent_note
 from newslora.predict.classifier import Classifier
-from newslora.runfolder import NOT_EVALUATIONS, RunFolder
+from newslora.runfolder import NOT_EVALUATIONS, RunFolder, run_path
 from newslora.runtime import check_device
 
 TRAINED = "These rows trained the classifier, or hold rows that did: the figures say nothing about other rows."
@@ -144,7 +144,7 @@ def evaluate(
         SettingsError: `data` is read from a file that the result would take the place of, or a device that is not here.
     """
     check_device(device)
-    path, data = Path(run), None if data is None else parse_source(data).text
+    path, data = run_path(run), None if data is None else parse_source(data).text
     export = is_export(path)
     source = run_of_export(path) if export else RunFolder.open(path)
     settings = load_recipe(source.recipe_file, data_changes(changes)).data

@@ -26,7 +26,7 @@ from newslora.model.exported import FORMAT, MANIFEST, MERGED, ONNX, WEIGHTS
 from newslora.predict.canary import CANARY, make_canary, save_canary
 from newslora.predict.classifier import Classifier
 from newslora.report.card import FILE as README
-from newslora.runfolder import RunFolder
+from newslora.runfolder import RunFolder, run_path
 from newslora.runtime import check_device, environment_record, package_version
 
 KINDS = tuple(WEIGHTS)
@@ -88,7 +88,7 @@ def export(
     _check_arguments(to, int8, rows)
     check_device(device)
     judged_on = device or JUDGED_ON
-    source = RunFolder.open(Path(run))
+    source = RunFolder.open(run_path(run))
     source.manifest()  # written last: calibration and evaluation are there too
     adapter = source.adapter_folder()
     card = read_card(adapter)

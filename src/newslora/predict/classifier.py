@@ -23,10 +23,10 @@ from newslora.model.engine import Engine
 from newslora.model.exported import ONNX, WEIGHTS, manifest
 from newslora.model.inference import predict_logits
 from newslora.predict.calibration import Calibration, load_calibration
-from newslora.predict.conformal import AnswerSets
+from newslora.predict.conformal import AnswerSets, check_level
 from newslora.predict.opening import open_engine, refuse_forked
 from newslora.predict.thresholds import LabelThresholds, load_thresholds
-from newslora.runfolder import adapter_in
+from newslora.runfolder import adapter_in, run_path
 from newslora.runtime import Precision, machine_record, package_version
 
 if TYPE_CHECKING:
@@ -119,10 +119,11 @@ class Classifier:
 
         Raises:
             RunError, BackboneError, MissingExtraError, NetworkError: the run or its backbone cannot be had.
-            SettingsError: a device, precision or engine that this machine or an ONNX export has not.
+            SettingsError: something that is no path; a device, precision or engine that this machine or an ONNX export has
+                not.
         """
         # to be found again from wherever the program goes, and where a link points elsewhere
-        folder = adapter_in(Path(run)).resolve()
+        folder = adapter_in(run_path(run)).resolve()
         return cls.of_card(folder, read_card(folder), device, precision, engine)
 
     @classmethod
@@ -277,7 +278,7 @@ class Classifier:
         """Probabilities -> answer sets at a level, out of the run's stored validation rows.
 
         Raises:
-            SettingsError: the run stored none, or too few for this level.
+            SettingsError: no level, or the run stored no rows, or too few for this one.
             MissingExtraError: abstaining needs the extra 'abstain'.
         """
         if self.multi_label:
@@ -290,6 +291,7 @@ class Classifier:
                 "This run holds no validation rows to abstain by: it is from an older newslora, or was validated on its own "
                 "training rows. Train it again with validation rows of its own."
             )
+        check_level(level, len(self.calibration.labels))
         with _MAKING_SETS:
             held = self._answer_sets.pop(level, None)
             found = held or AnswerSets(self.calibration.probabilities(), self.calibration.labels, level)

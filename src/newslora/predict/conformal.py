@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,15 +58,15 @@ class AnswerSets:
 
 
 def check_level(level: float, rows: int) -> None:
-    """Refuse a level that is none, or that `rows` validation rows cannot tell: a share finer than one of them.
+    """Refuse what is no level, or one that `rows` validation rows cannot tell: a share finer than one of them.
 
     Raises:
         SettingsError: with the highest level they can.
     """
-    if not 0.5 <= level < 1:
-        raise SettingsError(
-            f"The level of abstention is {level:g}. Allowed: at least 0.5 and less than 1, such as 0.99."
-        )
+    number = isinstance(level, Real)
+    if not number or not 0.5 <= level < 1:
+        said = f"{level:g}" if number else f"{level!r:.60}, which is no number"
+        raise SettingsError(f"The level of abstention is {said}. Allowed: at least 0.5 and less than 1, such as 0.99.")
     needed = math.ceil(round(1 / (1 - level), 6))  # 1 - 0.99 is not quite 0.01
     if rows < needed:
         highest = (
