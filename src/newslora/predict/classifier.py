@@ -18,13 +18,13 @@ from newslora.data.tokens import tokenize
 from newslora.errors import DataError, RunError, SettingsError
 from newslora.metrics import Logits, Probabilities, softmax
 from newslora.metrics.multi_label import HALF, sigmoid
-from newslora.model.adapter import AdapterCard, read_card
+from newslora.model.adapter import CARD, AdapterCard, read_card
 from newslora.model.engine import Engine
 from newslora.model.exported import ONNX, WEIGHTS, manifest
 from newslora.model.inference import predict_logits
 from newslora.predict.calibration import Calibration, load_calibration
 from newslora.predict.conformal import AnswerSets, check_level
-from newslora.predict.opening import open_engine, refuse_forked
+from newslora.predict.opening import DEFAULT, open_engine, refuse_forked
 from newslora.predict.thresholds import LabelThresholds, load_thresholds
 from newslora.runfolder import adapter_in, run_path
 from newslora.runtime import Precision, machine_record, package_version
@@ -76,6 +76,8 @@ class Prediction:
 class Classifier:
     """A trained classifier.
 
+    A pickle of it holds the path of its folder: who reads the pickle needs that folder, and loads it anew.
+
     Example:
         >>> classify = Classifier.load("runs/my-run")  # doctest: +SKIP
         >>> classify("Striker scores twice as hosts reach final").label  # doctest: +SKIP
@@ -100,6 +102,7 @@ class Classifier:
             thresholds,
         )  # the adapter's, and what lies in it
         self.export_sha256 = export_sha256  # of its weights, where it is an export
+        self._options: tuple[str | None, str, str] | None = None  # device, precision and engine, as `load` was asked
         self.reopen: Callable[[], Classifier] | None = None  # how `padded` comes by its own, if not from the folder
         self._padded: Classifier | None = None
         self._answer_sets: OrderedDict[float, AnswerSets] = OrderedDict()  # by level, lately asked for last
@@ -136,7 +139,39 @@ class Classifier:
         weights = None if card.export is None else manifest(folder)["files"][WEIGHTS[card.export]]
         with _OPENING:
             made, tokenizer, resolved = open_engine(folder, card, device, precision, engine)
-        return cls(made, tokenizer, card, resolved, folder, calibration, thresholds, weights)
+        found = cls(made, tokenizer, card, resolved, folder, calibration, thresholds, weights)
+        found._options = device, precision, engine
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by the path of its folder, which is loaded again with the same options where the pickle is read.
+
+        Raises:
+            RunError: here, where it has no folder (any more); there, where the folder is gone or holds another classifier.
+        """
+        if self._options is None or not (self.folder / CARD).is_file():
+            raise RunError(
+                "A classifier is pickled by the path of its folder, and this one has none that is still there. Pickle the "
+                "fitted NewsClassifier it is from, or call newslora.Classifier.load(FOLDER) in the other process."
+            )
+        return type(self)._again, (str(self.folder), self.version, self.temperature, *self._options)
+
+    @classmethod
+    def _again(
+        cls, folder: str, version: str, temperature: float, device: str | None, precision: str, engine: str
+    ) -> "Classifier":
+        """What was loaded from a folder before, loaded from it once more."""
+        found = cls.load(folder, device, precision, engine)
+        if found.version != version:
+            raise RunError(
+                f"{folder} holds other weights ({found.version}) than were loaded from it ({version}). Load it again."
+            )
+        if found.temperature != temperature:
+            raise RunError(
+                f"{folder} holds another temperature ({found.temperature:g}) than was loaded from it ({temperature:g}). "
+                "Load it again."
+            )
+        return found
 
     def padded(self) -> "Classifier":
         """This classifier through the stock forward in fp32: itself, or else another loaded from its folder and kept.
@@ -151,16 +186,11 @@ class Classifier:
             return self
         with _OPENING:
             if self._padded is None:
-                self._padded = self._reopened() if self.reopen is None else self.reopen()
+                self._padded = self._stock() if self.reopen is None else self.reopen()
         return self._padded
 
-    def _reopened(self) -> "Classifier":
-        found = Classifier.load(self.folder, str(self.engine.device), engine="padded")
-        if (found.version, found.temperature) != (self.version, self.temperature):
-            raise RunError(
-                f"{self.folder} holds other weights ({found.version}) than were loaded from it ({self.version}). Load it again."
-            )
-        return found
+    def _stock(self) -> "Classifier":
+        return self._again(str(self.folder), self.version, self.temperature, str(self.engine.device), DEFAULT, "padded")
 
     def __repr__(self) -> str:
         labels = ", ".join(self.labels[:LABELS_SHOWN]) + (", ..." if len(self.labels) > LABELS_SHOWN else "")
