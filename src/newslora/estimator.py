@@ -383,13 +383,31 @@ def _read_labels(y: Any, rows: int) -> NDArray[Any]:
             "y holds lists or sets of labels. Give one label a text; or, where a text may carry several, an indicator matrix: "
             "sklearn.preprocessing.MultiLabelBinarizer().fit_transform(y)."
         )
-    labels: NDArray[Any] = column_or_1d(y, warn=True)
+    # scikit-learn makes floats of pandas' nullable columns: of 1 the label '1.0', and of a row without one a number
+    labels: NDArray[Any] = column_or_1d(np.asarray(y, dtype=object) if _is_nullable(y) else y, warn=True)
+    if labels.dtype.kind == "O":
+        labels = _plain_labels(labels)
     if len(labels) != rows:
         raise DataError(f"X has {rows:,} rows and y has {len(labels):,}. Give one label a text.")
     _refuse(labels.tolist(), _is_missing, "without a label", "label these or drop them", "y")
     _refuse(labels.tolist(), _is_foreign, "neither text nor plain numbers", "give labels as str, int or bool", "y")
     check_classification_targets(labels)
     return labels
+
+
+def _is_nullable(y: Any) -> bool:
+    """Whether y is, or is a table of, a column that pandas keeps beside a mask, or in Arrow's form."""
+    kinds = [y.dtype] if hasattr(y, "dtype") else list(getattr(y, "dtypes", ()))
+    return any(hasattr(kind, "numpy_dtype") for kind in kinds)
+
+
+def _plain_labels(labels: NDArray[Any]) -> NDArray[Any]:
+    """Objects -> Python's own, as an array of their kind where they are all truths, whole numbers or floats."""
+    plain = [label.item() if isinstance(label, np.generic) else label for label in labels.tolist()]
+    kinds = {type(label) for label in plain}
+    found = np.empty(len(plain), dtype=object)
+    found[:] = plain
+    return np.array(plain) if len(kinds) == 1 and kinds <= {bool, int, float} else found
 
 
 def _is_table(y: Any) -> bool:
