@@ -222,6 +222,7 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         }  # fmt: skip
         if self.validation_fraction is None:
             values["data"]["validation"] = str(rows_file)
+            values["data"].pop("validation_rows")  # its row counts are not used
             values["train"]["best_metric"] = "loss"  # accuracy on the rows trained on soon ties at 1, too early
         else:
             values["data"]["validation_rows"] = self._held_out(rows, len(names))

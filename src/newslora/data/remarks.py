@@ -25,6 +25,13 @@ def remarks(splits: Splits, settings: DataSettings) -> list[str]:
     ]
     if train.combinations is not None:
         told[0] += f"; {counts.sum() / max(1, len(train)):.1f} labels a row"
+    # a run's own recipe states every setting, so that one which was given can only be told from the default by its value
+    default = type(settings).model_fields["validation_rows"].default
+    if not splits.validation_is_cut_from_train and settings.validation_rows != default:
+        told.append(
+            f"data.validation_rows is {settings.validation_rows:,}, which is not used: no rows are cut from train where there "
+            f"are validation rows of their own ({len(splits.validation):,} of {splits.validation.described})."
+        )
     if splits.labels.base is not None:
         told.append(_numbers(names, splits.labels.base, settings.label_names is not None))
     if alike := _alike(names):
