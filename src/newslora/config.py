@@ -361,7 +361,7 @@ def parse_assignment(text: str, model: type[Section] = Recipe) -> tuple[str, Any
     """
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
-        raise SettingsError(f"--set got '{text}', not key=value. Example: --set train.epochs=3")
+        raise SettingsError(f"The setting '{text}' (--set) is not key=value. Example: --set train.epochs=3")
     key, value = key.strip(), value.strip()
     kind = next((field.annotation for name, field in setting_fields(model) if name == key), None)
     try:

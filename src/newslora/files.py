@@ -26,9 +26,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise  # says more already, though NetworkError and StorageError are OSErrors too
     except OSError as error:
         if error.errno in _FULL:
-            remedy = "free space or name another place with --output; nothing finished before was lost"
+            remedy = "free space or name another place (--output); nothing finished before was lost"
         else:
-            remedy = "check that the place exists and may be written, or name another with --output"
+            remedy = "check that the place exists and may be written, or name another (--output)"
         raise StorageError(f"Cannot write {path}: {error.strerror or error}. To go on: {remedy}.") from error
 
 

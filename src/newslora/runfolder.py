@@ -65,7 +65,7 @@ class RunFolder:
         if path.exists() and (not path.is_dir() or {item.name for item in path.iterdir()} - {"quarantine.jsonl"}):
             hint = f"continue it with `newslora train --resume {path}`, " if (path / "recipe.toml").exists() else ""
             raise RunError(
-                f"The run folder {path} exists and is not empty: {hint}name another with --output, or remove it."
+                f"The run folder {path} exists and is not empty: {hint}name another (--output), or remove it."
             )
         run = cls(path)
         run._made = [folder for folder in path.parents if not folder.exists()]
@@ -176,7 +176,7 @@ class RunFolder:
             except Timeout:  # an OSError too, so it is caught inside
                 raise RunError(
                     f"Another process is training in {self.path}. Wait for it, stop it, or name another folder "
-                    "with --output."
+                    "(--output)."
                 ) from None
         try:
             yield

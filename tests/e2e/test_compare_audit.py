@@ -210,10 +210,10 @@ def test_audit_says_what_it_cannot_do(folder: Path, capsys: pytest.CaptureFixtur
     assert main(["audit", train, str(folder / ".." / folder.name / "train.csv")]) == 2
     assert "the same bytes as 'train'" in capsys.readouterr().err
     for flags, told in (
-        (["--judge", "training"], "needs --run"),
-        (["--judge", "backbone"], "--run or --backbone"),
+        (["--judge", "training"], "needs a run (--run)"),
+        (["--judge", "backbone"], "or a backbone (--backbone)"),
         (["--similarity", "0"], "Allowed: 0.1 to 1"),
-        (["--run", str(folder / "one"), "--backbone", "minilm"], "leave --backbone out"),
+        (["--run", str(folder / "one"), "--backbone", "minilm"], "leave the other (--backbone) out"),
     ):
         assert main(["audit", train, *flags]) == 2
         assert told in capsys.readouterr().err

@@ -74,7 +74,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "suffix": (["text", "-o", "out.txt"], "'.txt'. Allowed: .jsonl, .html"),
     "label": (["text", "--label", "Wrold"], "Did you mean 'World'"),
     "check with output": (["--check", "x.csv", "-o", "x.html"], "takes no --output"),
-    "rows": (["--check", "x.csv", "--rows", "1"], "--rows is 1"),
+    "rows": (["--check", "x.csv", "--rows", "1"], "(--rows) is 1"),
 }
 
 

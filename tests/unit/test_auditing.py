@@ -375,5 +375,5 @@ def test_rows_of_several_labels_are_audited_for_all_but_wrong_labels(
     assert (tmp_path / "found" / "labels.csv").read_text().count("\n") == 1
     assert main(["audit", *sources, "--set", "data.multi_label=true"]) == 0
     assert "Labels not judged, for the rows carry several labels each" in " ".join(capsys.readouterr().out.split())
-    with pytest.raises(SettingsError, match="--judge backbone judges one label a row"):
+    with pytest.raises(SettingsError, match="The judge 'backbone' judges one label a row"):
         newslora.audit(sources, changes={"data.multi_label": True}, judge="backbone")

@@ -79,7 +79,7 @@ def test_a_full_disk_names_the_way_out(number: int, step: str, tmp_path: Path, m
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, step, refuse)
-    with pytest.raises(StorageError, match="free space or name another place with --output") as caught:
+    with pytest.raises(StorageError, match=r"free space or name another place \(--output\)") as caught:
         files.write_text(path, "new")
     monkeypatch.undo()
     assert str(path) in str(caught.value)

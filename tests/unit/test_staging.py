@@ -42,7 +42,8 @@ def test_where_nothing_stands_nothing_is_asked(tmp_path: Path) -> None:
 def test_an_export_makes_place_only_when_told(tmp_path: Path) -> None:
     export_at(tmp_path / "onnx", "old")
     with pytest.raises(
-        RunError, match=r"holds an export already: put the new one in its place with --replace, or name"
+        RunError,
+        match=r"holds an export already: put the new one in its place with --replace \(replace=True\), or name",
     ):
         require_place(tmp_path / "onnx", replace=False)
     require_place(tmp_path / "onnx", replace=True)
@@ -64,7 +65,7 @@ def spoil(name: str) -> Callable[[Path], object]:
 def test_what_is_not_an_export_alone_is_never_replaced(name: str, tmp_path: Path) -> None:
     spoil(name)(export_at(tmp_path / "onnx", "old"))
     with pytest.raises(
-        RunError, match=r"--replace takes the place of an export only.*name another place with --output"
+        RunError, match=r"replacing \(--replace\) takes the place of an export only.*name another place \(--output\)"
     ):
         require_place(tmp_path / "onnx", replace=True)
     with pytest.raises(RunError, match="exists and is not empty") as caught:

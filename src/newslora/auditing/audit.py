@@ -84,7 +84,9 @@ def audit(
     folder = RunFolder.open(run_path(run)) if run is not None else None
     settings, labels, columns = _reading(folder, changes or {})
     if settings.multi_label and judge != "words":
-        raise SettingsError(f"--judge {judge} judges one label a row, and these rows carry several: leave it out.")
+        raise SettingsError(
+            f"The judge '{judge}' judges one label a row, and these rows carry several: leave it out (--judge)."
+        )
     rows = read_rows(named, settings, labels, columns)
     encoder = _encoder(folder, backbone, settings)
     copies = find_copies(rows.texts, similarity, lambda count: progress("compared", count))
@@ -134,7 +136,7 @@ def refuse_leakage(result: Mapping[str, Any]) -> None:
     )
     if told:
         raise LeakageError(
-            f"Leakage found: {told}. Remove them from one of the two: --output lists them in leakage.csv."
+            f"Leakage found: {told}. Remove them from one of the two; leakage.csv lists them, in the output folder (--output)."
         )
 
 
@@ -153,7 +155,7 @@ def _reading(run: RunFolder | None, changes: Mapping[str, Any]) -> tuple[DataSet
 def _encoder(run: RunFolder | None, backbone: str | None, settings: DataSettings) -> Encoder | None:
     if run is not None:
         if backbone is not None:
-            raise SettingsError("--run brings its own backbone: leave --backbone out.")
+            raise SettingsError("The run (--run) brings its own backbone: leave the other (--backbone) out.")
         from transformers import AutoTokenizer
 
         folder = run.adapter_folder()

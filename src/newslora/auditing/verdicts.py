@@ -126,9 +126,9 @@ def _out_of_fold(
         return judge_by_words(texts, labels, groups, classes)
     if judge == "training":
         if run is None:
-            raise SettingsError("--judge training trains a run's recipe anew and needs --run.")
+            raise SettingsError("The judge 'training' trains a run's recipe anew and needs a run (--run).")
         return judge_by_training(texts, labels, groups, classes, run.recipe(), device)
     if encoder is None:
-        raise SettingsError("--judge backbone needs the encoder of --run or --backbone.")
+        raise SettingsError("The judge 'backbone' needs an encoder: that of a run (--run), or a backbone (--backbone).")
     vectors = embed(encoder.backbone, encoder.tokenizer, texts, encoder.max_length, device, progress)
     return judge_by_embeddings(vectors, labels, groups, classes)

@@ -241,5 +241,5 @@ def check_quarantine(one: ArticleSet, limit: float, kept_in: Path | None) -> Non
     where = f" All of them with row numbers: {kept_in}." if kept_in else ""
     raise DataError(
         f"{bad:,} of {total:,} rows of '{one.described}' cannot be used ({bad / total:.1%}; "
-        f"data.max_quarantine_share allows {limit:.1%}): {listed}.{where} Repair the rows, or raise the limit with --set."
+        f"data.max_quarantine_share allows {limit:.1%}): {listed}.{where} Repair the rows, or raise the limit (--set)."
     )

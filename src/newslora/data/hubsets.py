@@ -142,7 +142,7 @@ def _hub_error(name: str, error: Exception) -> NewsloraError:
     from datasets.exceptions import DatasetNotFoundError
 
     text = " ".join(str(error.__cause__ or error).split())[:300]
-    local = "give a local file or folder with --data, or 'corpus' for the bundled one."
+    local = "give a local file or folder (--data), or 'corpus' for the bundled one."
     if refusal := disk_refusal(error):
         return StorageError(f"The hub data set '{name}' cannot be stored: {refusal}")
     if hub_unreachable(error):
@@ -159,12 +159,12 @@ def _hub_error(name: str, error: Exception) -> NewsloraError:
     if "scripts are no longer supported" in text:
         return DataError(
             f"The hub data set '{name}' needs its own Python code, which newslora never runs. Download its rows "
-            "and give them as a CSV, JSON lines or Parquet file with --data."
+            "and give them as a CSV, JSON lines or Parquet file (--data)."
         )
     if "Config name is missing" in text:
         known = text.partition("configs: ")[2].partition(" Example")[0]
         return DataError(
             f"The hub data set '{name}' has several configurations ({known.strip('[]')}), and newslora reads data sets of "
-            "one. Save the one you want with datasets' save_to_disk, and give that folder with --data."
+            "one. Save the one you want with datasets' save_to_disk, and give that folder (--data)."
         )
     return DataError(f"The hub data set '{name}' cannot be read ({type(error).__name__}): {text}")

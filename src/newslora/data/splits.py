@@ -17,7 +17,7 @@ from newslora.data.store import FEW, Spool, all_but, chunks
 from newslora.data.texts import Quarantine, Texts
 from newslora.errors import DataError
 
-OWN_ROWS = "Validation rows of their own are given with --validation."
+OWN_ROWS = "Validation rows of their own are given as data.validation (--validation)."
 FEW_FOR_SEED = 1000  # rows; the seed recipe would still be warming up when they end
 MANY_ROWS = 10  # rows from which labels that hardly recur look like a mistake
 

@@ -70,7 +70,7 @@ def compare(
     )
     if len(scored[0].rows) < 2:
         raise DataError(
-            "The runs have a single row in common, which shows no difference. Give more with --data SOURCE."
+            "The runs have a single row in common, which shows no difference. Give others as data (--data SOURCE)."
         )
     names = run_names([run.path for run in folders])
     groups = group_runs(folders)

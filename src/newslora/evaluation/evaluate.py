@@ -240,8 +240,8 @@ def _broken_down(run: RunFolder, result: dict[str, Any], settings: DataSettings,
     table = open_table(source, source.split, settings.header)
     if table.sha256 != result["sha256"]:
         raise RunError(
-            f"'{source.text}' has changed since {run.path} was evaluated on it. Restore it, or score it as it is now: "
-            f"--data {source.text} --by {by}."
+            f"'{source.text}' has changed since {run.path} was evaluated on it. Restore it, or score it as it is now, "
+            f"given as data (--data {source.text} --by {by})."
         )
     find_column(table, source, by, set())
     path = run.evaluation / f"{result['name']}.csv"

@@ -56,7 +56,9 @@ def check_run(
         MissingExtraError: captum is not installed.
     """
     if rows < 2:
-        raise SettingsError(f"--rows is {rows}. Give 2 or more: an interval needs them; 100 tell something.")
+        raise SettingsError(
+            f"The number of rows (--rows) is {rows}. Give 2 or more: an interval needs them; 100 tell something."
+        )
     run = RunFolder.open(run_path)
     classifier = Classifier.load(run_path, device)
     texts = sample_texts(source, rows, settings, seed=0, trained=classifier.card.text_columns)

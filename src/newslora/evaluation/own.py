@@ -43,7 +43,7 @@ def require_same_weights(run: RunFolder, folder: Path, card: AdapterCard) -> Non
     """
     if card.weights_sha256 != run.manifest()["adapter_sha256"]:
         raise RunError(
-            f"{folder} was made of other weights than {run.path} holds. Export the run again with --replace."
+            f"{folder} was made of other weights than {run.path} holds. Export the run again in its place (--replace)."
         )
 
 
@@ -58,12 +58,14 @@ def own_rows(run: RunFolder) -> Splits:
     try:
         splits = load_splits(recipe.data, recipe.train.seed)
     except DataError as error:
-        raise DataError(f"The rows of {run.path} cannot be read again. {error} Other rows: --data FILE.") from error
+        raise DataError(
+            f"The rows of {run.path} cannot be read again. {error} Or give other rows as data (--data FILE)."
+        ) from error
     record, now = run.data(), splits.record()
     if changed := [name for name, one in now["splits"].items() if _rows(record["splits"].get(name)) != _rows(one)]:
         raise RunError(
-            f"The {changed[0]} rows of {run.path} have changed since it was trained. Restore them, or give held rows with "
-            "--data FILE."
+            f"The {changed[0]} rows of {run.path} have changed since it was trained. Restore them, or give held rows as "
+            "data (--data FILE)."
         )
     return splits
 

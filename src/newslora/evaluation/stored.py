@@ -45,7 +45,7 @@ def common_evaluation(runs: Sequence[RunFolder]) -> list[Stored]:
     had = "; ".join(f"{run.path} has {_described(one)}" for run, one in zip(runs, stored, strict=True))
     raise DataError(
         f"These runs have no scored rows in common, so they cannot be compared: {had}. "
-        "Score all of them on the same rows with --data SOURCE."
+        "Score all of them on the same rows, given as data (--data SOURCE)."
     )
 
 
@@ -70,7 +70,7 @@ def evaluation_of(
     if not _same_rows(scored):
         raise DataError(
             f"The runs read '{data}' differently: {', '.join(f'{len(one.rows):,} rows' for one in scored)}, or other row "
-            "numbers or labels. Give the settings that read it with --set, such as data.label_column."
+            "numbers or labels. Give the settings that read it (--set), such as data.label_column."
         )
     return scored
 

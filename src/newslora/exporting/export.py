@@ -139,11 +139,11 @@ def export(
 
 
 def _check_arguments(to: str, int8: str, rows: int | None) -> None:
-    for name, value, allowed in (("--to", to, KINDS), ("--int8", int8, METHODS)):
+    for name, value, allowed in (("kind of export (--to)", to, KINDS), ("way of int8 (--int8)", int8, METHODS)):
         if value not in allowed:
-            raise SettingsError(f"{name} is '{value}'. Allowed: {', '.join(allowed)}.{near(value, allowed)}")
+            raise SettingsError(f"The {name} is '{value}'. Allowed: {', '.join(allowed)}.{near(value, allowed)}")
     if rows is not None and rows < 1:
-        raise SettingsError(f"--rows is {rows}. Allowed: 1 and more; leave it out for all rows.")
+        raise SettingsError(f"The number of rows (--rows) is {rows}. Allowed: 1 and more; leave it out for all rows.")
 
 
 def _write(adapter: Path, card: AdapterCard, to: str, folder: Path) -> dict[str, Any]:
@@ -257,8 +257,13 @@ def _opset(path: Path) -> int:
 
 def _way_out(to: str, int8: str) -> str:
     if to == "int8":
-        return "Try --to onnx-int8, or export --to merged, which gives the run's answers to rounding."
+        return (
+            "Try --to onnx-int8 (to='onnx-int8'), or export to merged (--to merged), which gives the run's answers to "
+            "rounding."
+        )
     if to != "onnx-int8":
         return "Report it with the versions `newslora --version` and pip tell; the run itself is as good as it was."
     other = next(method for method in METHODS if method != int8)
-    return f"Try --int8 {other}, or export --to onnx, which gives the run's answers to rounding."
+    return (
+        f"Try the other way (--int8 {other}), or export to onnx (--to onnx), which gives the run's answers to rounding."
+    )

@@ -87,7 +87,8 @@ def write_onnx(merged: "PreTrainedModel", folder: Path) -> Path:
     size = sum(parameter.numel() * parameter.element_size() for parameter in merged.parameters())
     if size >= LARGEST:
         raise ExportError(
-            f"The classifier has {size / 2**30:.1f} GiB of weights, and an ONNX file holds less than 2. Export --to merged."
+            f"The classifier has {size / 2**30:.1f} GiB of weights, and an ONNX file holds less than 2. Export to "
+            "merged in its place (--to merged)."
         )
     merged.config.save_pretrained(folder)
     # two rows of eight, which no dimension of a model is likely to share; one tensor given twice would be traced as one input
@@ -109,7 +110,7 @@ def write_onnx(merged: "PreTrainedModel", folder: Path) -> Path:
         except Exception as error:  # of every kind: tracing runs into whatever a model holds
             raise ExportError(
                 f"torch cannot export {type(merged).__name__} to ONNX: {' '.join(str(error).split())[:300]} "
-                "Export --to merged."
+                "Export to merged in its place (--to merged)."
             ) from error
     _forget_where_it_was_made(program.model)
     path = folder / WEIGHTS["onnx"]

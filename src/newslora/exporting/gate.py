@@ -139,7 +139,7 @@ def require_rows(rows: int, name: str) -> None:
     if rows < FEWEST:
         raise ExportError(
             f"The gate of an int8 export wants at least {FEWEST} labelled rows, since 1 % of them may differ; of {name} "
-            f"there are {rows:,}. Give more with --data FILE, or export --to onnx, whose logits are compared."
+            f"there are {rows:,}. Give more (--data FILE), or export to onnx (--to onnx), whose logits are compared."
         )
 
 

@@ -58,7 +58,7 @@ def held_rows(run: RunFolder, data: str | None, changes: Mapping[str, Any] | Non
         name = held_split(splits)
         found = HeldRows(f"the {name} rows", splits.present()[name])
     if not len(found.articles):
-        raise DataError(f"No row of {found.name} is usable. Give others with --data.")
+        raise DataError(f"No row of {found.name} is usable. Give others (--data).")
     if most is not None and most < len(found.articles):
         places = draw(found.articles, most, run.recipe().train.seed)
         return HeldRows(f"{found.name} (drawn from {len(found.articles):,})", found.articles.take(places))

@@ -71,7 +71,9 @@ def quantise(
             made |= {"ranges": "least to greatest", "calibration_rows": len(rows)}
     made["weights"] = _count(target)
     if not made["weights"]:
-        raise ExportError("ONNX Runtime found no weight of this model to quantise. Export --to onnx.")
+        raise ExportError(
+            "ONNX Runtime found no weight of this model to quantise. Export to onnx in its place (--to onnx)."
+        )
     return made
 
 

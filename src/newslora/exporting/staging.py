@@ -36,11 +36,11 @@ def require_place(target: Path, replace: bool) -> None:
         return
     if odd is None:
         raise RunError(
-            f"{target} holds an export already: put the new one in its place with --replace, or name another place with "
-            "--output."
+            f"{target} holds an export already: put the new one in its place with --replace (replace=True), or name "
+            "another place (--output)."
         )
-    why = f", and --replace takes the place of an export only ({odd})" if replace else ""
-    raise RunError(f"{target} exists and is not empty{why}: name another place with --output, or remove it.")
+    why = f", and replacing (--replace) takes the place of an export only ({odd})" if replace else ""
+    raise RunError(f"{target} exists and is not empty{why}: name another place (--output), or remove it.")
 
 
 @contextlib.contextmanager

@@ -154,7 +154,7 @@ class Backbone:
         return BackboneError(
             f"The backbone '{self.name}' has no model.safetensors. Weights in other formats, such as pytorch_model.bin, are "
             "pickles that can run code, and newslora never opens them. Convert them once where you trust them "
-            "(save_pretrained of transformers writes safetensors), and give that folder with --backbone."
+            "(save_pretrained of transformers writes safetensors), and give that folder as the backbone (--backbone)."
         )
 
     def _unreadable(self, text: str) -> BackboneError:

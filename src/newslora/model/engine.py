@@ -181,7 +181,7 @@ def make_byte_engine(model: "PreTrainedModel", precision: Precision, fused: bool
     if not has_layers(model.config, model.device):
         raise BackboneError(
             f"The encoder family '{model.config.model_type}' has no packed layers to multiply in eight bits. "
-            "Export --to onnx-int8."
+            "Export to onnx-int8 in its place (--to onnx-int8)."
         )
     if fused if fused is not None else can_fuse() and multiplies_bytes(model.device):
         encoder: PackedEncoder = ByteEncoder(model, precision.name == "bf16")

@@ -313,8 +313,9 @@ class Classifier:
         """
         if self.multi_label:
             raise SettingsError(
-                "This run gives a text any number of labels, and sets of answers are made for one: leave --abstain out. A "
-                "label is given from its own threshold on; --probabilities tells how likely each is."
+                "This run gives a text any number of labels, and sets of answers are made for one: leave abstaining out "
+                "(--abstain). A label is given from its own threshold on; the probabilities (--probabilities) tell how likely "
+                "each is."
             )
         if self.calibration is None:
             raise SettingsError(

@@ -148,7 +148,9 @@ class Partial:
         except ValueError:
             plan = None
         if not isinstance(plan, dict):
-            raise RunError(f"{self.folder / PLAN} is damaged. Begin again with --fresh, or remove {self.folder}.")
+            raise RunError(
+                f"{self.folder / PLAN} is damaged. Begin again with --fresh (fresh=True), or remove {self.folder}."
+            )
         return plan
 
     def _check(self, earlier: dict[str, Any], plan: dict[str, Any]) -> None:
@@ -157,7 +159,7 @@ class Partial:
             told = [f"{name} was {_short(earlier.get(name))} and is {_short(plan.get(name))}" for name in differing[:3]]
             raise RunError(
                 f"{self.folder} holds rows that would not fit those of this command: {'; '.join(told)}. Go on as it began, "
-                "or begin again with --fresh."
+                "or begin again with --fresh (fresh=True)."
             )
 
     def _recover(self) -> None:
