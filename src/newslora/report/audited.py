@@ -14,7 +14,8 @@ COLUMNS = ("split", "row", "given", "suggested", "text")  # of labels.csv, those
 
 
 def read_audit(run: RunFolder) -> dict[str, Any] | None:
-    """What audit.json holds and, under `doubts`, the worst of labels.csv; None without an audit of this run's rows."""
+    """What audit.json holds, under `doubts` the worst of labels.csv, and under `damaged` why these cannot be shown, where they
+    cannot; None without an audit of this run's rows."""
     ours = {split["sha256"] for split in run.data()["splits"].values()}
     for folder in (run.path, run.path / "audit", run.path.parent, run.path.parent / "audit"):
         path = folder / "audit.json"
@@ -23,11 +24,16 @@ def read_audit(run: RunFolder) -> dict[str, Any] | None:
         try:
             found: dict[str, Any] = files.read_json(path)
             if ours & {split["sha256"] for split in found["splits"]}:
-                return found | {"doubts": _doubts(folder / "labels.csv")}
-        except (ValueError, KeyError, TypeError, RunError):
+                return found | _doubts(folder / "labels.csv")
+        except (ValueError, KeyError, TypeError):
             continue  # another tool's file of that name
     return None
 
 
-def _doubts(path: Path) -> list[dict[str, str]]:
-    return list(itertools.islice(read_lines(path, COLUMNS), SHOWN)) if path.is_file() else []
+def _doubts(path: Path) -> dict[str, Any]:
+    try:
+        doubts = list(itertools.islice(read_lines(path, COLUMNS), SHOWN)) if path.is_file() else []
+    except RunError:  # its own advice is for evaluations
+        told = f"The rows themselves cannot be shown: {path} is damaged. Restore it, or audit the rows again into its folder."
+        return {"doubts": [], "damaged": told}
+    return {"doubts": doubts, "damaged": None}

@@ -1,0 +1,57 @@
+"""What a report takes from an audit: all of it, or a word on what is missing."""
+
+from pathlib import Path
+
+import pytest
+
+from newslora import files
+from newslora.report.audited import read_audit
+from newslora.report.pages import environment
+from newslora.runfolder import RunFolder
+
+HEAD = "split,row,given,suggested,text\n"
+ROW = "train,17,World,Sports,striker scores\n"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run as far as an audit is concerned."""
+    found = RunFolder(tmp_path / "run")
+    files.write_json(found.data_file, {"splits": {"train": {"sha256": "12" * 32}}})
+    labels = {"split": "train", "judged_by": "words", "its_accuracy": 0.9, "likely_wrong": 37, "rows": 1000}
+    audit = {"splits": [{"sha256": "12" * 32}], "labels": [labels], "leakage": []}
+    files.write_json(found.path / "audit" / "audit.json", audit)
+    files.write_text(found.path / "audit" / "labels.csv", HEAD + ROW)
+    return found
+
+
+def page(run: RunFolder) -> str:
+    text = environment().get_template("part-labels.html").render(audit=read_audit(run), copies=[], sources=[])
+    return " ".join(text.split())
+
+
+def test_a_whole_one_is_shown(run: RunFolder) -> None:
+    html = page(run)
+    assert "37 of 1,000 labels" in html
+    assert "most probably wrong" in html
+    assert "damaged" not in html
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        b"split,row,given\ntrain,17,World\n",
+        (HEAD + "train,17\n").encode(),
+        HEAD.encode() + b"train,17,\xff,Sports,x\n",
+        b"",
+    ],
+    ids=["a column less", "a torn line", "not UTF-8", "empty"],
+)
+def test_a_damaged_list_of_labels_hides_nothing_else_and_is_told(contents: bytes, run: RunFolder) -> None:
+    path = run.path / "audit" / "labels.csv"
+    path.write_bytes(contents)
+    html = page(run)
+    assert "37 of 1,000 labels" in html
+    assert f"The rows themselves cannot be shown: {path} is damaged. Restore it, or audit the rows again" in html
+    assert "most probably wrong" not in html
+    assert "not audited yet" not in html
