@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import newslora
+from newslora.cli.app import main
 from newslora.errors import SettingsError
 
 PACKAGE = Path(newslora.__file__).parent
@@ -68,3 +69,10 @@ def test_refused_arguments_are_called_what_both_call_them(planted: Path) -> None
         newslora.export(planted, "onnx-int8", int8="fast")
     with pytest.raises(SettingsError, match=r"^The number of rows \(--rows\) is 0\."):
         newslora.export(planted, rows=0)
+
+
+@pytest.mark.parametrize("command", ["predict", "explain"])
+def test_help_says_what_standard_input_is(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "'-' for one text a line on standard input" in told
