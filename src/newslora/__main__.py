@@ -1,8 +1,6 @@
 """`python -m newslora`."""
 
-import sys
-
-from newslora.cli.app import main
+from newslora.cli.app import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()
