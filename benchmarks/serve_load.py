@@ -15,6 +15,7 @@ under way; more are not sent: each is an error, timed as if it had waited --time
 
 --capacity: closed, --in-flight requests at all times until every row was sent, beside `Classifier.logits` on the same rows,
 already tokenised, in a child of its own; by turns, each first every other round, the other idle; the first is not counted.
+The server's processor time of each round is kept too, by itself that of the thread that talks to clients.
 
 Settings raised for the measurement: idle_seconds, so that no connection is closed while the generator picks it up; connections,
 queue_rows and queue_tokens in so far as --in-flight could reach them. Without keys the server limits no rates. All are kept in
@@ -111,8 +112,11 @@ def capacity(server: Served, texts: list[str], given: argparse.Namespace) -> dic
                     if way == "engine":
                         seconds = engine.logits_seconds()
                     else:
-                        found.append(generate(server, texts, given, None))
-                        seconds = found[-1]["seconds"]
+                        used = server.cpu_seconds()
+                        one = generate(server, texts, given, None)
+                        worked = {name: now - used[name] for name, now in server.cpu_seconds().items()}
+                        found.append(one | {"server_cpu_seconds": worked})
+                        seconds = one["seconds"]
                     if turn:
                         rates[way].append(len(texts) / seconds)
                     print(f"round {turn}: {way} {len(texts) / seconds:.1f} texts/s", flush=True)
@@ -124,6 +128,9 @@ def capacity(server: Served, texts: list[str], given: argparse.Namespace) -> dic
             for way, some in rates.items()
         },
         "http / engine": median["http"] / median["engine"],
+        "server_thread_ms_a_request": statistics.median(
+            1000 * one["server_cpu_seconds"]["server_thread"] / one["requests"] for one in found[1:]
+        ),
         "errors": sum(one["errors"] for one in found),
         "engine_alone": facts,
         "http_rounds": found[1:],

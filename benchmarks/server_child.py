@@ -55,6 +55,11 @@ class Served:
             "anonymous_bytes": held["RssAnon"],
         }
 
+    def cpu_seconds(self) -> dict[str, float]:
+        """Processor time so far: of the thread that talks to clients, which is the first, and of all."""
+        pid = self.child.pid
+        return {"server_thread": _cpu_seconds(f"/proc/{pid}/task/{pid}/stat"), "all": _cpu_seconds(f"/proc/{pid}/stat")}
+
     def passes(self) -> dict[str, float]:
         """Forward passes since the start, warm-up included."""
         from prometheus_client.parser import text_string_to_metric_families
@@ -81,6 +86,11 @@ class Served:
             self.child.wait(LEAVE)
             return False
         return True
+
+
+def _cpu_seconds(path: str) -> float:
+    user, system = Path(path).read_text().rpartition(")")[2].split()[11:13]  # proc(5): fields 14 and 15
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

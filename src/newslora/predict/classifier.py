@@ -154,7 +154,7 @@ class Classifier:
                 "A classifier is pickled by the path of its folder, and this one has none that is still there. Pickle the "
                 "fitted NewsClassifier it is from, or call newslora.Classifier.load(FOLDER) in the other process."
             )
-        return type(self)._again, (str(self.folder), self.version, self.temperature, *self._options)
+        return type(self)._again, (str(self.folder.resolve()), self.version, self.temperature, *self._options)
 
     @classmethod
     def _again(
