@@ -143,6 +143,30 @@ def test_a_client_that_leaves_is_met_as_by_the_route(server: Server, monkeypatch
     assert left() == slowly
 
 
+def test_what_is_refused_before_its_body_is_told_as_by_the_route(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys.json"
+    add_key(path, "reader", ["classify"])
+    scraper = add_key(path, "scraper", ["metrics"])
+    server = Server(planted, keys=path)
+    for authorised, status in (({}, 401), ({"Authorization": f"Bearer {scraper}"}, 403)):
+        talk = posted(b'{"text": "treaty"}', JSON | authorised)
+        *slowly, count = by_the_route(server, talk, monkeypatch)
+        *quickly, later = told(server, talk)
+        assert (quickly, later - count) == (slowly, 1)
+        assert slowly[0] == status
+    small = Server(planted, body_bytes=1024)
+
+    async def too_much() -> AsyncIterator[bytes]:
+        for _ in range(30):
+            yield b" " * 100
+
+    quickly = told(small, posted(too_much))[:4]
+    assert quickly == by_the_route(small, posted(too_much), monkeypatch)[:4]
+    assert quickly[0] == 413
+
+
 def test_a_key_is_looked_at_first_and_counted_once(planted: Path, tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     reader, scraper = add_key(path, "reader", ["classify"]), add_key(path, "scraper", ["metrics"])

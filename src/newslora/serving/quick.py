@@ -36,13 +36,13 @@ class Quick:
             await self.app(scope, receive, send)
             return
         exchange: Exchange = scope["state"]["exchange"]
+        exchange.route = PATH
         key = admit(self.context, exchange, SCOPES)
         body, last = await _read(receive)
         asked = None if last["type"] == "http.disconnect" else _understood(body)
         if asked is None:
             await self.app(scope, _again(body, last, receive), send)
             return
-        exchange.route = PATH
         answer = await classify(self.context, key, asked, exchange.note)
         await json_response(answer.model_dump(exclude_unset=True))(scope, receive, send)
 
