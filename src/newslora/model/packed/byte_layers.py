@@ -227,6 +227,8 @@ class ByteEncoder(PackedEncoder):
         made = {id(layer): ByteLayer(layer, self._by_distance, bf16) for layer in self.layers}
         self._byte_layers = [made[id(layer)] for layer in self.layers]
         self._one_call = all(layer.arrays is not None for layer in self._byte_layers)
+        whole = [layer.arrays for layer in self._byte_layers if not layer.first_token_only]
+        self._whole = _stacked(whole) if self._one_call and whole else None
 
     def run(
         self, hidden: "torch.Tensor", segments: "Segments", bits: DropoutBits | None, keep: bool
@@ -249,9 +251,8 @@ class ByteEncoder(PackedEncoder):
         last = self._byte_layers[-1]
         each = (rows.starts, rows.lengths)
         more = (last.heads, self._by_distance, TOGETHER)
-        whole = tuple(layer.arrays for layer in self._byte_layers if not layer.first_token_only)
-        if whole:
-            self._kernels.whole_layers(whole, hidden, held.numbers, held.greatest, *each, rows.end, *more)
+        if self._whole is not None:
+            self._kernels.whole_layers(self._whole, hidden, held.numbers, held.greatest, *each, rows.end, *more)
         if not last.first_token_only:
             return hidden
         firsts = hidden[rows.starts]
@@ -259,6 +260,16 @@ class ByteEncoder(PackedEncoder):
         given = (firsts, held.numbers, held.greatest, *each, *more)
         self._kernels.whole_first_layer(last.arrays, *given, unread.numbers, unread.greatest)
         return firsts
+
+
+def _stacked(layers: list[Any]) -> Any:
+    """`LayerArrays` of layers -> the same of all of them, each array with a first dimension more."""
+    return type(layers[0])(
+        *(
+            tuple(map(np.stack, zip(*parts, strict=True))) if isinstance(parts[0], tuple) else np.stack(parts)
+            for parts in zip(*layers, strict=True)
+        )
+    )
 
 
 def _array(tensor: "torch.Tensor") -> NDArray[np.float32]:

@@ -321,7 +321,7 @@ def _as_pointer(context: Any, number: Any) -> Any:
 _pointer: Any = _as_pointer
 
 
-@njit(inline="always")
+@_compiled
 def multiply(numbers: Any, handles: Any, result: Any) -> Any:
     """numbers (N, in) uint8 -> (N, out) fp32, which lives until `release(result)`.
 
@@ -348,7 +348,7 @@ def multiply(numbers: Any, handles: Any, result: Any) -> Any:
     return carray(_pointer(held[5]), (len(numbers), np.int64(handles[9])), np.float32)
 
 
-@njit(inline="always")
+@_compiled
 def release(result: Any) -> None:
     """Give a product's memory back."""
     delete(result[0])
@@ -372,6 +372,18 @@ class LayerArrays(NamedTuple):
 
 
 @njit(inline="always")
+def _layer(layers: Any, i: int) -> Any:
+    """One of several."""
+    weight1, shift1, epsilon1 = layers.norm1
+    weight2, shift2, epsilon2 = layers.norm2
+    return LayerArrays(
+        layers.q[i], layers.q_bias[i], layers.kv[i], layers.kv_bias[i], layers.out[i], layers.out_bias[i], layers.up[i],
+        layers.up_bias[i], layers.down[i], layers.down_bias[i], (weight1[i], shift1[i], epsilon1[i]),
+        (weight2[i], shift2[i], epsilon2[i]),
+    )  # fmt: skip
+
+
+@_compiled
 def _after_attention(
     layer: Any, context: Any, scale: Any, hidden: Any, together: int, numbers: Any, greatest: Any
 ) -> None:
@@ -404,7 +416,7 @@ def whole_layers(
     """Layers one after another in a single call; `torch_calls.linked()` comes first.
 
     Args:
-        layers: a tuple of `LayerArrays`.
+        layers: `LayerArrays` of N layers, each array (N, ...), for a tuple of layers would be compiled anew for each N.
         hidden: (T, H), to be overwritten by the last one's.
         numbers, greatest: the same in bytes (T, H), with scales (T,), to be overwritten likewise.
         starts, lengths: (R,) int64 of each row.
@@ -416,7 +428,8 @@ def whole_layers(
     result = np.zeros(1, np.uint64)
     context, high = np.empty(hidden.shape, np.uint8), np.empty(len(hidden), np.float32)
     context[end:], high[end:] = 128, float32(1.0)  # filler: zeros, which nothing reads
-    for layer in layers:
+    for place in range(len(layers.q)):
+        layer = _layer(layers, place)
         y = multiply(numbers, layer.q, result)
         attend_and_quantise(y, greatest, layer.q_bias, starts, lengths, heads, by_distance, context, high)
         release(result)
