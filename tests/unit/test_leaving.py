@@ -46,7 +46,7 @@ def test_all_is_done_and_nothing_is_looked_at_once_more(ending: str, code: int) 
     assert ended(ending)[:2] == (code, DONE)
 
 
-def test_an_error_nobody_expected_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_error_nobody_expected_is_told() -> None:
     code, said, complained = ended("raise RuntimeError('unexpected')")
     assert (code, said) == (1, DONE)
     assert "RuntimeError: unexpected" in complained

@@ -110,6 +110,25 @@ def test_draining_finishes_what_is_accepted_and_takes_nothing_new(
     asyncio.run(drain())
 
 
+def test_draining_ends_the_threads_that_have_nothing_to_compute_too(make_service: Callable[..., Service]) -> None:
+    service = make_service("news", passes=2)
+    gate = Gate(service)
+
+    async def drain() -> None:
+        accepted = asyncio.create_task(service.answer(None, TEXTS[:1]))  # for one of the two
+        await entered(gate)
+        ending = asyncio.create_task(asyncio.to_thread(service.drain, 20.0))  # then it wakes them all
+        while not service._draining:
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)  # the other has seen that something is being computed, and waits again
+        gate.open.set()
+        await accepted
+        await asyncio.wait_for(ending, 10)
+
+    asyncio.run(drain())
+    assert len(gate.lane._threads) == 3
+
+
 def test_draining_within_a_time_gives_up_what_is_left(make_service: Callable[..., Service]) -> None:
     service = make_service("news")
     gate = Gate(service)
