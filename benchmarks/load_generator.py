@@ -1,8 +1,8 @@
 """Load by locust on a server's /v1/classify, in a process of its own: gevent, which locust brings, changes Python's sockets.
 
 Child of serve_load.py. Standard input: one JSON object of the fields of `Work`; standard output: one JSON object. Locust's
-users wait for their answers, which is a closed model; so arrivals are made here, a greenlet each, and locust does the rest:
-its HTTP client, its request event, its statistics.
+users wait for their answers, which is a closed model, and wrk's (closed_load.py); so arrivals are made here, a greenlet each,
+and locust does the rest: its HTTP client, its request event, its statistics.
 """
 
 import dataclasses
@@ -13,7 +13,6 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import gevent  # type: ignore[import-untyped]
@@ -33,19 +32,15 @@ MINUTE = 60.0  # seconds
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What to do.
-
-    With a rate the model is open: Poisson arrivals for `warmup` and then `seconds`, whatever became of earlier ones. With
-    None it is closed: `in_flight` at once, each body sent once.
-    """
+    """What to do: Poisson arrivals for `warmup` and then `seconds`, whatever became of earlier ones."""
 
     url: str
-    texts: list[str]
+    bodies: list[str]  # of requests, sent in their order again and again
     texts_a_request: int
-    rate: float | None  # requests a second
+    rate: float  # requests a second
     seconds: float
     warmup: float  # seconds of arrivals that are not counted
-    in_flight: int  # open: more are not sent and count as errors; closed: as many always
+    in_flight: int  # more are not sent and count as errors
     timeout: float  # seconds to wait for an answer
     seed: int
 
@@ -61,7 +56,7 @@ class Generator:
     """Sends, and counts from the moment each request was due."""
 
     def __init__(self, work: Work) -> None:
-        self.work, self.bodies = work, bodies(work.texts, work.texts_a_request)
+        self.work = work
         locust.stats.bucket_response_time = lambda ms: round(ms, 1)  # type: ignore[assignment, return-value]  # 0.1 ms
         self.environment = Environment()
         self.environment.stats = RequestStats(use_response_times_cache=False)
@@ -90,13 +85,13 @@ class Generator:
         finally:
             self.in_flight -= 1
 
-    def open(self, rate: float) -> None:
-        """Poisson arrivals."""
+    def run(self) -> None:
+        """Send all, and wait for the last."""
         work, group, draw = self.work, Group(), random.Random(self.work.seed)
         start = due = time.perf_counter() + LEAD
         self.begin = start + work.warmup
-        for body in itertools.cycle(self.bodies):
-            due += draw.expovariate(rate)
+        for body in itertools.cycle([body.encode() for body in work.bodies]):
+            due += draw.expovariate(work.rate)
             if due >= self.begin + work.seconds:
                 break
             gevent.sleep(max(0.0, due - time.perf_counter()))  # 0 lets the others go on where this is late
@@ -107,17 +102,6 @@ class Generator:
         group.join(timeout=work.timeout * 2)
         if len(group):
             raise SystemExit(f"{len(group)} requests neither ended nor ran out of time.")
-
-    def closed(self) -> None:
-        """So many at once, until each body was sent."""
-        left = iter(self.bodies)
-
-        def client() -> None:
-            for body in left:
-                self.send(time.perf_counter(), body)
-
-        self.begin = time.perf_counter()
-        gevent.joinall([gevent.spawn(client) for _ in range(self.work.in_flight)], raise_error=True)
 
     def _heard(self, context: Any, response: Any, exception: Any, response_length: int, **_: Any) -> None:
         now, wanted = time.perf_counter(), self.work.texts_a_request
@@ -161,12 +145,6 @@ class Generator:
         }
 
 
-def bodies(texts: list[str], together: int) -> list[bytes]:
-    """Request bodies, made before the load so as not to cost time during it; a rest of texts is left out."""
-    groups = (texts[place : place + together] for place in range(0, len(texts) - together + 1, together))
-    return [json.dumps({"text": some[0]} if together == 1 else {"texts": some}).encode() for some in groups]
-
-
 def kind(response: Any, exception: Any) -> str:
     """'503 overloaded', or what failed below HTTP; no texts."""
     status = getattr(response, "status_code", 0)
@@ -192,11 +170,10 @@ def processor_seconds() -> float:
 def main() -> None:
     work = Work(**json.loads(sys.stdin.readline()))
     generator = Generator(work)
-    run: Callable[[], None] = generator.closed if work.rate is None else lambda: generator.open(work.rate or 0.0)
     gc.collect()
     gc.freeze()  # what is here stays: later collections need not look at it
     used = processor_seconds()
-    run()
+    generator.run()
     print(json.dumps(generator.result(used)), flush=True)
 
 

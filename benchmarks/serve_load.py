@@ -4,18 +4,18 @@
     python benchmarks/serve_load.py RUN/exports/onnx-int8 --data test.csv --rate 40 --seconds 1800 -o ...
     python benchmarks/serve_load.py RUN --data test.csv --capacity -o benchmarks/results/DATE-capacity-minilm.json
 
-Needs the extras `serve` and `load`. RUN is a run or an export; texts are --data's (title and description), never kept. The
-server is a child (server_child.py): the seconds from its start to a /ready that says yes are kept, and in the end it must leave
-with 0 on SIGTERM.
+Needs the extra `serve`, and `load` or, for --capacity, wrk. RUN is a run or an export; texts are --data's (title and
+description), never kept. The server is a child (server_child.py): the seconds from its start to a /ready that says yes are
+kept, and in the end it must leave with 0 on SIGTERM.
 
 Open load (load_generator.py, locust in another child): Poisson arrivals at --rate for --seconds, after --warmup seconds that
 are not counted; one request each, whatever became of earlier ones. A request's time counts from the moment it was due, so a
 stall of server or generator costs every request that fell into it. Errors' times count too. At most --in-flight requests may be
 under way; more are not sent: each is an error, timed as if it had waited --timeout.
 
---capacity: closed, --in-flight requests at all times until every row was sent, beside `Classifier.logits` on the same rows,
-already tokenised, in a child of its own; by turns, each first every other round, the other idle; the first is not counted.
-The server's processor time of each round is kept too, by itself that of the thread that talks to clients.
+--capacity: closed, --in-flight requests at all times for --seconds (closed_load.py, wrk), beside `Classifier.logits` on the
+same rows, already tokenised, in a child of its own; by turns, each first every other round, the other idle; the first is not
+counted. The server's processor time of each round is kept too, by itself that of the thread that talks to clients.
 
 Settings raised for the measurement: idle_seconds, so that no connection is closed while the generator picks it up; connections,
 queue_rows and queue_tokens in so far as --in-flight could reach them. Without keys the server limits no rates. All are kept in
@@ -39,6 +39,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from closed_load import check_installed, closed_load, version
 from engine_alone import EngineAlone, environment, read_texts, run_facts
 from server_child import Served, serving
 
@@ -52,11 +53,18 @@ MINUTE = 60.0  # seconds
 SERIES = ("http_rounds", "ms_by_minute", "processors_by_minute")  # too long to be printed
 
 
-def generate(server: Served, texts: list[str], given: argparse.Namespace, rate: float | None) -> dict[str, Any]:
-    """The generator's child, once."""
+def bodies(texts: list[str], together: int) -> list[str]:
+    """Request bodies, made before the load so as not to cost time during it; a rest of texts is left out."""
+    groups = (texts[place : place + together] for place in range(0, len(texts) - together + 1, together))
+    return [json.dumps({"text": some[0]} if together == 1 else {"texts": some}) for some in groups]
+
+
+def generate(server: Served, texts: list[str], given: argparse.Namespace) -> dict[str, Any]:
+    """What locust made of an open load, in a child of its own."""
     work = {
-        "url": server.url, "texts": texts, "texts_a_request": given.texts, "rate": rate, "seconds": given.seconds,
-        "warmup": given.warmup, "in_flight": given.in_flight, "timeout": given.timeout, "seed": given.seed,
+        "url": server.url, "bodies": bodies(texts, given.texts), "texts_a_request": given.texts, "rate": given.rate,
+        "seconds": given.seconds, "warmup": given.warmup, "in_flight": given.in_flight, "timeout": given.timeout,
+        "seed": given.seed,
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, str(GENERATOR)], input=json.dumps(work) + "\n", stdout=subprocess.PIPE, text=True, check=False
@@ -92,7 +100,7 @@ def watched_processors() -> Iterator[list[dict[str, float]]]:
 
 def open_load(server: Served, texts: list[str], given: argparse.Namespace) -> dict[str, Any]:
     with watched_processors() as shares:
-        found = generate(server, texts, given, given.rate) | {"processors_by_minute": shares}
+        found = generate(server, texts, given) | {"processors_by_minute": shares}
     span = max(found["seconds"], given.seconds)
     good = found["requests"] - found["errors"]
     return {"rate_asked": given.rate, "rate_achieved": good / span, **found}
@@ -100,7 +108,7 @@ def open_load(server: Served, texts: list[str], given: argparse.Namespace) -> di
 
 def capacity(server: Served, texts: list[str], given: argparse.Namespace) -> dict[str, Any]:
     """Texts a second over HTTP and by the engine, by turns."""
-    texts = texts[: len(texts) // given.texts * given.texts]
+    sent = bodies(texts, given.texts)
     rates: dict[str, list[float]] = {"http": [], "engine": []}
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -110,16 +118,16 @@ def capacity(server: Served, texts: list[str], given: argparse.Namespace) -> dic
             for turn in range(given.rounds + 1):
                 for way in ("http", "engine") if turn % 2 == 0 else ("engine", "http"):
                     if way == "engine":
-                        seconds = engine.logits_seconds()
+                        rate = len(texts) / engine.logits_seconds()
                     else:
                         used = server.cpu_seconds()
-                        one = generate(server, texts, given, None)
+                        one = closed_load(server.url, sent, given.texts, given.in_flight, given.seconds, given.timeout)
                         worked = {name: now - used[name] for name, now in server.cpu_seconds().items()}
                         found.append(one | {"server_cpu_seconds": worked})
-                        seconds = one["seconds"]
+                        rate = given.texts * one["requests"] / one["seconds"]
                     if turn:
-                        rates[way].append(len(texts) / seconds)
-                    print(f"round {turn}: {way} {len(texts) / seconds:.1f} texts/s", flush=True)
+                        rates[way].append(rate)
+                    print(f"round {turn}: {way} {rate:.1f} texts/s", flush=True)
             facts = engine.facts
     median = {way: statistics.median(some) for way, some in rates.items()}
     return {
@@ -130,6 +138,9 @@ def capacity(server: Served, texts: list[str], given: argparse.Namespace) -> dic
         "http / engine": median["http"] / median["engine"],
         "server_thread_ms_a_request": statistics.median(
             1000 * one["server_cpu_seconds"]["server_thread"] / one["requests"] for one in found[1:]
+        ),
+        "generator_ms_a_request": statistics.median(
+            1000 * one["generator_cpu_seconds"] / one["requests"] for one in found[1:]
         ),
         "errors": sum(one["errors"] for one in found),
         "engine_alone": facts,
@@ -160,7 +171,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", default="corpus", help="where texts come from, as `newslora predict` takes it")
     parser.add_argument("--rows", type=int, default=2000, help="texts, sent in their order again and again")
     parser.add_argument("--rate", type=float, default=40.0, help="requests a second")
-    parser.add_argument("--seconds", type=float, default=60.0, help="that count")
+    parser.add_argument("--seconds", type=float, default=60.0, help="that count; of --capacity: a round")
     parser.add_argument("--warmup", type=float, default=10.0, help="seconds before them")
     parser.add_argument("--texts", type=int, default=1, help="a request")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds the generator waits for an answer")
@@ -179,7 +190,9 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = arguments()
-    if importlib.util.find_spec("locust") is None:
+    if given.capacity:
+        check_installed()
+    elif importlib.util.find_spec("locust") is None:
         raise SystemExit(str(MissingExtraError("The load generator", "load")))
     before = os.getloadavg()
     run = run_facts(given.run)
@@ -193,7 +206,8 @@ def main() -> None:
         "texts",
         "in_flight",
         "timeout",
-        *(("rounds",) if given.capacity else ("rate", "seconds", "warmup", "seed")),
+        "seconds",
+        *(("rounds",) if given.capacity else ("rate", "warmup", "seed")),
     )
     result = {
         "what": "HTTP throughput beside the engine's own, by turns"
@@ -203,6 +217,7 @@ def main() -> None:
         "texts": data,
         "settings": {name: getattr(given, name) for name in kept},
         "server_settings": settings,
+        "generator": version() if given.capacity else "locust",
         "load_average_before": before,
         "environment": environment(run["export"], given.precision),
         "start_to_ready_seconds": server.start_seconds,
