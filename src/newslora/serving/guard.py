@@ -5,7 +5,6 @@ Plain ASGI, for it must see each piece of a body as it comes and each piece of a
 
 import asyncio
 import contextlib
-import random
 import re
 import time
 from typing import Any
@@ -15,16 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from newslora.serving.context import Context
 from newslora.serving.keys import Key
-from newslora.serving.logs import where
+from newslora.serving.logs import new_id, where
 from newslora.serving.problems import Problem
 from newslora.serving.protocol import ABORT
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 DROPPED = 10  # times `body_bytes`: so much of an unwanted body is read, for its writer to hear the answer
 STREAMED = "/v1/classify/stream"  # its body has no end in view: limits hold for each line and each piece
-IDS = (
-    random.Random()
-)  # names of requests, not secrets: asking the system for each would wait for Python's lock once more
 QUIET = ("/health", "/ready", "/metrics")  # asked every few seconds by machines
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 SECURITY = (  # as ASGI has them
@@ -85,7 +81,7 @@ class Exchange:
         self.began = time.perf_counter()
         self.headers = Headers(scope=scope)
         given = self.headers.get("x-request-id", "")
-        self.id = given if REQUEST_ID.fullmatch(given) else f"{IDS.getrandbits(128):032x}"
+        self.id = given if REQUEST_ID.fullmatch(given) else new_id()
         self.status: int | None = None
         self.ended: str | None = None  # what cut it short
         self.seconds: float | None = None  # to the answer's end, where the request outlasts it

@@ -2,12 +2,19 @@
 
 import contextlib
 import logging
+import random
 import sys
 import traceback
 from collections import deque
 from typing import Any, TextIO
 
 MOST_LINES = 256  # gathered before they are written at once
+_IDS = random.Random()
+
+
+def new_id() -> str:
+    """A name for a request or an item, 32 hex digits; no secret. The system's random numbers would let go of Python's lock."""
+    return f"{_IDS.getrandbits(128):032x}"
 
 
 class Gathered:

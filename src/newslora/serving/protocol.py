@@ -2,10 +2,11 @@
 
 import asyncio
 import json
-import random
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from newslora.serving.logs import new_id
 
 ABORT = "newslora.abort"  # in a request's scope: drops the connection
 HEAD_BYTES = 65_536
@@ -64,7 +65,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.close()
             return
-        name = f"{random.getrandbits(128):032x}"
+        name = new_id()
         self.logger.warning("Refused before it was a request: %s", name)
         body = json.dumps({"error": {"code": "bad_request", "message": msg}}).encode()
         head = (

@@ -2,11 +2,12 @@
 
 import threading
 import time
-import uuid
 from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from newslora.serving.logs import new_id
 
 KEPT_SECONDS = 3600.0
 
@@ -53,7 +54,12 @@ class _Held:
     """The items of one adapter."""
 
     items: list[Item] = field(default_factory=list)  # least sure first
-    oldest: float = 0.0
+    texts: set[str] = field(default_factory=set)  # theirs
+    oldest: float = 0.0  # no item is older
+
+    def keep(self, items: list[Item]) -> None:
+        """Let go of all others."""
+        self.items, self.texts = items, {item.text for item in items}
 
 
 class UncertainItems:
@@ -95,17 +101,22 @@ class UncertainItems:
             full = len(held.items) >= self.limit
             if full and sure >= held.items[-1].sureness and now - held.oldest < KEPT_SECONDS:
                 return
-            held.items = [item for item in held.items if now - item.time < KEPT_SECONDS and item.text != text]
-            item = Item(uuid.uuid4().hex, now, adapter, version, text, label, probability, probabilities, sure)
+            if (
+                text in held.texts or now - held.oldest >= KEPT_SECONDS
+            ):  # else there is nothing to look for among the items
+                held.keep([item for item in held.items if now - item.time < KEPT_SECONDS and item.text != text])
+                held.oldest = min((item.time for item in held.items), default=now)
+            item = Item(new_id(), now, adapter, version, text, label, probability, probabilities, sure)
             insort(held.items, item, key=lambda one: one.sureness)
-            del held.items[self.limit :]
-            held.oldest = min(item.time for item in held.items)
+            held.texts.add(text)
+            if len(held.items) > self.limit:
+                held.texts.discard(held.items.pop().text)
 
     def corrected(self, adapter: str, text: str) -> None:
         """Somebody has looked at this text."""
         with self._lock:
             if held := self._held.get(adapter):
-                held.items = [item for item in held.items if item.text != text]
+                held.keep([item for item in held.items if item.text != text])
 
     def loaded(self, adapter: str) -> None:
         """An adapter was added or replaced; items of others are not kept."""
