@@ -137,6 +137,16 @@ def test_encoders_and_tokenizers_are_shared_and_let_go(
     assert len(ask(service, "news")[0]) == 3
 
 
+def test_what_has_an_encoder_to_itself_picks_its_device_where_none_was_asked_for(
+    make_service: Callable[..., Service], folders: dict[str, Path]
+) -> None:
+    """An export of the CPU's own beside a GPU's adapters: what the others are computed on is not asked of it."""
+    service = make_service()
+    service._opener.device = torch.device("cuda:7")  # which is not here
+    service.load("alone", folders["deberta"])
+    assert len(ask(service, "alone")[0]) == len(TEXTS)
+
+
 def test_nothing_is_held_of_an_adapter_that_is_refused(
     make_service: Callable[..., Service],
     make_adapter: Callable[..., Path],

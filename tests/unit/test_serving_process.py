@@ -165,5 +165,9 @@ def test_what_cannot_be_served_is_one_sentence(
     for lists in ([], ["--set", "allowed_hosts=[a.org, b.org]", "--set", "cors_origins=[https://a.org]"]):
         assert main(["serve", *lists]) == 2
         assert "nothing to serve" in capsys.readouterr().err
+    assert main(["serve", "--set", f"watch={tmp_path / 'none'}"]) == 2
+    assert f"{tmp_path / 'none'}" in capsys.readouterr().err
+    assert main(["serve", str(planted), "--device", "gpu"]) == 2
+    assert "no device 'gpu'" in capsys.readouterr().err
     assert main(["serve", str(planted), "--keys", str(tmp_path / "none.json"), "--port", "0"]) == 2
     assert "keys add" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from newslora.cli.common import SetFlags
+from newslora.cli.common import DeviceFlag, SetFlags
 
 
 def serve(
@@ -19,6 +19,7 @@ def serve(
     adapters_root: Path | None = None,
     watch: Path | None = None,
     feedback: str | None = None,
+    device: DeviceFlag = None,
     settings: SetFlags = None,
 ) -> None:
     """Serve adapters over HTTP, with a page at / and the API's description at /docs.
@@ -60,11 +61,12 @@ def serve(
         "adapters_root": adapters_root,
         "watch": watch,
         "feedback": feedback,
+        "device": device,
     }
     values |= {key: value for key, value in flags.items() if value is not None} | ({"open": True} if open else {})
     resolved = serve_settings(values)
     adapters = named(runs)
-    if not adapters and watch is None and adapters_root is None:
+    if not adapters and resolved.watch is None and resolved.adapters_root is None:
         raise SettingsError("There is nothing to serve: name a run, or a folder with --watch or --adapters-root.")
     try:
         from newslora.serving import server

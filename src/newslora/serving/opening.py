@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from newslora import files
 from newslora.model.adapter import CARD, WEIGHTS, AdapterCard, load_tokenizer, read_card, same_backbone
@@ -19,6 +19,9 @@ from newslora.serving.computing import Alone, Together
 from newslora.serving.lane import Lane, Passes
 from newslora.serving.settings import ServeSettings
 from newslora.serving.vouching import vouch
+
+if TYPE_CHECKING:
+    import torch
 
 # files of an adapter folder that its tokenizer does not read; any other is taken to be one that it does
 NOT_TOKENIZER = {
@@ -41,7 +44,7 @@ class Opener:
 
     def __init__(self, limits: ServeSettings) -> None:
         self.limits, self.passes = limits, Passes()
-        self.device = pick_device()
+        self.device = pick_device(limits.device)
         self.precision = resolve_precision(limits.precision, self.device)
         self.at_once = limits.passes or passes_at_once(self.device)
         self._shared: dict[str, tuple[MixedEncoder, Lane]] = {}  # by encoder_key
@@ -62,26 +65,28 @@ class Opener:
                 if key in self._shared and self._shared[key][1].broken is None:
                     return self._adapter(*self._shared[key], inside, card, new_lane=False)
                 encoder = load_encoder(backbone, self.precision, self.device)
-                made = self._lane(card.backbone, Together(encoder))
+                made = self._lane(card.backbone, Together(encoder), self._budget(self.device))
                 opened = self._adapter(encoder, made, inside, card, new_lane=True)
                 self._shared[key] = encoder, made  # only now: one whose first adapter is refused is not kept
                 return opened
-        classifier = Classifier.load(inside, str(self.device), self.limits.precision)
+        # by what was asked for, not by what was found: an export that runs on the CPU alone may be served beside a GPU
+        classifier = Classifier.load(inside, self.limits.device, self.limits.precision)
         warning = vouch(classifier)
-        compute = Alone(classifier.engine, int(classifier.tokenizer.pad_token_id), self._budget)
-        return Opened(classifier, self._lane(name, compute), True, warning)
+        budget = self._budget(classifier.engine.device)
+        compute = Alone(classifier.engine, int(classifier.tokenizer.pad_token_id), budget)
+        return Opened(classifier, self._lane(name, compute, budget), True, warning)
 
     def forget(self, lane: Lane) -> None:
         """Nothing uses this lane any more."""
         self._shared = {key: held for key, held in self._shared.items() if held[1] is not lane}
         self._tokenizers.pop(lane, None)
 
-    @property
-    def _budget(self) -> int:
-        return self.limits.batch_tokens or BATCH_TOKENS[self.device.type]
+    def _budget(self, device: "torch.device") -> int:
+        """Tokens a pass."""
+        return self.limits.batch_tokens or BATCH_TOKENS[device.type]
 
-    def _lane(self, name: str, compute: Together | Alone) -> Lane:
-        return Lane(name, compute, self._budget, self.limits, self.passes, self.at_once)
+    def _lane(self, name: str, compute: Together | Alone, budget: int) -> Lane:
+        return Lane(name, compute, budget, self.limits, self.passes, self.at_once)
 
     def _adapter(self, encoder: MixedEncoder, lane: Lane, folder: Path, card: AdapterCard, new_lane: bool) -> Opened:
         engine = AdapterEngine(encoder, load_weights(encoder, folder, card))

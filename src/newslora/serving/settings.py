@@ -19,6 +19,10 @@ class ServeSettings(Section):
     """How `newslora serve` computes, listens, what it allows a client, and what it keeps. No part of a recipe: nothing of it
     changes an answer beyond rounding."""
 
+    device: str | None = Field(
+        None,
+        description="What adapters are computed on: 'cpu', 'cuda', 'cuda:1', ...; unset: the first GPU, else the CPU.",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "fp32",
         description="What adapters are computed in; fp32: a text's answer does not depend on its neighbours in a batch.",
