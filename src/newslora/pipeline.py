@@ -22,7 +22,7 @@ from newslora.model.adapter import AdapterCard, save_adapter
 from newslora.model.backbones import Backbone, resolve_backbone
 from newslora.model.classifier import build_classifier, count_parameters, length_limit
 from newslora.model.describe import describe_classifier
-from newslora.model.engine import engine_name
+from newslora.model.engine import engine_name, engine_to_try
 from newslora.predict.calibration import calibrate, save_calibration
 from newslora.predict.canary import make_canary, save_canary
 from newslora.predict.classifier import Classifier
@@ -138,6 +138,9 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool
             f"({counts.lora:,} LoRA, {counts.head:,} head); {precision.name} on {target} ({precision.reason}), "
             f"{engine_name(model.config, recipe.train.engine_setting, precision, target)} engine"
         )
+        other = engine_to_try(model.config, recipe.train.engine_setting, precision, target)
+        if other is not None and not run.checkpoints.exists():  # a run that goes on cannot change its engine
+            watcher.note(other)
         result = fit(
             model, prepared.rows["train"], prepared.rows["validation"], recipe.train, precision, run,
             recipe.data.workers, watcher,

@@ -15,7 +15,7 @@ from newslora.data.tokens import TokenTable, tokenize
 from newslora.errors import NewsloraError, near
 from newslora.model.backbones import ARCHITECTURES, BUNDLED, Backbone, resolve_backbone
 from newslora.model.classifier import Counts, count_parameters, empty_classifier, length_limit, random_classifier
-from newslora.model.engine import engine_name, make_engine
+from newslora.model.engine import engine_name, engine_to_try, make_engine
 from newslora.runtime import Precision, cache_folder, pick_device, resolve_precision
 from newslora.training.loop import steps_per_epoch
 from newslora.training.step import Stepper
@@ -107,6 +107,8 @@ def make_plan(recipe: Recipe, device: str | None = None) -> Plan:
     else:
         counts = count_parameters(empty_classifier(config, labels, recipe.lora))
         engine = engine_name(config, recipe.train.engine_setting, precision, target)
+        if (other := engine_to_try(config, recipe.train.engine_setting, precision, target)) is not None:
+            notes.append(other)
         if length is not None:
             each = round(length[engine == "packed"])
             seconds = _time_step(
