@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_waits import device_waits
 from torch.nn.functional import cross_entropy
 
 from newslora.bench.worker import read_rows
 from newslora.config import LoraSettings, ModelSettings, TrainSettings
-from newslora.data.batches import Rows
+from newslora.data.batches import Rows, load_batches
 from newslora.model.backbones import resolve_backbone
 from newslora.model.classifier import random_classifier, trainable_parameters
 from newslora.model.engine import PaddedEngine, make_engine
@@ -39,13 +40,14 @@ LEAST_BAND = 0.02  # of the logits' norm or spread, where autocast happens to be
 LEAST_GRADIENT_BAND, LEAST_BAND_OF_ALL = 0.08, 0.03
 ERRORS = 5  # standard errors: one failure in two million a number
 STEPS = 14  # plain against captured
+WATCHED = 6  # steps on which waits are looked for
 TO_TRY = (
     "Try CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment, and "
     "torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False: cuBLAS may multiply otherwise in a capture"
 )
 
 
-NAMES = ("fp32", "bf16", "dropout", "graphs")
+NAMES = ("fp32", "bf16", "dropout", "graphs", "waits")
 
 
 class CheckError(Exception):
@@ -172,6 +174,33 @@ class Checks:
             difference <= 1e-6,
             f"captured steps end with other parameters than plain ones, by {difference:.1e}. {TO_TRY}",
         )
+
+    def waits(self) -> None:
+        """Steps, plain and captured, with batches prepared as training has them: none may wait for the device.
+
+        torch reports copies and reads that wait. It does not report waits for an event, which is how a loss is read one step
+        late (training/losses.py): the one wait of a step that is meant.
+        """
+        if not self.on_gpu:
+            self.found["waits"] = {"left_out": "torch reports waits for a GPU, and there is none here"}
+            return
+        found = {"plain": self._waits(self._steps(False, []))}
+        if "graphs" not in self.failed:
+            found["captured"] = self._waits(self._steps(True, []))
+        self.found["waits"] = found
+        if any(found.values()):
+            raise CheckError(f"Steps wait for the device, which costs time and no accuracy: {found}")
+
+    def _waits(self, stepper: Stepper) -> dict[str, int]:
+        plan = [range(16 * (step % 4), 16 * (step % 4) + 16) for step in range(WATCHED)]
+
+        def run() -> None:
+            for step, batch in enumerate(load_batches(self.rows, plan, stepper.engine.collate, 0, self.on_gpu), STEPS):
+                stepper([batch], step)
+
+        found = device_waits(run)
+        stepper.wait()
+        return found
 
     def _steps(self, graphs: bool, notes: list[str]) -> Stepper:
         settings = TrainSettings(learning_rate=1e-3, warmup_steps=2, cuda_graphs=graphs and self.on_gpu)

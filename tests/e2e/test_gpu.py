@@ -4,6 +4,7 @@ import importlib
 import json
 import runpy
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +40,8 @@ def test_the_script_runs_to_its_end_on_a_small_encoder(tmp_path: Path) -> None:
     assert "stopped" not in result
     assert result["checks_failed"] == {}
     assert "timings" not in result
-    assert set(result["checks"]) == {"fp32", "bf16", "dropout", "graphs"}
+    assert set(result["checks"]) == {"fp32", "bf16", "dropout", "graphs", "waits"}
+    assert "none here" in result["checks"]["waits"]["left_out"]
     assert result["checks"]["bf16"]["attention"] == "one kernel for all rows"
     assert result["checks"]["graphs"]["captured"] > 0
     rates = {name: one["rows_per_second"] for name, one in result["training_by_turns"]["variants"].items()}
@@ -128,11 +130,62 @@ def test_a_check_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(module("gpu_checks"), "again_and_again", module("gpu_checks").never)
     monkeypatch.setattr(checks, "fp32", lambda: [][0])
     checks.all(told.append)
-    assert told == ["fp32", "bf16", "dropout", "graphs"]
+    assert told == ["fp32", "bf16", "dropout", "graphs", "waits"]
     assert set(checks.failed) == {"fp32", "graphs"}
     assert "IndexError" in checks.failed["fp32"]
     assert "no step was captured (CUDA graphs are not used here" in checks.failed["graphs"]
     assert checks.found["graphs"]["captured"] == 0
+
+
+@pytest.fixture
+def sync_mode(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The modes that torch was put in; it tells of nothing by itself, for there is no GPU."""
+    modes: list[Any] = [0]
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    return modes
+
+
+def test_steps_that_wait_are_found_with_the_place(sync_mode: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Python is warned of it, and where only the mode that refuses tells, as inside flash attention."""
+    words, python_hears = module("gpu_waits").WAITS, True
+    checks, run = make_checks(RowByRow()), PackedEncoder.run
+    stepper = checks._steps(False, [])
+    assert checks._waits(stepper) == {}
+    assert sync_mode == [0, "warn", "error", 0]
+
+    def waiting(self: PackedEncoder, *arguments: Any, **more: Any) -> Any:
+        if sync_mode[-1] == "warn" and python_hears:
+            warnings.warn(f"{words} (Triggered internally)", stacklevel=1)
+        if sync_mode[-1] == "error":
+            raise RuntimeError(words)
+        return run(self, *arguments, **more)
+
+    monkeypatch.setattr(PackedEncoder, "run", waiting)
+    ((place, times),) = checks._waits(stepper).items()
+    assert place.startswith("encoder.py:")
+    assert times == 6
+    python_hears = False
+    ((place, times),) = checks._waits(stepper).items()
+    assert place.startswith("encoder.py:")
+    assert times == 1
+    assert sync_mode[-1] == 0
+
+
+@pytest.mark.parametrize("failed", [{}, {"graphs": "no capture here"}])
+def test_waits_are_looked_for_in_captured_steps_where_there_are_any(
+    failed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = make_checks(RowByRow())
+    checks.on_gpu, checks.failed = True, failed
+    monkeypatch.setattr(checks, "_steps", lambda graphs, notes: graphs)
+    monkeypatch.setattr(checks, "_waits", lambda graphs: {"graphs.py:1 in f: x.item()": 3} if graphs else {})
+    if failed:
+        checks.waits()
+        assert checks.found["waits"] == {"plain": {}}
+    else:
+        with pytest.raises(Exception, match=r"wait for the device.*x\.item"):
+            checks.waits()
 
 
 @pytest.mark.parametrize(
