@@ -1,6 +1,7 @@
 """The packed engine on a GPU: first whether it is right there, then how fast it is. One JSON, under ten minutes, no network.
 
     python benchmarks/gpu.py                             # RoBERTa-base's architecture, random weights
+    python benchmarks/gpu.py --backbone minilm           # MiniLM's; its weights are not needed
     python benchmarks/gpu.py --device cpu --tiny -o F    # the same script on a small encoder, to see that it works
 
 Right: packed against the padded stock forward on the device (every logit and gradient, fp32 and bf16), dropout's
@@ -51,15 +52,15 @@ def written(value: Any) -> Any:
 class Report:
     """What was found so far, in memory and on the disk."""
 
-    def __init__(self, output: Path | None, minutes: float) -> None:
+    def __init__(self, output: Path | None, minutes: float, backbone: str) -> None:
         self.found: dict[str, Any] = {"what": "the packed engine on a GPU: checks, then timings", "minutes": minutes}
-        self._output = output
+        self._output, self._backbone = output, Path(backbone).name
         self._began = time.strftime("%Y-%m-%d")
 
     @property
     def path(self) -> Path:
-        name = str(self.found.get("device", {}).get("name", "none")).replace(" ", "-").lower()
-        return self._output or Path("benchmarks/results") / f"{self._began}-gpu-{name}.json"
+        device = str(self.found.get("device", {}).get("name", "none")).replace(" ", "-").lower()
+        return self._output or Path("benchmarks/results") / f"{self._began}-gpu-{device}-{self._backbone}.json"
 
     def save(self) -> None:
         self.found["seconds"] = time.monotonic() - BEGAN
@@ -100,35 +101,30 @@ def attempt(part: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def run(chosen: argparse.Namespace, report: Report, folder: Path) -> None:
-    import numpy as np
     from gpu_checks import NAMES
-    from gpu_speed import Sizes, Speed, device_record, drawn_rows, say, source_rows, tiny_backbone
-    from safetensors.numpy import save_file
+    from gpu_rows import backbone_for, drawn_rows, save_rows, source_rows, tiny_backbone
+    from gpu_speed import Sizes, Speed, device_record, say
 
+    from newslora.errors import BackboneError
     from newslora.model.backbones import resolve_backbone
     from newslora.runtime import Precision, environment_record, pick_device
 
     device, sizes, result = pick_device(chosen.device), Sizes(chosen.tiny), report.found
-    backbone = tiny_backbone(folder / "tiny") if chosen.tiny else "roberta-base"
-    config = resolve_backbone(backbone).architecture()
-    assert config is not None
+    backbone = tiny_backbone(folder / "tiny") if chosen.tiny else backbone_for(chosen.backbone, folder / "minilm")
+    if (config := resolve_backbone(backbone).architecture()) is None:
+        raise BackboneError(f"The architecture of '{backbone}' is not known here. Name a folder with its config.json.")
     result["environment"] = environment_record(device, Precision("bf16", "benchmark"))
     result["device"] = device_record(device)
-    result["backbone"] = "a tiny RoBERTa, to try the script" if chosen.tiny else backbone
-    if chosen.data:
-        rows = source_rows(chosen.data, chosen.tokenizer, sizes.rows, config.vocab_size)
-    else:
-        rows = drawn_rows(sizes.rows, config.vocab_size)
+    result["backbone"] = "a tiny RoBERTa, to try the script" if chosen.tiny else chosen.backbone
+    given = chosen.data and source_rows(chosen.data, chosen.tokenizer, sizes.rows, config)
+    rows = given or drawn_rows(sizes.rows, config)
     result["rows"] = {
         "rows": len(rows),
         "tokens_per_row": float(rows.tokens.lengths.mean()),
-        "from": chosen.data or "drawn",
+        "from": chosen.data or "drawn: lengths like those of AG News' rows under RoBERTa's tokenizer",
     }
     rows_file = folder / "rows.safetensors"
-    save_file(
-        {"ids": rows.tokens.ids, "offsets": rows.tokens.offsets, "labels": rows.labels, "pad_id": np.array([1])},
-        rows_file,
-    )
+    save_rows(rows, rows_file)
     report.save()
     job = {
         "backbone": backbone, "rows_file": str(rows_file), "device": str(device), "draws": 8 if chosen.tiny else 200,
@@ -168,6 +164,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument(
+        "--backbone",
+        default="roberta-base",
+        help="roberta-base, minilm, or a folder with a config.json; weights are random",
+    )
     parser.add_argument("--tiny", action="store_true", help="a small encoder and few steps")
     parser.add_argument("--data", help="rows whose lengths count, as data.source; by default lengths like AG News'")
     parser.add_argument("--tokenizer", help="folder of the tokenizer that splits --data")
@@ -175,7 +176,7 @@ def main() -> int:
     chosen = parser.parse_args()
     if chosen.data and not chosen.tokenizer:
         parser.error("--data needs --tokenizer FOLDER")
-    report = Report(chosen.output, chosen.minutes)
+    report = Report(chosen.output, chosen.minutes, chosen.backbone)
     with tempfile.TemporaryDirectory() as folder:
         try:
             run(chosen, report, Path(folder))

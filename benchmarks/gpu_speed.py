@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from newslora.bench.flops import flops_per_token, matmul_peak
@@ -26,9 +25,6 @@ from newslora.runtime import Precision
 from newslora.training.loop import ORDER_SEED, _mixed
 from newslora.training.step import Stepper
 
-# Tokens a row of AG News (85,722 train rows) under RoBERTa's tokenizer, by percentile; mean 52.5
-PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9, 100)
-TOKENS = (9, 24, 30, 34, 42, 50, 59, 70, 81, 122, 193, 356)
 TRAIN_ROWS = 119_360  # of the reference recipe: 37,300 steps of 16 over 5 epochs
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]
 BF16 = Precision("bf16", "benchmark")
@@ -48,45 +44,6 @@ class Sizes:
         self.prediction_seconds = 1.0 if tiny else 45.0  # which the turns leave
         self.peak = 64 if tiny else None
         self.workers = 0 if tiny else 4  # of the stock Trainer; ours has none on a GPU
-
-
-def tiny_backbone(folder: Path) -> str:
-    from transformers import RobertaConfig
-
-    RobertaConfig(
-        vocab_size=500, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=514, type_vocab_size=1, pad_token_id=1,
-    ).save_pretrained(folder)  # fmt: skip
-    return str(folder)
-
-
-def drawn_rows(count: int, vocabulary: int) -> Rows:
-    """Rows of random tokens whose lengths have AG News' percentiles."""
-    generator = np.random.default_rng(0)
-    lengths = np.interp(generator.uniform(0, 100, count), PERCENTILES, TOKENS).round().astype(np.int64)
-    return _rows(lengths, vocabulary, generator)
-
-
-def source_rows(source: str, tokenizer: str, count: int, vocabulary: int) -> Rows:
-    """As many rows of the lengths that a source's rows have; their tokens do not matter."""
-    from transformers import AutoTokenizer
-
-    from newslora.data.articles import read_articles
-    from newslora.data.sources import parse_source, split_for
-    from newslora.data.tokens import tokenize
-
-    parsed = parse_source(source)
-    articles, _ = read_articles(parsed, split_for(parsed, "train"), load_recipe("seed").data, None)
-    known = AutoTokenizer.from_pretrained(Path(tokenizer), local_files_only=True, trust_remote_code=False)
-    lengths = tokenize(known, articles.texts, 512).lengths
-    generator = np.random.default_rng(0)
-    return _rows(generator.choice(lengths, count), vocabulary, generator)
-
-
-def _rows(lengths: Any, vocabulary: int, generator: np.random.Generator) -> Rows:
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    ids = generator.integers(5, vocabulary, int(offsets[-1]), dtype=np.int32)
-    return Rows(TokenTable(ids, offsets), generator.integers(0, 4, len(lengths)), pad_id=1)
 
 
 class Speed:

@@ -18,6 +18,7 @@ import newslora
 from children import PATIENCE, start
 from newslora.data.batches import Rows
 from newslora.data.tokens import TokenTable
+from newslora.model.backbones import resolve_backbone
 from newslora.model.packed.encoder import PackedEncoder
 from newslora.model.packed.varlen import Call, RowByRow
 from newslora.training.watch import Silent
@@ -61,6 +62,15 @@ def module(name: str) -> Any:
     if str(BENCHMARKS) not in sys.path:
         sys.path.insert(0, str(BENCHMARKS))
     return importlib.import_module(name)
+
+
+def test_minilm_is_the_bundled_one() -> None:
+    """Its architecture is written down, so that the script needs no package with its weights."""
+    rows = module("gpu_rows")
+    bundled = resolve_backbone("minilm").architecture()
+    assert bundled is not None
+    assert {name: getattr(bundled, name) for name in rows.MINILM} == rows.MINILM
+    assert bundled.model_type == "bert"
 
 
 def make_checks(kernel: Any) -> Any:
