@@ -6,9 +6,12 @@
 
 Right: packed against the padded stock forward on the device (every logit and gradient, fp32 and bf16), dropout's
 distribution, captured steps against plain ones; and no step may wait for the device. Fast: the `seed` and `fast` recipes step
-for step; the stock Trainer + PEFT and newslora by turns at batch 16; bulk prediction. A recipe that does not fit into its share
-of the time is measured in part and says so: evaluation and checkpoints are not in it. Nothing of the device is set or reset,
-so a share of one (MIG) serves too.
+for step; then training and prediction by turns with the stock Trainer + PEFT at batch 16, which runs in bf16 and for a few
+steps in fp32, TF32 as torch has it by default and as the file says. Nothing of the device is set or reset, so a share of one
+(MIG) serves too.
+
+--minutes is time for everything, and SHARES has each part's. A part that takes less leaves the rest to those after it; a recipe
+that does not fit is measured in part and says so; turns are one round at least, and at most three.
 
 What a GPU told once is kept: the JSON is written after each check and each part, and what fails leaves its message there and
 the rest goes on. Where captured steps are not right, plain ones are timed. After any failure the exit code is 1, and where a
@@ -22,6 +25,7 @@ typing-inspection and typing_extensions, and of peft. Where commands end after t
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -36,8 +40,22 @@ from typing import Any
 
 BEGAN = time.monotonic()  # before torch and transformers are imported, which counts
 CHECKS = Path(__file__).with_name("gpu_checks.py")
-CHECKS_SHARE = 0.5  # of the time, at most
+# Parts of the whole time, in order. What one leaves over the next may use; none may use what is kept for those after it.
+SHARES = {
+    "start": 0.08,  # imports and rows
+    "checks": 0.30,
+    "seed": 0.22,
+    "fast": 0.09,
+    "training_by_turns": 0.20,
+    "prediction_by_turns": 0.11,
+}
 LEAST_SECONDS = 20.0  # to begin another part
+
+
+def deadlines(seconds: float) -> dict[str, float]:
+    """Until when each part may take, by time.monotonic(), where all may take so long."""
+    ends = itertools.accumulate(SHARES.values())
+    return {name: BEGAN + seconds * end for name, end in zip(SHARES, ends, strict=True)}
 
 
 def written(value: Any) -> Any:
@@ -93,9 +111,9 @@ def checked(job: dict[str, Any], seconds: float) -> tuple[dict[str, Any], dict[s
     return found, failed | missing
 
 
-def attempt(part: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def attempt(part: Callable[[float], dict[str, Any]], until: float) -> dict[str, Any]:
     try:
-        return part()
+        return part(until)
     except Exception:  # noqa: BLE001  # of every kind: the other parts go on
         return {"failed": traceback.format_exc()}
 
@@ -103,13 +121,15 @@ def attempt(part: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def run(chosen: argparse.Namespace, report: Report, folder: Path) -> None:
     from gpu_checks import NAMES
     from gpu_rows import backbone_for, drawn_rows, save_rows, source_rows, tiny_backbone
-    from gpu_speed import Sizes, Speed, device_record, say
+    from gpu_speed import Sizes, Speed, device_record
+    from gpu_turns import say
 
     from newslora.errors import BackboneError
     from newslora.model.backbones import resolve_backbone
     from newslora.runtime import Precision, environment_record, pick_device
 
     device, sizes, result = pick_device(chosen.device), Sizes(chosen.tiny), report.found
+    ends = deadlines(60 * chosen.minutes)
     backbone = tiny_backbone(folder / "tiny") if chosen.tiny else backbone_for(chosen.backbone, folder / "minilm")
     if (config := resolve_backbone(backbone).architecture()) is None:
         raise BackboneError(f"The architecture of '{backbone}' is not known here. Name a folder with its config.json.")
@@ -130,26 +150,26 @@ def run(chosen: argparse.Namespace, report: Report, folder: Path) -> None:
         "backbone": backbone, "rows_file": str(rows_file), "device": str(device), "draws": 8 if chosen.tiny else 200,
         "out": str(folder / "checks.json"), "names": NAMES,
     }  # fmt: skip
-    result["checks"], result["checks_failed"] = checked(job, 60 * chosen.minutes * CHECKS_SHARE)
+    result["checks"], result["checks_failed"] = checked(job, ends["checks"] - time.monotonic())
     if set(result["checks_failed"]) - {"waits"}:  # a step that waits is slow, not wrong
         result["timings"] = "A check failed: these are timings of something that is not right here. None may be quoted."
         say(result["timings"])
     report.save()
 
     graphs = device.type == "cuda" and "graphs" not in result["checks_failed"]
-    speed = Speed(backbone, rows_file, device, sizes, BEGAN + 60 * chosen.minutes)
+    speed = Speed(backbone, rows_file, device, sizes)
     result["matmul_peak_flops"] = speed.peaks
-    parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "seed": lambda: speed.recipe("seed", graphs),
-        "fast": lambda: speed.recipe("fast", graphs),
-        "training_by_turns": lambda: speed.by_turns(graphs),
-        "prediction": speed.prediction,
+    parts: dict[str, Callable[[float], dict[str, Any]]] = {
+        "seed": lambda until: speed.recipe("seed", graphs, until),
+        "fast": lambda until: speed.recipe("fast", graphs, until),
+        "training_by_turns": lambda until: speed.turns.run("training", graphs, until),
+        "prediction_by_turns": lambda until: speed.turns.run("prediction", graphs, until),
     }
     for name, part in parts.items():
-        if time.monotonic() > speed.until - LEAST_SECONDS and not chosen.tiny:
-            result[name] = {"left_out": f"no time was left of {chosen.minutes:g} minutes"}
+        if time.monotonic() > ends[name] - LEAST_SECONDS and not chosen.tiny:
+            result[name] = {"left_out": f"no time was left for it of {chosen.minutes:g} minutes"}
         else:
-            result[name] = attempt(part)
+            result[name] = attempt(part, ends[name])
         report.save()
 
 

@@ -6,7 +6,6 @@ import runpy
 import sys
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,16 +44,23 @@ def test_the_script_runs_to_its_end_on_a_small_encoder(tmp_path: Path) -> None:
     assert "none here" in result["checks"]["waits"]["left_out"]
     assert result["checks"]["bf16"]["attention"] == "one kernel for all rows"
     assert result["checks"]["graphs"]["captured"] > 0
-    rates = {name: one["rows_per_second"] for name, one in result["training_by_turns"]["variants"].items()}
-    assert set(rates) == {"trainer", "newslora"}
-    assert result["training_by_turns"]["ratios"]["newslora"] == pytest.approx(rates["newslora"] / rates["trainer"])
+    assert "/tmp" not in out.read_text()  # the file is to be committed
+    for task in ("training", "prediction"):
+        turns = result[f"{task}_by_turns"]
+        rates = {name: one["rows_per_second"] for name, one in turns["variants"].items()}
+        assert set(rates) == {"trainer-fp32", "trainer-bf16", "newslora-bf16"}
+        for name, ratio in turns["ratios"].items():
+            ours, stock = name.split(" / ")
+            assert ratio == pytest.approx(rates[ours] / rates[stock])
+        for one in turns["variants"].values():
+            assert one["runs"][0]["tf32_allowed"] is False
+            assert not any("memory" in name for name in one["runs"][0])  # no device, and the host's is everybody's
     for name, steps in (("seed", 125), ("fast", 35)):  # 400 rows, 5 epochs of 16 or 64
         recipe = result[name]
         assert recipe["steps_of_the_recipe"] == steps
         measured = recipe["steps_measured"] == steps
         assert recipe["all_steps_seconds_are"] == ("measured" if measured else "extrapolated from the steps measured")
         assert recipe["all_steps_seconds"] >= 0.9 * recipe["seconds_measured"]
-    assert result["prediction"]["rows"] == 40
     assert result["environment"]["packages"]["torch"]
 
 
@@ -224,7 +230,7 @@ def test_whatever_happens_the_file_is_written(
     gpu, out = module("gpu"), tmp_path / "new" / "gpu.json"
 
     def run(chosen: Any, report: Any, folder: Path) -> None:
-        report.found["seed"] = gpu.attempt(lambda: [][0])
+        report.found["seed"] = gpu.attempt(lambda until: [][0], 0.0)
         report.found["fast"] = {"milliseconds": float("inf")}
         report.save()
         assert json.loads(out.read_text())["fast"] == {"milliseconds": "inf"}
@@ -240,32 +246,57 @@ def test_whatever_happens_the_file_is_written(
 
 
 def test_turns_go_on_without_what_fails_and_end_with_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu_speed = module("gpu_speed")
+    gpu_turns = module("gpu_turns")
     measured: list[str] = []
 
     def measure(job: Any) -> dict[str, Any]:
         measured.append(job.variant + " captured" * job.graphs)
         if job.graphs:
             raise RuntimeError("capture went wrong")
-        return {"rows": 10, "seconds": 2.0 if job.variant == "trainer-bf16" else 1.0, "tokens": 100}
+        return {"rows": 10, "seconds": 2.0 if job.variant == "trainer-bf16" else 1.0, "tokens": 100, "memory_peak": 1}
 
-    monkeypatch.setattr(gpu_speed, "measure", measure)
-    monkeypatch.setattr(gpu_speed, "flops_per_token", lambda *_, **__: 1.0)
+    monkeypatch.setattr(gpu_turns, "measure", measure)
+    monkeypatch.setattr(gpu_turns, "flops_per_token", lambda *_, **__: 1.0)
 
     def turns(until: float) -> Any:
         measured.clear()
-        speed = gpu_speed.Speed.__new__(gpu_speed.Speed)
-        speed.backbone, speed.rows_file, speed.device, speed.until = "roberta-base", Path("rows"), "cpu", until
-        speed.sizes, speed.peaks, speed.config = gpu_speed.Sizes(tiny=False), {"bf16": 1.0}, SimpleNamespace()
-        return speed.by_turns(graphs=True)
+        peaks = {"fp32": 1.0, "bf16": 1.0}
+        turns = gpu_turns.Turns("roberta-base", None, Path("rows"), torch.device("cpu"), peaks, 4, rounds=3, tiny=False)
+        return turns.run("training", True, until)
 
     found = turns(until=float("inf"))
-    assert found["ratios"] == {"trainer": 1.0, "newslora": 2.0}
-    assert "capture went wrong" in found["failed"]["newslora, captured"]
-    assert len(found["variants"]["newslora"]["rounds"]) == 3
+    assert found["ratios"] == {"newslora-bf16 / trainer-fp32": 1.0, "newslora-bf16 / trainer-bf16": 2.0}
+    assert "capture went wrong" in found["failed"]["newslora-bf16, captured"]
+    assert len(found["variants"]["newslora-bf16"]["rounds"]) == 3
+    assert "memory_peak" not in found["variants"]["newslora-bf16"]["runs"][0]
     assert measured.count("newslora-bf16 captured") == 1
     turns(until=0.0)
-    assert measured == ["trainer-bf16", "newslora-bf16", "newslora-bf16 captured"]
+    assert measured == ["trainer-fp32", "trainer-bf16", "newslora-bf16", "newslora-bf16 captured"]
+
+
+def test_the_parts_share_the_whole_time() -> None:
+    gpu = module("gpu")
+    ends = gpu.deadlines(540)
+    assert list(ends) == ["start", "checks", "seed", "fast", "training_by_turns", "prediction_by_turns"]
+    assert list(ends.values()) == sorted(ends.values())
+    assert ends["prediction_by_turns"] == pytest.approx(gpu.BEGAN + 540)
+    least = np.diff(list(ends.values()))  # of each part but the first, even where all before it take all of theirs
+    assert (least > gpu.LEAST_SECONDS).all()
+    # what is to be reached on an H200, in seconds, fits
+    assert ends["seed"] - ends["checks"] > 75
+    assert ends["fast"] - ends["seed"] > 32
+
+
+def test_memory_of_the_device_is_what_a_run_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above what is held before it, once whatever earlier runs left is collected and given back."""
+    gpu_turns, steps = module("gpu_turns"), []
+    monkeypatch.setattr(gpu_turns.gc, "collect", lambda: steps.append("collect"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: steps.append("empty"))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: steps.append("look") or 70)
+    monkeypatch.setattr(gpu_turns, "measure", lambda job: steps.append("run") or {"device_memory_peak": 100, "rows": 1})
+    found = gpu_turns.measured(None, torch.device("cuda"))
+    assert steps == ["collect", "empty", "look", "run"]
+    assert found == {"rows": 1, "device_memory": 30, "device_memory_before": 70, "tf32_allowed": False}
 
 
 @pytest.mark.parametrize(
