@@ -6,9 +6,9 @@
 
 Right: packed against the padded stock forward on the device (every logit and gradient, fp32 and bf16), dropout's
 distribution, captured steps against plain ones; and no step may wait for the device. Fast: the `seed` and `fast` recipes step
-for step; then training and prediction by turns with the stock Trainer + PEFT at batch 16, which runs in bf16 and for a few
-steps in fp32, TF32 as torch has it by default and as the file says. Nothing of the device is set or reset, so a share of one
-(MIG) serves too.
+for step, an evaluation and a checkpoint of each timed apart; then training and prediction by turns with the stock Trainer +
+PEFT at batch 16, which runs in bf16 and for a few steps in fp32, TF32 as torch has it by default and as the file says. Nothing
+of the device is set or reset, so a share of one (MIG) serves too.
 
 --minutes is time for everything, and SHARES has each part's. A part that takes less leaves the rest to those after it; a recipe
 that does not fit is measured in part and says so; turns are one round at least, and at most three.

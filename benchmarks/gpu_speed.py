@@ -1,7 +1,11 @@
 """How fast the packed engine is on a device: the recipes of benchmarks/gpu.py, and what its other timings need."""
 
 import itertools
+import statistics
+import tempfile
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +14,21 @@ from gpu_turns import Turns, say
 
 from newslora.bench.flops import matmul_peak
 from newslora.bench.worker import read_rows
-from newslora.config import load_recipe
-from newslora.data.batches import epoch_batches, load_batches
+from newslora.config import Recipe, load_recipe
+from newslora.data.batches import Rows, epoch_batches, load_batches
 from newslora.model.backbones import resolve_backbone
 from newslora.model.classifier import random_classifier
 from newslora.model.engine import make_engine
+from newslora.model.inference import predict_logits
 from newslora.runtime import Precision
+from newslora.training.checkpoint import LoopState, save_checkpoint
 from newslora.training.loop import ORDER_SEED, _mixed
 from newslora.training.step import Stepper
 
 TRAIN_ROWS = 119_360  # of the reference recipe: 37,300 steps of 16 over 5 epochs
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]
 BF16 = Precision("bf16", "benchmark")
+AGAIN = 3  # evaluations after the first, and checkpoints
 
 
 class Sizes:
@@ -33,6 +40,7 @@ class Sizes:
         self.rounds = 1 if tiny else 3
         self.recipe_seconds = 0.5 if tiny else float("inf")  # beside the time that the plan gives
         self.recipe_warmup = 2 if tiny else 400
+        self.validation_rows = 40 if tiny else 640  # as the recipes cut
         self.peak = 64 if tiny else None
         self.workers = 0 if tiny else 4  # of the stock Trainer; ours has none on a GPU
 
@@ -79,7 +87,9 @@ class Speed:
                 break
         stepper.wait()
         seconds = time.monotonic() - began
-        a_step = (seconds - warm) / max(1, steps - first)
+        if steps == first:
+            warm, first = 0.0, 0  # no step was taken after the first ones
+        a_step = (seconds - warm) / (steps - first)
         found = {
             "steps_of_the_recipe": total, "steps_measured": steps, "seconds_measured": seconds,
             "first_steps": first, "seconds_of_the_first_steps": warm,
@@ -88,10 +98,42 @@ class Speed:
             "all_steps_seconds_are": "measured" if steps == total else "extrapolated from the steps measured",
             "tokens_per_second": tokens / seconds, "rows_per_second": steps * train.batch_size / seconds,
             "graphs": 0 if stepper.graphs is None else len(stepper.graphs), "notes": notes,
-            "without": "evaluation and checkpoints",
         }  # fmt: skip
         say(f"{name}: {found['all_steps_seconds']:.1f} s for {total:,} steps, {found['all_steps_seconds_are']}")
+        try:
+            found |= self._epochs_end(recipe, stepper, found["all_steps_seconds"], found["all_steps_seconds_are"])
+        except Exception:  # noqa: BLE001  # of every kind: the steps were timed
+            found["failed"] = traceback.format_exc()
         return found
+
+    def _epochs_end(self, recipe: Recipe, stepper: Stepper, steps_seconds: float, steps_are: str) -> dict[str, Any]:
+        """What training does after each epoch, timed apart, and with it the whole recipe."""
+        epochs, size = recipe.train.epochs, recipe.train.evaluation_batch_size
+        count = min(self.sizes.validation_rows, len(self.rows))
+        rows = Rows(self.rows.tokens.part(0, count), self.rows.labels[:count], self.rows.pad_id)
+
+        def evaluate() -> None:  # without its metrics, which need scipy and of so few rows take the host a moment
+            predict_logits(stepper.engine, rows, batch_size=size)
+
+        with tempfile.TemporaryDirectory() as folder:
+
+            def save() -> None:
+                save_checkpoint(Path(folder), LoopState(), stepper.engine.model, stepper.optimizer)
+
+            first, *others = (timed(evaluate) for _ in range(1 + AGAIN))
+            each, saved = statistics.median(others), statistics.median(timed(save) for _ in range(AGAIN))
+        return {
+            "evaluation": {"rows": count, "first_seconds": first, "seconds": each}, "checkpoint_seconds": saved,
+            "whole_seconds": steps_seconds + first + (epochs - 1) * each + epochs * saved,
+            "whole_seconds_are": f"all steps, {steps_are}, with {epochs} evaluations of {count} rows and {epochs} checkpoints, "
+            "timed apart; without metrics, without reading rows and weights, and without what follows the last epoch",
+        }  # fmt: skip
+
+
+def timed(run: Callable[[], None]) -> float:
+    began = time.monotonic()
+    run()
+    return time.monotonic() - began
 
 
 def device_record(device: torch.device) -> dict[str, Any]:

@@ -61,6 +61,11 @@ def test_the_script_runs_to_its_end_on_a_small_encoder(tmp_path: Path) -> None:
         measured = recipe["steps_measured"] == steps
         assert recipe["all_steps_seconds_are"] == ("measured" if measured else "extrapolated from the steps measured")
         assert recipe["all_steps_seconds"] >= 0.9 * recipe["seconds_measured"]
+        evaluation = recipe["evaluation"]
+        assert evaluation["rows"] == 40
+        beside = evaluation["first_seconds"] + 4 * evaluation["seconds"] + 5 * recipe["checkpoint_seconds"]
+        assert recipe["whole_seconds"] == pytest.approx(recipe["all_steps_seconds"] + beside)
+        assert "5 evaluations of 40 rows and 5 checkpoints" in recipe["whole_seconds_are"]
     assert result["environment"]["packages"]["torch"]
 
 
