@@ -178,8 +178,10 @@ class TrainSettings(Section):
     epochs: int = Field(5, ge=1, description="Passes over the training rows (epochs).")
     batch_size: int = Field(16, ge=1, description="Rows a forward pass (rows).")
     accumulation_steps: int = Field(1, ge=1, description="Forward passes an optimiser step (passes).")
-    group_by_length: bool = Field(
-        False, description="Form batches of rows of like length: less padding, the same rows, another order."
+    group_by_length: bool | None = Field(
+        None,
+        description="Form batches of rows of like length: less padding, the same rows, another order; unset: for encoders "
+        "without a packed form alone, on every engine and device alike.",
     )
     evaluation_batch_size: int = Field(16, ge=1, description="Rows a forward pass in evaluation (rows).")
     learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate.")

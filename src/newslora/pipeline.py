@@ -22,7 +22,7 @@ from newslora.model.adapter import AdapterCard, save_adapter
 from newslora.model.backbones import Backbone, resolve_backbone
 from newslora.model.classifier import build_classifier, count_parameters, length_limit
 from newslora.model.describe import describe_classifier
-from newslora.model.engine import engine_name, engine_to_try
+from newslora.model.engine import engine_name, engine_to_try, groups_by_length
 from newslora.predict.calibration import calibrate, save_calibration
 from newslora.predict.canary import make_canary, save_canary
 from newslora.predict.classifier import Classifier
@@ -133,10 +133,12 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool
             prepared.backbone, names, recipe.lora, recipe.train.seed, recipe.model, recipe.data.multi_label
         ).to(target)
         counts = count_parameters(model)
+        grouped = groups_by_length(model.config, recipe.train.group_by_length)
         watcher.note(
             f"{recipe.model.backbone}: {counts.trainable:,} trainable parameters of {counts.total:,} "
             f"({counts.lora:,} LoRA, {counts.head:,} head); {precision.name} on {target} ({precision.reason}), "
             f"{engine_name(model.config, recipe.train.engine_setting, precision, target)} engine"
+            + (", batches of rows of like length" if grouped else "")
         )
         other = engine_to_try(model.config, recipe.train.engine_setting, precision, target)
         if other is not None and not run.checkpoints.exists():  # a run that goes on cannot change its engine
@@ -239,7 +241,7 @@ def _finish(
         | {"sha256": card.backbone_sha256, "commit": getattr(model.config, "_commit_hash", None)},
         "model": describe_classifier(model),
         "training": {"steps": result.steps, "seconds": round(result.seconds, 3), "best_epoch": result.best_epoch}
-        | {"objective": result.objective},
+        | {"objective": result.objective, "by_length": result.by_length},
         "seed": recipe.train.seed,
         "environment": environment_record(device, precision),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

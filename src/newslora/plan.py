@@ -15,7 +15,7 @@ from newslora.data.tokens import TokenTable, tokenize
 from newslora.errors import NewsloraError, near
 from newslora.model.backbones import ARCHITECTURES, BUNDLED, Backbone, resolve_backbone
 from newslora.model.classifier import Counts, count_parameters, empty_classifier, length_limit, random_classifier
-from newslora.model.engine import engine_name, engine_to_try, make_engine
+from newslora.model.engine import engine_name, engine_to_try, groups_by_length, make_engine
 from newslora.runtime import Precision, cache_folder, pick_device, resolve_precision
 from newslora.training.loop import steps_per_epoch
 from newslora.training.step import Stepper
@@ -75,6 +75,7 @@ def make_plan(recipe: Recipe, device: str | None = None) -> Plan:
     backbone = resolve_backbone(recipe.model.backbone, recipe.model.revision)
     config = backbone.architecture()
     limit = recipe.data.max_length if config is None else length_limit(config, recipe.data.max_length)
+    grouped = config is not None and groups_by_length(config, recipe.train.group_by_length)
     published = PUBLISHED.get(recipe.data.source)
     tokens: int | None
     length: tuple[float, float] | None  # tokens a window takes in a batch, padded and packed
@@ -85,7 +86,8 @@ def make_plan(recipe: Recipe, device: str | None = None) -> Plan:
         rows = published.train_rows - (validation_rows or 0)
         rows = min(rows, recipe.data.train_rows or rows)
         tokens = round(rows * published.tokens_per_row) * recipe.train.epochs
-        length = published.padded_per_row, published.tokens_per_row
+        # rows of like length need next to no padding
+        length = published.tokens_per_row if grouped else published.padded_per_row, published.tokens_per_row
         notes.append(f"{recipe.data.source} as published: {published.train_rows:,} train rows; nothing was downloaded.")
     else:
         splits = load_splits(recipe.data, recipe.train.seed)
@@ -96,7 +98,7 @@ def make_plan(recipe: Recipe, device: str | None = None) -> Plan:
         if table is not None:
             tokens = int(table.offsets[-1]) * recipe.train.epochs
             windows = len(table.windows) / rows
-            length = _padded_per_window(table, recipe.train), int(table.offsets[-1]) / len(table.windows)
+            length = _padded_per_window(table, recipe.train, grouped), int(table.offsets[-1]) / len(table.windows)
             notes += _long_rows(table, limit, recipe.data.overlap)
     counts = seconds = None
     if config is None:
@@ -109,6 +111,10 @@ def make_plan(recipe: Recipe, device: str | None = None) -> Plan:
         engine = engine_name(config, recipe.train.engine_setting, precision, target)
         if (other := engine_to_try(config, recipe.train.engine_setting, precision, target)) is not None:
             notes.append(other)
+        if grouped and recipe.train.group_by_length is None:
+            notes.append(
+                f"Batches of rows of like length: '{config.model_type}' has no packed form (train.group_by_length is unset)."
+            )
         if length is not None:
             each = round(length[engine == "packed"])
             seconds = _time_step(
@@ -151,10 +157,10 @@ def _long_rows(table: TokenTable, limit: int, overlap: int | None) -> list[str]:
     ]
 
 
-def _padded_per_window(table: TokenTable, settings: TrainSettings) -> float:
+def _padded_per_window(table: TokenTable, settings: TrainSettings, by_length: bool) -> float:
     """Mean tokens a window takes in a batch, padding counted; of some batches where there are very many."""
     rows = Rows(table, np.zeros(0, dtype=np.int64), 0)
-    plan = epoch_batches(rows.lengths, settings.batch_size, settings.seed, 0, settings.group_by_length)
+    plan = epoch_batches(rows.lengths, settings.batch_size, settings.seed, 0, by_length)
     seen = range(0, len(plan), -(-len(plan) // BATCHES_SEEN))
     lengths = [table.windows.lengths_of(table.windows_of(plan[place])[0]) for place in seen]
     return float(np.average([one.max() for one in lengths], weights=[len(one) for one in lengths]))

@@ -19,7 +19,7 @@ from newslora.data.tokens import TokenTable
 from newslora.errors import SettingsError
 from newslora.model.backbones import resolve_backbone
 from newslora.model.classifier import build_classifier, trainable_parameters
-from newslora.model.engine import PaddedEngine, engine_name, make_engine
+from newslora.model.engine import PaddedEngine, engine_name, groups_by_length, make_engine
 from newslora.model.inference import predict_logits
 from newslora.model.packed.encoder import PackedEncoder
 from newslora.model.packed.grouped import Groups
@@ -363,6 +363,14 @@ def test_families_without_a_packed_form_take_the_padded_path(family: str, device
     assert engine_name(TINY[family], "auto", FP32, place) == "padded"
     with pytest.raises(SettingsError, match=rf"'packed', but .*'{family}' has .* on {device}.*train.engine=auto"):
         engine_name(TINY[family], "packed", FP32, place)
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_only_families_without_a_packed_form_are_batched_by_length_unasked(family: str) -> None:
+    config = TINY[family]
+    assert groups_by_length(config, None) == (family == "deberta-v2")
+    assert groups_by_length(config, True)
+    assert not groups_by_length(config, False)
 
 
 def test_deberta_runs_padded(folders: dict[str, str]) -> None:

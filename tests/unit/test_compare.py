@@ -41,12 +41,15 @@ class Maker:
         numbers: Sequence[int] | None = None,
         note: str | None = None,
         train_sha256: str = "train",
+        by_length: bool | None = False,
         **changes: Any,
     ) -> Path:
         recipe = load_recipe("quickstart", {key.replace("__", "."): value for key, value in changes.items()})
         run = RunFolder.create(self.folder / name, recipe)
         files.write_json(run.data_file, {"labels": list(labels), "splits": {"train": {"sha256": train_sha256}}})
-        files.write_json(run.manifest_file, {"adapter_sha256": name, "backbone": {"sha256": "weights"}})
+        training = {} if by_length is None else {"by_length": by_length}  # runs of before tell nothing of it
+        manifest = {"adapter_sha256": name, "backbone": {"sha256": "weights"}, "training": training}
+        files.write_json(run.manifest_file, manifest)
         self.score(run, right, labels, evaluation, sha256, numbers, note)
         return run.path
 
@@ -262,6 +265,16 @@ def test_recipes_whose_seeds_do_not_scatter_are_not_told_apart(make: Maker) -> N
 def test_what_decides_nothing_of_a_run_parts_no_seeds(make: Maker, setting: str, value: Any, groups: int) -> None:
     runs = [make("a", wrong_on(1), train__seed=1), make("b", wrong_on(2, 3), train__seed=2, **{setting: value})]
     assert len(newslora.compare(runs)["seeds"]) == groups
+
+
+def test_seeds_go_by_what_the_order_of_rows_was_not_by_how_it_was_asked_for(make: Maker) -> None:
+    runs = [
+        make("old", wrong_on(1), by_length=None, train__seed=1, train__group_by_length=False),
+        make("unset", wrong_on(2), train__seed=2),
+        make("grouped", wrong_on(3), by_length=True, train__seed=3),
+        make("asked", wrong_on(4), by_length=True, train__seed=4, train__group_by_length=True),
+    ]
+    assert [group["seeds"] for group in newslora.compare(runs)["seeds"]] == [[1, 2], [3, 4]]
 
 
 def test_recipes_differ_only_where_rows_and_seeds_both_say_so(make: Maker) -> None:

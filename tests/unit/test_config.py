@@ -43,7 +43,7 @@ REFERENCE = {
     "train.epochs": 5,
     "train.batch_size": 16,
     "train.accumulation_steps": 1,
-    "train.group_by_length": False,
+    "train.group_by_length": None,
     "train.evaluation_batch_size": 16,
     "train.learning_rate": 2e-4,
     "train.schedule": "cosine",

@@ -123,7 +123,7 @@ recipes = st.fixed_dictionaries(
             {
                 "learning_rate": positive,
                 "adam_epsilon": positive,
-                "group_by_length": st.booleans(),
+                "group_by_length": st.none() | st.booleans(),
                 "seed": st.integers(0, 2**32 - 1),
                 "precision": st.sampled_from(["auto", "fp32", "bf16", "fp16"]),
             }

@@ -39,10 +39,14 @@ def recipe_key(run: RunFolder) -> dict[str, Any]:
             {f"{section}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {section: value}
         )
     flat = {key: value for key, value in flat.items() if key not in NOT_PART_OF_A_RECIPE}
-    splits = run.data()["splits"]
+    splits, manifest = run.data()["splits"], run.manifest()
+    by_length = flat[
+        "train.group_by_length"
+    ]  # where it is unset, the run tells what it came to; older runs have it set
     return flat | {
+        "train.group_by_length": manifest["training"].get("by_length", by_length),
         "data": {name: one["sha256"] for name, one in splits.items() if name != "test"},
-        "backbone": run.manifest()["backbone"]["sha256"],
+        "backbone": manifest["backbone"]["sha256"],
     }
 
 

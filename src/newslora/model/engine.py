@@ -117,13 +117,29 @@ class PackedEngine:
         return of_rows(self._encoder.logits(batch, bits), batch)
 
 
+def has_packed_form(config: Any, device: "torch.device") -> bool:
+    """Whether an encoder of this configuration can be computed packed on this device."""
+    return has_layers(config, device) or config.model_type in INTERFACE_FAMILIES
+
+
+def groups_by_length(config: Any, setting: bool | None) -> bool:
+    """`train.group_by_length`; unset: whether an encoder of this configuration has no packed form, not even on a CPU.
+
+    Engine, precision and device have no say: packed and padded have the same batches, and so has a run that is resumed on
+    another machine.
+    """
+    import torch
+
+    return setting if setting is not None else not has_packed_form(config, torch.device("cpu"))
+
+
 def engine_name(config: Any, setting: str, precision: Precision, device: "torch.device") -> str:
     """`train.engine` -> 'packed' or 'padded' for an encoder of this configuration.
 
     Raises:
         SettingsError: 'packed' where there is no packed form: of this encoder on this device, or in fp16.
     """
-    has_form = _has_packed_form(config, device)
+    has_form = has_packed_form(config, device)
     packs = has_form and precision.name != "fp16"
     if setting == "packed" and not packs:
         what = "fp16" if has_form else f"the encoder family '{config.model_type}'"
@@ -141,16 +157,12 @@ def engine_to_try(config: Any, setting: str, precision: Precision, device: "torc
 
     Not in fp32: without a kernel for all rows at once it launches many small ones, which a GPU has little use for.
     """
-    if setting != "auto" or device.type == "cpu" or precision.name != "bf16" or not _has_packed_form(config, device):
+    if setting != "auto" or device.type == "cpu" or precision.name != "bf16" or not has_packed_form(config, device):
         return None
     return (
         "On a GPU train.engine=auto takes the padded engine, for the packed one, with the same results, is not measured there "
         "yet. To try it: --set train.engine=packed, and --set train.cuda_graphs=true to capture its steps."
     )
-
-
-def _has_packed_form(config: Any, device: "torch.device") -> bool:
-    return has_layers(config, device) or config.model_type in INTERFACE_FAMILIES
 
 
 def make_engine(

@@ -16,7 +16,7 @@ import numpy as np
 from newslora.config import TrainSettings
 from newslora.data.batches import Rows, epoch_batches, load_batches
 from newslora.errors import InterruptedRun, RunError
-from newslora.model.engine import AnyBatch, make_engine
+from newslora.model.engine import AnyBatch, groups_by_length, make_engine
 from newslora.model.inference import predict_logits
 from newslora.runfolder import RunFolder
 from newslora.runtime import Precision
@@ -44,6 +44,7 @@ class FitResult:
     seconds: float
     history: list[dict[str, Any]]
     objective: dict[str, Any]  # class weights and the like, for the manifest
+    by_length: bool  # whether batches were of rows of like length; likewise
 
 
 def steps_per_epoch(rows: int, settings: TrainSettings) -> int:
@@ -83,9 +84,8 @@ def fit(
             f"The checkpoint of the best epoch ({state.best_epoch}) in {run.checkpoints} is damaged; it cannot be restored. "
             "Train the run again in a new folder."
         )
-    return FitResult(
-        state.best_epoch, state.step, state.seconds, state.history, describe_objective(loop.objective, loop.names)
-    )
+    objective = describe_objective(loop.objective, loop.names)
+    return FitResult(state.best_epoch, state.step, state.seconds, state.history, objective, loop.by_length)
 
 
 class _Loop:
@@ -105,6 +105,7 @@ class _Loop:
         self.epoch_steps = steps_per_epoch(len(train), settings)
         self.total_steps = self.epoch_steps * settings.epochs
         self.engine = make_engine(model, settings.engine_setting, precision, trains=True, release=True)
+        self.by_length = groups_by_length(model.config, settings.group_by_length)
         self.names = list(model.config.id2label.values())
         self.objective = make_objective(settings, train.labels, train.combinations, len(self.names))
         self.stepper = Stepper(self.engine, settings, precision, self.total_steps, self.objective, watcher.note)
@@ -153,7 +154,7 @@ class _Loop:
         """The micro-batches of each optimiser step of this epoch that is not done yet."""
         s, state = self.settings, self.state
         order_seed = _mixed(s.seed, ORDER_SEED)
-        plan = epoch_batches(self.train_rows.lengths, s.batch_size, order_seed, state.epoch, s.group_by_length)
+        plan = epoch_batches(self.train_rows.lengths, s.batch_size, order_seed, state.epoch, self.by_length)
         done = (state.step - state.epoch * self.epoch_steps) * s.accumulation_steps
         batches = load_batches(
             self.train_rows, plan, self.engine.collate, self.workers, self.engine.device.type == "cuda", first=done
