@@ -2,15 +2,23 @@
 
     python benchmarks/where_time_goes.py roberta-base -o benchmarks/results/DATE-parts-roberta-base.json
 
+Or that of packed prediction:
+
+    python benchmarks/where_time_goes.py roberta-base --task prediction [--precision int8] -o ...
+
+An encoder in eight bits is one compiled call, which no profiler looks into. Of it the products' share is told: the same
+products, called by themselves, over the whole passes.
+
 Rows have AG News' lengths (a gamma distribution fitted to them: mean 53, 99th percentile 122), fixed by a seed. Run it on
 an idle machine. docs/performance.md reads its results.
 """
 
 import argparse
+import contextlib
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +28,27 @@ from torch.nn.functional import dropout, gelu, linear, scaled_dot_product_attent
 
 from newslora import files
 from newslora.config import load_recipe
-from newslora.data.batches import Rows, epoch_batches
+from newslora.data.batches import Rows, epoch_batches, sorted_batches
 from newslora.data.packing import pack
 from newslora.data.tokens import TokenTable
 from newslora.model.backbones import resolve_backbone
 from newslora.model.classifier import random_classifier
-from newslora.model.engine import make_engine
+from newslora.model.engine import Engine, make_byte_engine, make_engine
+from newslora.model.packed.byte_layers import TOGETHER
 from newslora.model.packed.dropout import DropoutBits, masked
 from newslora.model.packed.grouped import Groups
 from newslora.model.packed.projection import multiplier
-from newslora.runtime import environment_record, keep_freed_memory, pick_device, resolve_precision
+from newslora.predict.classifier import BATCH_TOKENS
+from newslora.runtime import Precision, environment_record, keep_freed_memory, pick_device, resolve_precision
 from newslora.training.step import Stepper
 
+DRAWING, PASS = (
+    "newslora: random words",
+    "newslora: a pass",
+)  # what is named here, for the profiler names only torch's own
 # what the profiler calls an operator -> what a reader calls it
 KINDS = {
-    "mkldnn::_linear_pointwise": "products with frozen weights",
+    "mkldnn::_linear_pointwise": "products with frozen weights", "aten::addmm": "products with frozen weights",
     "aten::bmm": "attention products", "aten::baddbmm": "attention products",
     "aten::_softmax": "softmax", "aten::_softmax_backward_data": "softmax",
     "aten::mm": "LoRA products", "aten::addmm_": "LoRA products",
@@ -44,7 +58,7 @@ KINDS = {
     "aten::bitwise_and_": "dropout", "aten::sub_": "dropout", "aten::bitwise_not_": "dropout",
     "aten::copy_": "copies and gathers", "aten::index_select": "copies and gathers",
     "aten::add": "additions and scales", "aten::add_": "additions and scales", "aten::mul_": "additions and scales",
-    "Packed": "Python and random numbers", "PackedBackward": "Python and random numbers",
+    "Packed": "Python", "PackedBackward": "Python", PASS: "Python", DRAWING: "random numbers",
 }  # fmt: skip
 
 
@@ -67,33 +81,129 @@ def milliseconds(function: Callable[[], Any], rounds: int = 30) -> dict[str, flo
     return {"median": statistics.median(times), "lowest": min(times), "highest": max(times)}
 
 
-def profile_steps(backbone: str, batch_size: int, steps: int) -> dict[str, Any]:
-    """Shares of a packed step by kind of work, after every shape has been seen once."""
-    recipe = load_recipe("seed", {"train.batch_size": batch_size})
-    device = pick_device("cpu")
-    precision = resolve_precision("auto", device)
+@contextlib.contextmanager
+def drawing_named() -> Iterator[None]:
+    """The drawing of random words, which is numpy's, under a name of its own."""
+    draw = DropoutBits._draw
+
+    def named(self: DropoutBits, count: int) -> Any:
+        with torch.profiler.record_function(DRAWING):
+            return draw(self, count)
+
+    DropoutBits._draw = named  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        DropoutBits._draw = draw  # type: ignore[method-assign]
+
+
+def shares(run: Callable[[], None], precision: Precision) -> dict[str, float]:
+    """Of the time that `run` takes, by kind of work."""
+    with drawing_named(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        run()
+    spent: dict[str, float] = defaultdict(float)
+    for event in profiler.key_averages():
+        kind = KINDS.get(event.key, "the rest")
+        if precision.name == "fp32" and kind in ("products with frozen weights", "LoRA products"):
+            kind = "products with weights"  # both are the same operators there
+        spent[kind] += event.self_cpu_time_total
+    total = sum(spent.values())
+    return {kind: time / total for kind, time in sorted(spent.items(), key=lambda item: -item[1])}
+
+
+def seconds_of(run: Callable[[], None], rounds: int = 2) -> float:
+    """Of the last of some rounds, in which every shape has been seen before."""
+    for _ in range(rounds):
+        began = time.perf_counter()
+        run()
+        seconds = time.perf_counter() - began
+    return seconds
+
+
+def the_model(backbone: str) -> tuple[Any, Any]:
+    """A classifier with random weights, and its configuration."""
     config = resolve_backbone(backbone).architecture()
     assert config is not None
     torch.manual_seed(0)
-    model = random_classifier(config, list("abcd"), recipe.lora)
+    return random_classifier(config, list("abcd"), load_recipe("seed").lora), config
+
+
+def profile_steps(backbone: str, batch_size: int, steps: int) -> dict[str, Any]:
+    """Shares of a packed step by kind of work, after every shape has been seen once."""
+    recipe = load_recipe("seed", {"train.batch_size": batch_size})
+    precision = resolve_precision("auto", pick_device("cpu"))
+    model, config = the_model(backbone)
     rows = news_rows(batch_size * steps, config.vocab_size)
     engine = make_engine(model, "auto", precision, trains=True, release=True)
     stepper = Stepper(engine, recipe.train, precision, total_steps=10 * steps)
     batches = [engine.collate(rows, chosen) for chosen in epoch_batches(rows.tokens.lengths, batch_size, 1, 0)]
-    for _ in range(2):
-        began = time.perf_counter()
+
+    def run() -> None:
         for number, batch in enumerate(batches):
             stepper([batch], number)
-        seconds = (time.perf_counter() - began) / steps
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-        for number, batch in enumerate(batches):
-            stepper([batch], number)
-    spent: dict[str, float] = defaultdict(float)
-    for event in profiler.key_averages():
-        spent[KINDS.get(event.key, "the rest")] += event.self_cpu_time_total
-    total = sum(spent.values())
-    shares = {kind: time / total for kind, time in sorted(spent.items(), key=lambda item: -item[1])}
-    return {"milliseconds_a_step": seconds * 1e3, "rows_per_second": batch_size / seconds, "shares": shares}
+
+    seconds = seconds_of(run) / steps
+    return {
+        "milliseconds_a_step": seconds * 1e3,
+        "rows_per_second": batch_size / seconds,
+        "shares": shares(run, precision),
+    }
+
+
+def profile_passes(backbone: str, precision_asked: str, count: int) -> dict[str, Any]:
+    """Shares of packed passes over `count` rows, one after another on all threads, after every shape has been seen once."""
+    precision = resolve_precision("auto", pick_device("cpu"))
+    model, config = the_model(backbone)
+    rows = news_rows(count, config.vocab_size)
+    in_bytes = precision_asked == "int8"
+    engine: Engine
+    if in_bytes:
+        engine = make_byte_engine(model.merge_and_unload(), precision)
+    else:
+        engine = make_engine(model, "packed", precision, release=True)
+    plan = sorted_batches(rows.tokens.lengths, batch_tokens=BATCH_TOKENS["cpu"])
+    batches = [engine.collate(rows, chosen) for chosen in plan]
+
+    def run() -> None:
+        with torch.inference_mode():
+            for batch in batches:
+                with torch.profiler.record_function(PASS):
+                    engine.logits(batch)
+
+    seconds = seconds_of(run)
+    found = {"milliseconds_a_pass": seconds / len(batches) * 1e3, "rows_per_second": count / seconds}
+    if not in_bytes:
+        return found | {"shares": shares(run, precision)}
+    sizes = [(len(batch.packed.input_ids), len(batch)) for batch in batches]  # type: ignore[union-attr]
+    alone = seconds_of(byte_products(engine, sizes)) / seconds
+    return found | {"shares": {"products of bytes (called by themselves)": alone, "all else": 1 - alone}}
+
+
+def byte_products(engine: Any, sizes: Sequence[tuple[int, int]]) -> Callable[[], None]:
+    """The products of passes over batches of (tokens, rows), on random bytes, called as the layers' compiled kernels do."""
+    calls: list[tuple[Any, torch.Tensor]] = []
+
+    def add(projection: Any, width: int, tokens: int, together: int | None = None) -> None:
+        for start in range(0, tokens, together or tokens):
+            some = min(together or tokens, tokens - start)
+            calls.append((projection.product.sums, torch.randint(0, 256, (some, width), dtype=torch.uint8)))
+
+    for tokens, rows in sizes:
+        for layer in engine._encoder.layers:
+            hidden, inner = len(layer.out.bias), len(layer.up.bias)
+            after = rows if layer.first_token_only else tokens
+            for projection, many in zip(layer.qkv, (after, tokens)[-len(layer.qkv) :], strict=True):
+                add(projection, hidden, many)
+            add(layer.out, hidden, after)
+            add(layer.up, hidden, after, TOGETHER)
+            add(layer.down, inner, after, TOGETHER)
+
+    def run() -> None:
+        with torch.inference_mode():
+            for multiply, numbers in calls:
+                multiply(numbers)
+
+    return run
 
 
 def parts(config: Any, batch_size: int) -> dict[str, dict[str, dict[str, float]]]:
@@ -157,21 +267,37 @@ def main() -> None:
     parser.add_argument("backbone", nargs="?", default="minilm")
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=12, help="of --batch-size rows; prediction takes as many rows")
+    parser.add_argument("--task", choices=("training", "prediction"), default="training")
+    parser.add_argument("--precision", choices=("auto", "int8"), default="auto", help="int8: of prediction alone")
     chosen = parser.parse_args()
+    if chosen.precision == "int8" and chosen.task == "training":
+        parser.error("--precision int8 needs --task prediction")
     device = pick_device("cpu")
-    result = {
-        "what": f"a packed training step of {chosen.backbone}, seed recipe, random weights",
-        "environment": environment_record(device, resolve_precision("auto", device)),
-        "batch_size": chosen.batch_size,
-        "step": profile_steps(chosen.backbone, chosen.batch_size, chosen.steps),
-        "parts": parts(resolve_backbone(chosen.backbone).architecture(), chosen.batch_size),
+    trains = chosen.task == "training"
+    precision = resolve_precision("auto", device)
+    result: dict[str, Any] = {
+        "what": f"a packed training step of {chosen.backbone}, seed recipe, random weights"
+        if trains
+        else f"packed prediction of {chosen.backbone} in {'int8' if chosen.precision == 'int8' else precision.name}, random "
+        "weights",
+        "environment": environment_record(device, precision),
     }
+    if trains:
+        result |= {
+            "batch_size": chosen.batch_size,
+            "step": profile_steps(chosen.backbone, chosen.batch_size, chosen.steps),
+            "parts": parts(resolve_backbone(chosen.backbone).architecture(), chosen.batch_size),
+        }
+    else:
+        count = chosen.batch_size * chosen.steps
+        passes = profile_passes(chosen.backbone, chosen.precision, count)
+        result |= {"rows": count, "batch_tokens": BATCH_TOKENS["cpu"], "pass": passes}
     if chosen.output:
         files.write_json(chosen.output, result)
-    for kind, share in result["step"]["shares"].items():  # type: ignore[index]
+    for kind, share in result["step" if trains else "pass"]["shares"].items():
         print(f"{share:6.1%}  {kind}")
-    for part, ways in result["parts"].items():  # type: ignore[attr-defined]
+    for part, ways in result.get("parts", {}).items():
         print(part)
         for way, spent in ways.items():
             print(f"  {spent['median']:8.3f} ms  {way}")
