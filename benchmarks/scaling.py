@@ -7,7 +7,7 @@ of its own, so its peak memory is its own. Run it on an idle machine, or for its
 
     python benchmarks/scaling.py minilm --axis "training rows" --untimed -o benchmarks/results/DATE-memory-rows-minilm.json
 
-A figure of axes measured on their own days, each from the last file that has it:
+A figure of what was measured on different days, each number from the last file that has it:
 
     python benchmarks/scaling.py --drawn-from RESULT [RESULT...] --figure docs/figures/scaling
 
@@ -90,35 +90,57 @@ def draw_into(figure: Path, axes: Axes) -> None:
 
 
 def draw(axes: Axes, theme: Theme) -> Drawing:
-    """Rows a second against length, batch and rank; anonymous memory against rows."""
+    """Rows a second against length, batch, rank and rows; anonymous memory against rows."""
     figure = new_figure(7.2, 5.0, theme)
-    for place, (axis, points) in enumerate(axes.items(), 1):
-        panel = figure.add_subplot(2, 2, place, facecolor=theme.paper)
-        values = [point["value"] for point in points]
-        memory = axis == "training rows"
-        heights = [point["anonymous"] / 2**20 if memory else point["rows_per_second"] for point in points]
-        panel.plot(values, heights, "o-", color=theme.second, markersize=4, linewidth=1.4)
-        panel.set_xscale("log", base=10 if memory else 2)
-        panel.set_xticks(values, [f"{value:,}" for value in values])
-        panel.minorticks_off()
-        panel.set_ylim(0, max(heights) * 1.15)
-        panel.set_xlabel(axis, color=theme.ink, fontsize=9)
-        panel.set_ylabel("anonymous memory (MiB)" if memory else "rows a second", color=theme.ink, fontsize=9)
-        panel.tick_params(colors=theme.soft, labelsize=8)
-        panel.grid(color=theme.grid, linewidth=0.6)
-        panel.set_axisbelow(True)
-        for side, spine in panel.spines.items():
-            spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(theme.soft)
-    figure.tight_layout(w_pad=2.0, h_pad=2.0)
+    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
+    panels = [*((axis, "rows_per_second") for axis in AXES), ("training rows", "anonymous")]
+    for line, some in zip(figure.subfigures(2, 1), (panels[:3], panels[3:]), strict=True):
+        line.set_facecolor(theme.paper)
+        for place, (axis, key) in enumerate(some, 1):
+            points = [point for point in axes.get(axis, []) if key in point]
+            if points:
+                draw_panel(line.add_subplot(1, len(some), place, facecolor=theme.paper), axis, key, points, theme)
     return Drawing(figure)
+
+
+def draw_panel(panel: Any, axis: str, key: str, points: list[dict[str, Any]], theme: Theme) -> None:
+    many, memory = axis == "training rows", key == "anonymous"
+    values = [point["value"] for point in points]
+    heights = [point[key] / 2**20 if memory else point[key] for point in points]
+    panel.plot(values, heights, "o-", color=theme.second, markersize=4, linewidth=1.4, clip_on=False)
+    panel.set_xscale("log", base=10 if many else 2)
+    ticks = AXES[axis]  # also where nothing was measured, so that panels of one axis are as wide
+    panel.set_xticks(ticks, [f"{tick // 10**6}M" if tick >= 10**6 else f"{tick:,}" for tick in ticks])
+    panel.minorticks_off()
+    widen = (ticks[-1] / ticks[0]) ** 0.05
+    panel.set_xlim(ticks[0] / widen, ticks[-1] * widen)
+    panel.set_ylim(0, max(heights) * 1.15)
+    panel.yaxis.set_major_formatter("{x:,.0f}")
+    panel.set_xlabel(axis, color=theme.ink, fontsize=9)
+    panel.set_ylabel("anonymous memory (MiB)" if memory else "rows a second", color=theme.ink, fontsize=9)
+    panel.tick_params(colors=theme.soft, labelsize=8)
+    panel.grid(color=theme.grid, linewidth=0.6)
+    panel.set_axisbelow(True)
+    for side, spine in panel.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(theme.soft)
+
+
+def latest(kept: list[Axes]) -> Axes:
+    """Each axis of the last result that has it, each of its points with what earlier results alone tell of it."""
+    axes: Axes = {}
+    for one in kept:
+        for axis, points in one.items():
+            known = {point["value"]: point for point in axes.get(axis, [])}
+            axes[axis] = [known.get(point["value"], {}) | point for point in points]
+    return axes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("backbone", nargs="?", default="minilm")
     parser.add_argument("-o", "--output", type=Path, help="file of the result")
-    parser.add_argument("--figure", type=Path, help="path of the figure without its suffix; of all axes")
+    parser.add_argument("--figure", type=Path, help="path of the figure without its suffix")
     parser.add_argument("--drawn-from", type=Path, nargs="+", help="results to draw; nothing is measured")
     parser.add_argument("--axis", choices=AXES, help="one axis only")
     parser.add_argument("--untimed", action="store_true", help="memory only: the machine is not idle")
@@ -126,15 +148,13 @@ def main() -> None:
     if chosen.drawn_from:
         if chosen.figure is None:
             parser.error("--drawn-from needs --figure")
-        kept = [files.read_json(path)["axes"] for path in chosen.drawn_from]
-        axes: Axes = {axis: next(one[axis] for one in reversed(kept) if axis in one) for axis in AXES}
-        draw_into(chosen.figure, axes)
+        draw_into(chosen.figure, latest([files.read_json(path)["axes"] for path in chosen.drawn_from]))
         return
     if chosen.output is None:
         parser.error("-o is missing: the file of the result")
     device = pick_device("cpu")
     precision = resolve_precision("auto", device)
-    axes = {}
+    axes: Axes = {}
     with scratch() as folder:
         for axis in [chosen.axis] if chosen.axis else AXES:
             for value in AXES[axis]:
