@@ -29,7 +29,7 @@ from newslora.predict.classifier import Classifier
 from newslora.predict.thresholds import save_thresholds, tune_thresholds
 from newslora.report.card import write_card
 from newslora.report.report import write_report
-from newslora.runfolder import FORMAT, RunFolder, run_path
+from newslora.runfolder import FORMAT, TRAINED_IN, RunFolder, run_path
 from newslora.runtime import Precision, cache_folder, environment_record, pick_device, resolve_precision
 from newslora.training.loop import FitResult, fit
 from newslora.training.watch import ASKED, Logged, Watcher
@@ -120,7 +120,7 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool
         target = pick_device(device)
         recipe = run.recipe()
         precision = resolve_precision(recipe.train.precision, target)
-        prepared = prepare(recipe, run.quarantine_file)
+        prepared = prepare(recipe, run.quarantine_file, run.trained_in())
         _check_same_data(run, prepared)
         for name, one in prepared.splits.present().items():
             aside = f", {len(one.quarantined):,} set aside in {run.quarantine_file}" if one.quarantined else ""
@@ -156,8 +156,8 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool
     return run
 
 
-def prepare(recipe: Recipe, quarantine_file: Path | None = None) -> Prepared:
-    """Read and tokenise all rows, and find the backbone; touches no weights.
+def prepare(recipe: Recipe, quarantine_file: Path | None = None, folder: str | None = None) -> Prepared:
+    """Read and tokenise all rows, and find the backbone; touches no weights. `quarantine_file`, `folder`: as `load_splits`.
 
     Raises:
         DataError, BackboneError, NetworkError, MissingExtraError: what cannot be had or used.
@@ -165,7 +165,7 @@ def prepare(recipe: Recipe, quarantine_file: Path | None = None) -> Prepared:
     backbone = resolve_backbone(recipe.model.backbone, recipe.model.revision)
     max_length = length_limit(backbone.config(), recipe.data.max_length)
     tokenizer = backbone.tokenizer()
-    splits = load_splits(recipe.data, recipe.train.seed, quarantine_file)
+    splits = load_splits(recipe.data, recipe.train.seed, quarantine_file, folder)
     rows = {name: _rows(one, tokenizer, max_length, recipe.data.overlap) for name, one in splits.present().items()}
     return Prepared(recipe, splits, backbone, tokenizer, max_length, rows)
 
@@ -182,13 +182,15 @@ def _check_same_data(run: RunFolder, prepared: Prepared) -> None:
         "tokenizer_sha256": tokenizer_sha256(prepared.tokenizer),
         "tokens": {name: int(rows.tokens.offsets[-1]) for name, rows in prepared.rows.items()},
     }
-    if run.data_file.exists() and run.checkpoints.exists() and run.data() != record:
-        changed = [key for key in record if run.data().get(key) != record[key]]
+    place = str(Path.cwd()) if prepared.splits.relative else run.trained_in()
+    before = {key: value for key, value in run.data().items() if key != TRAINED_IN} if run.data_file.exists() else {}
+    if before and run.checkpoints.exists() and before != record:
+        changed = [key for key in record if before.get(key) != record[key]]
         raise RunError(
             f"The data of {run.path} has changed since the run began ({', '.join(changed)}), so it cannot continue to the "
             "same result. Restore the files, or train anew in another folder."
         )
-    files.write_json(run.data_file, record)
+    files.write_json(run.data_file, record if place is None else record | {TRAINED_IN: place})
 
 
 def _count_copies(splits: Splits, watcher: Watcher) -> dict[str, int]:

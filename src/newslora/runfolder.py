@@ -23,6 +23,7 @@ from newslora.config import Recipe, load_recipe, to_toml
 from newslora.errors import RunError, SettingsError, near
 
 FORMAT = 1
+TRAINED_IN = "trained_in"  # in data.json alone, which stays on its machine: cards, reports and exports travel
 NOT_EVALUATIONS = ("explanations", "faithfulness")  # other files in evaluation/
 
 
@@ -112,6 +113,10 @@ class RunFolder:
     def data(self) -> dict[str, Any]:
         """What data.json holds: sources, hashes, counts and label names."""
         return self._read(self.data_file)
+
+    def trained_in(self) -> str | None:
+        """The working directory that names of the data files are relative to; None: none is, or it was not kept."""
+        return self.data().get(TRAINED_IN) if self.data_file.exists() else None
 
     def manifest(self) -> dict[str, Any]:
         return self._read(self.manifest_file)

@@ -84,6 +84,36 @@ def parse_source(text: str | os.PathLike[str]) -> Source:
     return Source(text, "hub", str(path), named)
 
 
+def parse_again(text: str, folder: str | None) -> Source:
+    """`parse_source` of what a run was made of: a file that does not lie under its name here is looked for in the folder
+    the run was trained in; None: nobody knows which."""
+    if folder is not None and not _lies_here(text):
+        with contextlib.suppress(DataError):
+            there = parse_source(_seen_from(folder, text))
+            if source_files(there):
+                return replace(there, text=text)
+    return parse_source(text)
+
+
+def is_relative(source: Source) -> bool:
+    """Whether its files are found from one working directory only."""
+    return any(not path.is_absolute() for path in source_files(source))
+
+
+def _lies_here(text: str) -> bool:
+    try:
+        return bool(source_files(parse_source(text)))
+    except DataError:
+        return False
+
+
+def _seen_from(folder: str, text: str) -> str:
+    if not is_database(text):
+        return str(Path(folder) / text)
+    start, slashes, path = text.partition(":///")
+    return f"{start}{slashes}{Path(folder) / path}"  # which is `path` where that is absolute
+
+
 def available_splits(source: Source) -> tuple[str, ...]:
     """The splits a folder or hub data set has; () for a file or database, which is one split."""
     if source.kind in ("file", "database"):
@@ -206,8 +236,14 @@ def _text_way(text: str) -> str:
     return way if any(map(str.isspace, text)) else ""
 
 
+def _stem(name: str) -> str:
+    """A name without its endings, in which names of data files are alike that have nothing in common."""
+    return name.split(".")[0].casefold()
+
+
 def _not_found(path: Path) -> str:
     folder = path.parent if path.parent.is_dir() else Path()
-    beside = [item.name for item in folder.iterdir() if file_format(item) or item.is_dir()]
+    there = [item.name for item in folder.iterdir() if file_format(item) or item.is_dir()]
+    beside = [name for name in there if near(_stem(path.name), [_stem(name)]) or _stem(name) == _stem(path.name)]
     missing = f"There is no data file or folder '{_short(str(path))}' (looked in {folder.resolve()})."
     return missing + near(path.name, beside) + _text_way(path.name)

@@ -12,7 +12,7 @@ from newslora.config import DataSettings
 from newslora.data.articles import ArticleSet, check_quarantine, read_articles, require_labels, write_quarantine
 from newslora.data.combinations import strata
 from newslora.data.labels import LabelSet
-from newslora.data.sources import Source, parse_source, split_for
+from newslora.data.sources import Source, is_relative, parse_again, split_for
 from newslora.data.store import FEW, Spool, all_but, chunks
 from newslora.data.texts import Quarantine, Texts
 from newslora.errors import DataError
@@ -41,6 +41,11 @@ class Splits:
         found = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: one for name, one in found.items() if one is not None}
 
+    @property
+    def relative(self) -> bool:
+        """Whether some of them were found from the working directory."""
+        return any(is_relative(one.source) for one in self.present().values())
+
     def record(self) -> dict[str, Any]:
         """data.json: enough to know, and to check on resuming, which rows these were."""
         several = {} if self.train.combinations is None else {"multi_label": True}
@@ -53,22 +58,25 @@ class Splits:
         }
 
 
-def load_splits(settings: DataSettings, seed: int, quarantine_file: Path | None = None) -> Splits:
+def load_splits(
+    settings: DataSettings, seed: int, quarantine_file: Path | None = None, folder: str | None = None
+) -> Splits:
     """Read everything `settings` names.
 
     Args:
         settings: the recipe's data section.
         seed: decides which rows are cut from train for validation.
         quarantine_file: where rows set aside are written, before any error about them is raised.
+        folder: of a run that was made of them before, the one it was trained in; see `parse_again`.
 
     Raises:
         DataError: sources that cannot be read, the same rows in two roles, too many unusable rows, fewer than two
             labels, or too few rows to split.
     """
-    source = parse_source(settings.source)
+    source = parse_again(settings.source, folder)
     train, labels = read_articles(source, split_for(source, "train"), settings, None)
-    validation = _role(source, settings.validation, "validation", settings, labels, train.text_columns)
-    test = _role(source, settings.test, "test", settings, labels, train.text_columns)
+    validation = _role(source, settings.validation, "validation", settings, labels, train.text_columns, folder)
+    test = _role(source, settings.test, "test", settings, labels, train.text_columns, folder)
     sets = {"train": train, "validation": validation, "test": test}
     _refuse_same_rows(sets)
     present = [one for one in sets.values() if one is not None]
@@ -198,11 +206,17 @@ def _draw_in_passing(labels: NDArray[np.int64], counts: NDArray[np.int64], rows:
 
 
 def _role(
-    main: Source, named: str | None, role: str, settings: DataSettings, labels: LabelSet, usual: Sequence[str]
+    main: Source,
+    named: str | None,
+    role: str,
+    settings: DataSettings,
+    labels: LabelSet,
+    usual: Sequence[str],
+    folder: str | None,
 ) -> ArticleSet | None:
     """The rows of `role`: the named source, else the main source's own split of that name, else none."""
     if named is not None:
-        source = parse_source(named)
+        source = parse_again(named, folder)
         return read_articles(source, split_for(source, role), settings, labels, usual)[0]
     split = split_for(main.whole, role) if main.kind not in ("file", "database") else None
     return read_articles(main.whole, split, settings, labels, usual)[0] if split is not None else None

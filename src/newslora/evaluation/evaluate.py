@@ -13,7 +13,7 @@ from newslora.config import DataSettings, data_changes, load_recipe
 from newslora.data.articles import ArticleSet
 from newslora.data.columns import other_columns
 from newslora.data.outputs import refuse_overwriting
-from newslora.data.sources import open_table, parse_source
+from newslora.data.sources import open_table, parse_again, parse_source
 from newslora.errors import RunError
 from newslora.evaluation.abstention import abstention
 from newslora.evaluation.breakdown import breakdowns, by_name, column_values, find_column, source_column
@@ -236,7 +236,7 @@ def _stored_result(run: RunFolder) -> dict[str, Any]:
 
 def _broken_down(run: RunFolder, result: dict[str, Any], settings: DataSettings, by: str) -> dict[str, Any]:
     """A stored evaluation with accuracy by one more column, read from the rows' source; nothing is scored again."""
-    source = parse_source(result["source"])
+    source = parse_again(result["source"], run.trained_in())
     table = open_table(source, source.split, settings.header)
     if table.sha256 != result["sha256"]:
         raise RunError(

@@ -54,12 +54,13 @@ def own_rows(run: RunFolder) -> Splits:
         DataError: they cannot be read.
         RunError: they have changed.
     """
-    recipe = run.recipe()
+    recipe, folder = run.recipe(), run.trained_in()
     try:
-        splits = load_splits(recipe.data, recipe.train.seed)
+        splits = load_splits(recipe.data, recipe.train.seed, folder=folder)
     except DataError as error:
+        whose = run.path if folder is None else f"{run.path}, trained in {folder},"
         raise DataError(
-            f"The rows of {run.path} cannot be read again. {error} Or give other rows as data (--data FILE)."
+            f"The rows of {whose} cannot be read again. {error} Or give other rows as data (--data FILE)."
         ) from error
     record, now = run.data(), splits.record()
     if changed := [name for name, one in now["splits"].items() if _rows(record["splits"].get(name)) != _rows(one)]:

@@ -27,8 +27,8 @@ class HeldRows:
 
     def record(self) -> dict[str, Any]:
         """As export.json holds them; of a path its last part only, as an export travels."""
-        found = self.articles.record()
-        return found | {"source": data_set(found["source"])[1]}
+        found, kind = self.articles.record(), self.articles.source.kind
+        return found if kind == "hub" else found | {"source": found["source"].rpartition("/")[2]}
 
     def truth(self, labels: int) -> Given:
         """(R, C) the labels rows carry."""

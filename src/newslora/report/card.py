@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from newslora import files
 from newslora.data.overlap import told
-from newslora.data.sources import parse_source
+from newslora.data.sources import parse_again
 from newslora.errors import DataError
 from newslora.metrics.basic import SHARES
 from newslora.model.backbones import Backbone
 from newslora.report.findings import METRICS, weakest_label
 from newslora.report.pages import count, interval, percent, seconds
-from newslora.runfolder import RunFolder
+from newslora.runfolder import TRAINED_IN, RunFolder
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -60,7 +60,8 @@ def _header(
     from huggingface_hub import ModelCardData
 
     base = _base(manifest)
-    hubs = [name for split in data["splits"].values() if (name := data_set(split["source"])[0]) != "file"]
+    folder = data.get(TRAINED_IN)
+    hubs = [name for split in data["splits"].values() if (name := data_set(split["source"], folder)[0]) != "file"]
     return ModelCardData(
         model_name=_title(manifest),
         base_model=None if base.kind == "folder" else base.hub_name,
@@ -68,16 +69,16 @@ def _header(
         pipeline_tag="text-classification",
         tags=["lora", "newslora", "text-classification"],
         metrics=sorted(set(HUB_METRICS.values())),
-        eval_results=[result for one in evaluations for result in _results(one)],
+        eval_results=[result for one in evaluations for result in _results(one, folder)],
         **({"datasets": sorted(set(hubs))} if hubs else {}) | kept,
     )
 
 
-def _results(one: dict[str, Any]) -> "list[EvalResult]":
+def _results(one: dict[str, Any], folder: str | None) -> "list[EvalResult]":
     """An evaluation's rates as the hub's model index holds them; the interval, if any, stands in the metric's name."""
     from huggingface_hub import EvalResult
 
-    kind, name = data_set(one["source"])
+    kind, name = data_set(one["source"], folder)
     return [
         EvalResult(
             task_type="text-classification",
@@ -167,8 +168,9 @@ def _told(key: str, rate: dict[str, Any]) -> list[str]:
 
 
 def _training_data(data: dict[str, Any]) -> str:
+    names = {name: data_set(one["source"], data.get(TRAINED_IN))[1] for name, one in data["splits"].items()}
     rows = [
-        [name, _text(data_set(one["source"])[1]), count(one["rows"]), count(one["quarantined"]), f"`{one['sha256']}`"]
+        [name, _text(names[name]), count(one["rows"]), count(one["quarantined"]), f"`{one['sha256']}`"]
         for name, one in data["splits"].items()
     ]
     table = _table(["split", "source", "rows", "set aside", "SHA-256"], rows)
@@ -284,10 +286,13 @@ def _title(manifest: dict[str, Any]) -> str:
     return f"{manifest['recipe']} on {base}"
 
 
-def data_set(source: str) -> tuple[str, str]:
-    """A source as the header names it: (hub name or 'file', name). A path keeps its last part only: a card travels."""
+def data_set(source: str, folder: str | None = None) -> tuple[str, str]:
+    """A source as the header names it: (hub name or 'file', name). A path keeps its last part only: a card travels.
+
+    `folder`: as `parse_again` takes it.
+    """
     try:
-        parsed = parse_source(source)
+        parsed = parse_again(source, folder)
     except DataError:  # moved since, or made on another machine
         return "file", source.rpartition("/")[2]
     if parsed.kind == "hub":

@@ -1,0 +1,154 @@
+"""A run finds its rows again from any working directory, and tells nobody but data.json where they lie."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import newslora
+from newslora import files
+from newslora.cli.app import main
+from newslora.data.sources import parse_again, parse_source
+from newslora.errors import DataError, InterruptedRun
+from newslora.evaluation.own import own_rows
+from newslora.report.card import data_set
+from newslora.runfolder import TRAINED_IN, RunFolder
+
+SMALL = {
+    "data__source": "news", "data__test": "held/test.jsonl", "data__validation_rows": 8, "data__workers": 0,
+    "train__epochs": 1, "train__batch_size": 8, "train__warmup_steps": 0, "train__precision": "fp32",
+    "data__label_names": (), "data__require_all_names": False,
+}  # fmt: skip
+
+
+@pytest.fixture
+def desk(news_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with rows in `news`, a folder that could be a hub name, and others in a file."""
+    folder = tmp_path / "desk"
+    for name in ("news/train", "held/test"):
+        path = folder / f"{name}.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text(news_file.read_text(encoding="utf-8").replace("as", path.stem), encoding="utf-8")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    def away() -> None:
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+
+    return away
+
+
+def train(tiny_bert: Path, **more: Any) -> Path:
+    run = newslora.train("seed", output="runs/one", report=False, model__backbone=str(tiny_bert), **SMALL | more)
+    return run.path.resolve()
+
+
+def test_a_run_is_exported_and_evaluated_from_elsewhere(
+    desk: Path, tiny_bert: Path, leave: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(tiny_bert)
+    leave()
+    assert main(["export", str(run), "--to", "merged"]) == 0
+    record = files.read_json(run / "exports" / "merged" / "export.json")
+    assert record["gate"]["held"]["source"] == "test.jsonl"
+    assert main(["evaluate", str(run / "exports" / "merged")]) == 0
+    assert main(["evaluate", str(run), "--by", "label"]) == 0
+    assert main(["report", str(run)]) == 0
+    assert RunFolder(run).data()[TRAINED_IN] == str(desk)
+    told = [run / "manifest.json", run / "adapter" / "README.md", *run.glob("evaluation/**/*.json")]
+    told += (path for path in (run / "exports" / "merged").iterdir() if path.suffix in (".json", ".md"))
+    assert len(told) > 6
+    for path in told:
+        assert str(desk / "news") not in path.read_text(encoding="utf-8"), path
+    assert "datasets:" not in (run / "adapter" / "README.md").read_text(encoding="utf-8")  # 'news' is no hub name
+    (desk / "held" / "test.jsonl").write_text(
+        (desk / "news" / "train.jsonl").read_text(encoding="utf-8").replace("over", "under"), encoding="utf-8"
+    )
+    capsys.readouterr()
+    assert main(["export", str(run), "--to", "peft"]) == 5
+    assert "have changed since it was trained" in " ".join(capsys.readouterr().err.split())
+
+
+def test_rows_that_lie_nowhere_are_missed_where_the_run_was_trained(
+    desk: Path, tiny_bert: Path, leave: Callable[[], None]
+) -> None:
+    run = RunFolder(train(tiny_bert, data__source="news/train.jsonl"))
+    leave()
+    shutil.move(desk / "held", desk / "moved")
+    with pytest.raises(DataError, match=f"trained in {desk}, cannot be read again. There is no data file"):
+        own_rows(run)
+    files.write_json(run.data_file, {key: value for key, value in run.data().items() if key != TRAINED_IN})
+    with pytest.raises(DataError, match=r"The rows of \S+ cannot be read again"):  # as of runs that did not keep it
+        own_rows(run)
+
+
+def test_a_run_is_resumed_from_elsewhere(
+    desk: Path, tiny_bert: Path, leave: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from newslora.training import loop
+
+    whole = train(tiny_bert, train__epochs=2)
+    whole.rename(desk / "whole")
+    save = loop.save_checkpoint
+
+    def stopped(*given: Any, **named: Any) -> None:
+        save(*given, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", stopped)
+        with pytest.raises(InterruptedRun):
+            train(tiny_bert, train__epochs=2)
+    leave()
+    run = newslora.resume(desk / "runs" / "one")
+    weights = "adapter/adapter_model.safetensors"
+    assert (run.path / weights).read_bytes() == (desk / "whole" / weights).read_bytes()
+    assert run.data() == RunFolder(desk / "whole").data()
+    shutil.move(desk, desk.with_name("moved"))
+    monkeypatch.chdir(desk.with_name("moved"))
+    assert len(own_rows(RunFolder(Path("runs/one"))).train) == 32
+
+
+def test_what_lies_here_under_its_name_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("here", "there"):
+        (tmp_path / place / "data").mkdir(parents=True)
+        for name in ("train", "test"):
+            (tmp_path / place / "data" / f"{name}.csv").write_text("text,label\na,b\n")
+    monkeypatch.chdir(tmp_path / "here")
+    there = str(tmp_path / "there")
+    assert parse_again("data/train.csv", there) == parse_source("data/train.csv")
+    assert parse_again("data:test", there) == parse_source("data:test")
+    shutil.rmtree("data")
+    found = parse_again("data:test", there)
+    assert (found.text, found.kind, found.location) == ("data:test", "folder", f"{there}/data")
+    assert (found.split, found.whole.text) == ("test", "data")
+    assert data_set("data:test", there) == ("file", "data:test")
+    assert parse_again("fancyzhx/ag_news", there).kind == "hub"
+    with pytest.raises(DataError, match=r"There is no data file or folder 'data/other\.csv'"):
+        parse_again("data/other.csv", there)
+
+
+def test_a_database_is_found_again_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "corrections.db").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    found = parse_again("sqlite:///corrections.db#news", str(tmp_path))
+    assert found.text == "sqlite:///corrections.db#news"
+    assert found.location == f"sqlite:///{tmp_path}/corrections.db#news"
+
+
+@pytest.mark.parametrize(("name", "offered"), [("train.csv.gz", False), ("nevs.csv.gz", True), ("news.csv", True)])
+def test_an_ending_in_common_is_nothing_in_common(
+    name: str, offered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "news.csv.gz").touch()
+    with pytest.raises(DataError) as caught:
+        parse_source(name)
+    assert ("Did you mean 'news.csv.gz'" in str(caught.value)) is offered
