@@ -2,8 +2,9 @@
 
 import asyncio
 import gzip
+import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
@@ -112,6 +113,30 @@ def test_a_compressed_body_is_refused_by_its_head(server: Server) -> None:
         assert response.headers["accept-encoding"] == "identity"
     plain = server.post("/v1/classify", {"text": "treaty"}, headers={"Content-Encoding": "identity"})
     assert plain.status_code == 200
+
+
+def test_a_request_refused_by_its_head_is_told_under_its_route(
+    make_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    server = Server(make_adapter(tmp_path / "news"), body_bytes=2000, connections=1)
+    packed, elsewhere = JSON | {"Content-Encoding": "gzip"}, {"Host": "attacker.example"}
+    for path, route in (
+        ("/v1/classify", "/v1/classify"), ("/v1/feedback", "/v1/feedback"), ("/v1/nowhere", "other"),
+        ("/v1/adapters/news", "other"), ("/v1/adapters/{name}", "other"),  # whose names are clients'
+    ):  # fmt: skip
+        assert server.ask(lambda client, path=path: client.put(path, content=b"a", headers=packed)).status_code == 415
+        assert server.send(path, b"a" * 3000).status_code == 413
+        assert server.get(path, headers=elsewhere).status_code == 400
+        server.context.active = 1
+        assert server.get(path).status_code == 503
+        server.context.active = 0
+        logged = [json.loads(line) for line in server.logged.getvalue().splitlines()][-4:]
+        assert [(one["route"], one["status"]) for one in logged] == [(route, code) for code in (415, 413, 400, 503)]
+        counted = server.get("/metrics").text
+        for method, status in (("PUT", 415), ("POST", 413), ("GET", 400), ("GET", 503)):
+            assert f'method="{method}",route="{route}",status="{status}"' in counted
+    assert "nowhere" not in counted
+    assert 'route="/v1/adapters' not in counted
 
 
 def test_limits_are_told_with_what_is_allowed(planted: Path) -> None:

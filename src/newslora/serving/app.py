@@ -228,7 +228,11 @@ def create_app(context: Context, on_start: Callable[[], None] = lambda: None) ->
         hosts = LOCAL
     elif hosts is not None and "*" in hosts:
         hosts = None
-    app.add_middleware(Guard, context=context, hosts=None if hosts is None else tuple(name.lower() for name in hosts))
+    hosts = None if hosts is None else tuple(name.lower() for name in hosts)
+    paths = frozenset(
+        path for route in (*router.routes, *app.routes) if "{" not in (path := getattr(route, "path", "{"))
+    )
+    app.add_middleware(Guard, context=context, hosts=hosts, paths=paths)
     if settings.cors_origins:
         from starlette.middleware.cors import CORSMiddleware
 

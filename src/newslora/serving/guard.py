@@ -44,16 +44,20 @@ class Guard:
         app: what answers.
         context: the server's parts.
         hosts: names that requests may name, in lower case; None: any.
+        paths: of the routes without parameters, under which a request is told though no router has seen it.
     """
 
-    def __init__(self, app: ASGIApp, context: Context, hosts: tuple[str, ...] | None) -> None:
-        self.app, self.context, self.hosts = app, context, hosts
+    def __init__(
+        self, app: ASGIApp, context: Context, hosts: tuple[str, ...] | None, paths: frozenset[str] = frozenset()
+    ) -> None:
+        self.app, self.context, self.hosts, self.paths = app, context, hosts, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         asked = Exchange(self.context, scope, receive, send)
+        asked.route = scope["path"] if scope["path"] in self.paths else None  # never a path of the client's own making
         self.context.active += 1
         self.context.metrics.active.set(self.context.active)
         try:
@@ -92,7 +96,7 @@ class Exchange:
         self.until = time.monotonic() + context.settings.read_seconds
         self.note: dict[str, Any] = {}  # what routes add to the log line
         self.key: Key | None = None  # set by `routes.admit`
-        self.route: str | None = None  # set by who answers without the framework's router
+        self.route: str | None = None  # where it is known without the framework's router
         scope.setdefault("state", {})["exchange"] = self
 
     def check(self, hosts: tuple[str, ...] | None) -> None:
