@@ -137,6 +137,20 @@ def test_no_line_on_standard_input_is_no_line_out() -> None:
     assert printed.getvalue() == ""
 
 
+@pytest.mark.parametrize(
+    ("lines", "remarked"),
+    [
+        (b'\xef\xbb\xbf{"text": "one"}\r\n{"text": "two"}\n', True), (b"{}", True), (b'one\n{"text": "two"}\n', False),
+        (b'{"text": "one"\n', False), (b'["one"]\n', False), (b'"one"\n', False), (b"[" * 100_000, False),
+    ],
+)  # fmt: skip
+def test_json_lines_on_standard_input_are_texts_and_that_is_told_once(lines: bytes, remarked: bool) -> None:
+    told, classifier = [], Fake()
+    counted = predict_lines(classifier, io.BytesIO(lines), io.StringIO(), note=told.append)
+    assert counted.predicted == len(lines.splitlines()) == len(classifier.answered)
+    assert [".jsonl" in one for one in told] == [True] * remarked
+
+
 def test_json_lines_are_lines_to_every_reader(tmp_path: Path) -> None:
     rows = [{"text": "one\x85two\u2028three\u2029four"}] * 2
     output, printed = tmp_path / "out.jsonl", io.StringIO()

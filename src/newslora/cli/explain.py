@@ -97,10 +97,13 @@ def _given(texts: Sequence[str]) -> list[str]:
 def _lines() -> list[str]:
     """Lines of standard input that say something; one that is not UTF-8 is refused by number."""
     from newslora.data.articles import is_empty
+    from newslora.data.lines import json_lines_remark
     from newslora.errors import DataError
 
     sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     found = [line.rstrip("\r\n") for line in sys.stdin]
+    if found and (remark := json_lines_remark(found[0])):
+        remarks().print(remark, highlight=False, markup=False)
     for number, line in enumerate(found, 1):
         if any("\udc80" <= character <= "\udcff" for character in line):
             raise DataError(f"Line {number} of standard input is not UTF-8. Convert it, for example with iconv.")

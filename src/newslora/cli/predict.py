@@ -89,7 +89,7 @@ def predict(
     else:
         answers = answers_of(classifier, top_k, probabilities, abstain, explain)
         if source == "-":
-            counted = predict_lines(classifier, sys.stdin.buffer, sys.stdout, answers)
+            counted = predict_lines(classifier, sys.stdin.buffer, sys.stdout, answers, note)
         else:
             counted = print_source(classifier, source, sys.stdout, data, answers, note)
     if abstain is not None:

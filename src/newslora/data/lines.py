@@ -1,7 +1,9 @@
 """A text file, plain or packed, line by line, from any line on; and how far it is read."""
 
+import contextlib
 import gzip
 import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +40,17 @@ class Line(NamedTuple):
     text: str  # of an overlong line, the first LINE_LIMIT characters
     size: int  # bytes of the whole line, unpacked
     overlong: bool
+
+
+def json_lines_remark(line: str) -> str | None:
+    """A remark where the first of some lines, each of which is a text, looks like JSON lines."""
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(json.loads(line), dict):
+            return (
+                "The first line is a JSON object, and is taken for a text as it stands: standard input is one text a line. "
+                "JSON lines are read from a file whose name ends in .jsonl."
+            )
+    return None
 
 
 class LineReader:

@@ -8,7 +8,7 @@ from typing import IO, Any, BinaryIO
 
 from newslora.config import DataSettings
 from newslora.data.columns import find_text_columns, other_columns
-from newslora.data.lines import Meter
+from newslora.data.lines import Meter, json_lines_remark
 from newslora.data.outputs import refuse_overwriting
 from newslora.data.readers import CELL_LIMIT, PACKED, RawRow, Table
 from newslora.data.sources import open_table, parse_source, split_for
@@ -86,15 +86,21 @@ def predict_source(
     return Counted(done.rows, done.rows - done.abstained - done.failed, done.abstained, done.failed)
 
 
-def predict_lines(classifier: Classifier, stream: BinaryIO, output: IO[str], answers: Answers | None = None) -> Counted:
+def predict_lines(
+    classifier: Classifier,
+    stream: BinaryIO,
+    output: IO[str],
+    answers: Answers | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> Counted:
     """One UTF-8 text a line -> one line `label TAB probability TAB text`; a line that cannot be used says why.
 
     Lines are answered as they come: those that are there together in one go, the last without waiting for the next. Where
-    `answers` asks for more, each line is a JSON object, as in a .jsonl file.
+    `answers` asks for more, each line is a JSON object, as in a .jsonl file. `note`: told where the texts look like JSON lines.
     """
     told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
     most = chunk_rows(told)
-    made = (one for rows in _arriving(stream) for one in chunks(classifier, rows, ("text",), Meter(), most))
+    made = (one for rows in _arriving(stream, note) for one in chunks(classifier, rows, ("text",), Meter(), most))
     return _print(classifier, made, ("text",), output, told, {})
 
 
@@ -241,11 +247,14 @@ def _print(
     return Counted(state.rows, state.rows - state.abstained - state.failed, state.abstained, state.failed)
 
 
-def _arriving(stream: BinaryIO) -> Iterator[list[RawRow]]:
+def _arriving(stream: BinaryIO, note: Callable[[str], None]) -> Iterator[list[RawRow]]:
     """The lines of a stream as rows; each list holds those that are there without waiting."""
     number = itertools.count(1)
     for lines in _whole_lines(stream):
-        yield [_line_row(next(number), line) for line in lines]
+        rows = [_line_row(next(number), line) for line in lines]
+        if rows[0].number == 1 and (remark := json_lines_remark(rows[0].fields["text"])):
+            note(remark)
+        yield rows
 
 
 def _whole_lines(stream: BinaryIO) -> Iterator[list[bytes]]:
