@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -73,6 +74,25 @@ def test_as_many_texts_are_explained_as_the_setting_says_where_none_waits(plante
     assert "Try again in 2 s, or ask without `explain`." in declared(response, 503, "overloaded")
     assert response.headers["retry-after"] == "2"
     assert server.post("/v1/classify", {"text": "treaty", "explain": True}).status_code == 200
+
+
+def test_the_first_explanation_may_take_longer_than_an_answer(
+    make_adapter: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("captum")
+    server = Server(make_adapter(tmp_path / "news"), deadline_seconds=0.5)
+    load = server.service.classifier
+
+    def slowly(name: str | None) -> Classifier:
+        time.sleep(1)
+        return load(name)
+
+    monkeypatch.setattr(server.service, "classifier", slowly)
+    asked = {"text": "treaty", "explain": True}
+    assert server.post("/v1/classify", asked).status_code == 200
+    declared(server.post("/v1/classify", asked | {"timeout": 0.5}), 504, "deadline")  # what a client says holds
+    server.service.seconds = 1
+    declared(server.post("/v1/classify", {"text": "treaty"}), 504, "deadline")
 
 
 def test_without_captum_explaining_says_which_extra(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ async def classify(context: Context, key: Key, asked: ClassifyRequest, note: dic
     texts = asked.many
     check_sizes(context, texts)
     check_explainable(context, asked)
-    seconds = wanted_seconds(context, asked.timeout)
+    seconds = wanted_seconds(context, asked.timeout, asked.explain)
     served = context.service.get(asked.adapter)
     empty = [is_empty(text) for text in texts]
     usable = [text for text, nothing in zip(texts, empty, strict=True) if not nothing]
@@ -115,7 +115,7 @@ def check_explainable(context: Context, asked: ClassifyRequest) -> None:
         raise Problem(422, "too_many_to_explain", f"{len(asked.many):,} texts are to be explained. {way}.")
 
 
-def wanted_seconds(context: Context, asked: float | None) -> float:
+def wanted_seconds(context: Context, asked: float | None, explaining: bool) -> float:
     """How long the answer may take.
 
     Raises:
@@ -124,4 +124,8 @@ def wanted_seconds(context: Context, asked: float | None) -> float:
     longest = context.settings.longest_timeout
     if asked is not None and asked > longest:
         raise Problem(422, "bad_value", f"timeout is {asked:g} seconds, and {longest:g} are allowed.")
-    return context.settings.deadline_seconds if asked is None else asked
+    if asked is not None:
+        return asked
+    # the first explanation of an adapter loads a model of its own, which alone may take the usual deadline
+    usual = context.settings.deadline_seconds
+    return max(usual, longest) if explaining else usual

@@ -37,7 +37,11 @@ class ServeSettings(Section):
     )
     queue_rows: int = Field(2048, ge=1, description="Texts that may wait, an encoder; more are refused (texts).")
     queue_tokens: int = Field(200_000, ge=8, description="Tokens that may wait, an encoder; more are refused (tokens).")
-    deadline_seconds: float = Field(10, gt=0, description="Time an answer may take, unless the request says (seconds).")
+    deadline_seconds: float = Field(
+        10,
+        gt=0,
+        description="Time an answer may take, unless the request says; one with explanations: `longest_timeout` (seconds).",
+    )
     host: str = Field(
         "127.0.0.1", min_length=1, description="Address to listen on; others than this machine's want keys."
     )
