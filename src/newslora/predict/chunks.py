@@ -92,4 +92,6 @@ def _checked(row: RawRow, text_columns: Sequence[str]) -> tuple[str, str | None]
     text, problem = usable_text(row, text_columns)
     if problem is None and len(text) > CELL_LIMIT:
         return "", f"a text of {len(text):,} characters, more than {CELL_LIMIT:,}: not an article"
+    if problem is None and "\0" in text:
+        return "", "a NUL character, which is no text: leave it out"  # as the server refuses it
     return text, problem
