@@ -6,7 +6,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from bulk_parts import OUTPUTS, ROWS, Fake, found, given_file, run
@@ -218,6 +218,22 @@ def test_damaged_partial_files_cost_rows_not_rightness(
 def stopped(source: Path, output: Path, **options: Any) -> None:
     with pytest.raises(InterruptedRun):
         run(source, output, stop=lambda: 2, **options)
+
+
+def test_an_export_in_the_runs_place_is_refused_with_what_differs(tmp_path: Path) -> None:
+    class WithCard(Fake):
+        card_record: ClassVar[dict[str, Any]] = {"backbone": "minilm", "labels": ["World", "Sports"], "max_length": 64}
+
+        def identity(self) -> dict[str, Any]:
+            return {"adapter card": self.card_record}
+
+    class Exported(WithCard):
+        card_record: ClassVar[dict[str, Any]] = WithCard.card_record | {"backbone": "exports/int8", "export": "int8"}
+
+    source, output = given_file(tmp_path, "in.csv"), tmp_path / "out.csv"
+    stopped(source, output, classifier=WithCard())
+    with pytest.raises(RunError, match=r"command: adapter card differs in backbone, export\. Go on as it began"):
+        run(source, output, classifier=Exported())
 
 
 def test_another_command_is_refused_with_the_difference_and_fresh_begins_again(tmp_path: Path) -> None:

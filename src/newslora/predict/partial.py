@@ -28,6 +28,7 @@ FORMAT = 1
 PLAN, ROWS, JOURNAL, MADE, LOCK = "plan.json", "rows", "journal", "made", ".lock"
 COMMIT_SECONDS = 1.0  # between commits: flushing to disk at every chunk would slow a fast machine
 BLOCK = 1 << 20
+FIELDS_SHOWN = 5  # that differ in one entry of a plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ class Partial:
     def _check(self, earlier: dict[str, Any], plan: dict[str, Any]) -> None:
         differing = [name for name in (earlier | plan) if earlier.get(name) != plan.get(name)]
         if differing:
-            told = [f"{name} was {_short(earlier.get(name))} and is {_short(plan.get(name))}" for name in differing[:3]]
+            told = [_difference(name, earlier.get(name), plan.get(name)) for name in differing[:3]]
             raise RunError(
                 f"{self.folder} holds rows that would not fit those of this command: {'; '.join(told)}. Go on as it began, "
                 "or begin again with --fresh (fresh=True)."
@@ -218,6 +219,13 @@ def _crc(stream: IO[bytes], count: int, crc: int) -> int | None:
             return None
         crc, count = zlib.crc32(block, crc), count - len(block)
     return crc
+
+
+def _difference(name: str, was: Any, now: Any) -> str:
+    if isinstance(was, dict) and isinstance(now, dict):
+        fields = [field for field in (was | now) if was.get(field) != now.get(field)]
+        return f"{name} differs in {', '.join(fields[:FIELDS_SHOWN])}{' ...' if len(fields) > FIELDS_SHOWN else ''}"
+    return f"{name} was {_short(was)} and is {_short(now)}"
 
 
 def _short(value: Any) -> str:
