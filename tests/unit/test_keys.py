@@ -86,6 +86,20 @@ def test_keys_added_at_once_are_all_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "scopes"),
+    [
+        ([], ("classify", "feedback")),
+        (["--scope", "classify", "--scope", "feedback"], ("classify", "feedback")),
+        (["--scope", "admin,metrics", "--scope", "feedback"], ("admin", "metrics", "feedback")),
+    ],
+)
+def test_scopes_come_with_commas_or_one_by_one(given: list[str], scopes: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    assert main(["keys", "add", "--name", "desk", *given, "--file", str(path)]) == 0
+    assert [set(key.scopes) for key in read_keys(path)] == [set(scopes)]
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["add", "--name", "a b"], "not a valid key name"),

@@ -20,7 +20,7 @@ feedback = App(name="feedback", help="Corrections that a server has collected.",
 def add(
     name: str,
     *,
-    scope: str = "classify,feedback",
+    scope: Annotated[list[str] | None, Parameter(negative="")] = None,
     days: float | None = None,
     file: Path = KEYS_FILE,
 ) -> None:
@@ -31,7 +31,8 @@ def add(
     name
         Who holds the key; stands in logs and beside corrections.
     scope
-        What it may do, with commas between: classify, feedback, admin, metrics.
+        What it may do, with commas between or given several times: classify, feedback, admin, metrics. The first two unless
+        told.
     days
         Days until it ends; without it, it does not.
     file
@@ -39,7 +40,8 @@ def add(
     """
     from newslora.serving.keys import add_key
 
-    key = add_key(file, name, [part.strip() for part in scope.split(",") if part.strip()], days)
+    named = ["classify", "feedback"] if scope is None else [part.strip() for part in ",".join(scope).split(",")]
+    key = add_key(file, name, [part for part in named if part], days)
     print(key)
     remarks().print(f"Kept in {file} as a hash: this is the only time the key is shown.", highlight=False, markup=False)
 
