@@ -1,9 +1,14 @@
 """Text and label columns are found by name or shape, and what cannot be found is asked for."""
 
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from newslora.config import parse_assignment
 from newslora.data.columns import find_label_column, find_text_columns, is_header, other_columns
+from newslora.data.readers import open_file
 from newslora.errors import DataError
 
 
@@ -45,6 +50,19 @@ def test_a_first_line_is_a_header_unless_it_is_a_row_of_ag_news(cells: list[str]
 )
 def test_text_columns_by_name(columns: tuple[str, ...], expected: tuple[str, ...]) -> None:
     assert find_text_columns(columns, None, True, "label", "'x'") == expected
+
+
+def test_a_table_without_columns_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({}), path)
+    table = open_file(path)
+    for find in (
+        lambda: find_text_columns(table.columns, None, table.has_header, None, "'a.parquet'"),
+        lambda: find_label_column(table.columns, None, table.has_header, [], "'a.parquet'"),
+    ):
+        with pytest.raises(DataError, match=r"^'a\.parquet' has no columns at all") as caught:
+            find()
+        assert "header" not in str(caught.value)
 
 
 def test_the_label_is_never_text() -> None:
@@ -92,8 +110,6 @@ def test_unknown_names_are_listed_with_an_example() -> None:
         find_text_columns(("foo", "bar"), None, True, None, "'x'")
     with pytest.raises(DataError, match=r"label_column=bar.*data\.text_columns.*data\.header=false"):
         find_label_column(("foo", "bar"), None, True, [], "'x'")
-    with pytest.raises(DataError, match="No label column"):
-        find_label_column((), None, True, [], "'x'")
     with pytest.raises(DataError, match=r"text_columns=\[\"bar\"\]"):
         find_text_columns(("foo", "bar"), None, True, "foo", "'x'")
     with pytest.raises(DataError, match=r"'c19' \.\.\."):

@@ -62,6 +62,7 @@ def find_text_columns(
     title, body = _first(columns, TITLES), _first(columns, BODIES)
     found = tuple(name for name in (title, body) if name is not None and name != label)
     if not found:
+        _refuse_none(columns, where)
         first = next((name for name in columns if name != label), "COLUMN")
         raise DataError(
             f"No text column found in {where}: its columns are {_listed(columns)}{_trained(usual)}. Name one or more, for "
@@ -99,6 +100,13 @@ def _named(columns: Sequence[str]) -> bool:
     return any(not name.isdecimal() for name in columns)
 
 
+def _refuse_none(columns: Sequence[str], where: str) -> None:
+    if not columns:
+        raise DataError(
+            f"{where} has no columns at all, and so no text. Make or copy it again, or name another source."
+        )
+
+
 def _trained(usual: Sequence[str]) -> str:
     return f"; training had the text in {_listed(usual)}" if _named(usual) else ""
 
@@ -121,7 +129,8 @@ def find_label_column(
     if has_header:
         found = _first(columns, LABELS)
         if found is None:
-            example = columns[-1] if columns else "COLUMN"
+            _refuse_none(columns, where)
+            example = columns[-1]
             raise DataError(
                 f"No label column found in {where}: its columns are {_listed(columns)}. Name it, for example "
                 f"--set {shlex.quote(f'data.label_column={_shown(example)}')}; text columns are named with data.text_columns. "
