@@ -39,13 +39,18 @@ from newslora.model.packed.dropout import DropoutBits, masked
 from newslora.model.packed.grouped import Groups
 from newslora.model.packed.projection import multiplier
 from newslora.predict.classifier import BATCH_TOKENS
-from newslora.runtime import Precision, environment_record, keep_freed_memory, pick_device, resolve_precision
+from newslora.runtime import (
+    Precision,
+    environment_record,
+    keep_freed_memory,
+    passes_at_once,
+    pick_device,
+    resolve_precision,
+)
 from newslora.training.step import Stepper
 
-DRAWING, PASS = (
-    "newslora: random words",
-    "newslora: a pass",
-)  # what is named here, for the profiler names only torch's own
+DRAWING, PASS = "newslora: random words", "newslora: a pass"  # named here, for the profiler names only torch's own
+TURNS = 6  # of an int8 encoder's products and its passes; the first does not count
 # what the profiler calls an operator -> what a reader calls it
 KINDS = {
     "mkldnn::_linear_pointwise": "products with frozen weights", "aten::addmm": "products with frozen weights",
@@ -151,8 +156,13 @@ def profile_steps(backbone: str, batch_size: int, steps: int) -> dict[str, Any]:
 
 
 def profile_passes(backbone: str, precision_asked: str, count: int) -> dict[str, Any]:
-    """Shares of packed passes over `count` rows, one after another on all threads, after every shape has been seen once."""
-    precision = resolve_precision("auto", pick_device("cpu"))
+    """Shares of packed passes over `count` rows, after every shape has been seen once.
+
+    One after another, on as many threads as each has where prediction computes several at once.
+    """
+    device = pick_device("cpu")
+    torch.set_num_threads(max(1, torch.get_num_threads() // passes_at_once(device)))
+    precision = resolve_precision("auto", device)
     model, config = the_model(backbone)
     rows = news_rows(count, config.vocab_size)
     in_bytes = precision_asked == "int8"
@@ -175,7 +185,9 @@ def profile_passes(backbone: str, precision_asked: str, count: int) -> dict[str,
     if not in_bytes:
         return found | {"shares": shares(run, precision)}
     sizes = [(len(batch.packed.input_ids), len(batch)) for batch in batches]  # type: ignore[union-attr]
-    alone = seconds_of(byte_products(engine, sizes)) / seconds
+    products = byte_products(engine, sizes)
+    turns = [(seconds_of(products, 1), seconds_of(run, 1)) for _ in range(TURNS)]
+    alone = statistics.median(some / whole for some, whole in turns[1:])  # every shape was seen in the first
     return found | {"shares": {"products of bytes (called by themselves)": alone, "all else": 1 - alone}}
 
 
