@@ -40,11 +40,10 @@ def recipe_key(run: RunFolder) -> dict[str, Any]:
         )
     flat = {key: value for key, value in flat.items() if key not in NOT_PART_OF_A_RECIPE}
     splits, manifest = run.data()["splits"], run.manifest()
-    by_length = flat[
-        "train.group_by_length"
-    ]  # where it is unset, the run tells what it came to; older runs have it set
+    # where it is unset, the run tells what it came to; older runs have it set
+    by_length = manifest["training"].get("by_length", flat["train.group_by_length"])
     return flat | {
-        "train.group_by_length": manifest["training"].get("by_length", by_length),
+        "train.group_by_length": by_length,
         "data": {name: one["sha256"] for name, one in splits.items() if name != "test"},
         "backbone": manifest["backbone"]["sha256"],
     }

@@ -36,7 +36,6 @@ class Quick:
             await self.app(scope, receive, send)
             return
         exchange: Exchange = scope["state"]["exchange"]
-        exchange.route = PATH
         key = admit(self.context, exchange, SCOPES)
         body, last = await _read(receive)
         asked = None if last["type"] == "http.disconnect" else _understood(body)
