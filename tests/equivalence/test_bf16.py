@@ -9,16 +9,19 @@ only rounded, moves what it is part of much further. benchmarks/gpu_checks.py ho
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from test_families import TINY
 from test_packed import BF16, FP32, classifier, logits_and_gradients, needs_minilm, roberta_of_minilm, rows_of, saved
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from newslora.config import ModelSettings
 from newslora.model.classifier import trainable_parameters
 from newslora.model.engine import PaddedEngine, make_engine
+from newslora.model.packed import interface
 
 TIMES_AUTOCAST = 2.5
 LEAST_BAND, LEAST_BAND_OF_ALL = 0.08, 0.03  # of a gradient's norm
@@ -85,3 +88,38 @@ def test_the_bf16_backward_drops_what_the_forward_dropped(family: str, tmp_path:
     for name, gradient in right.items():
         assert off(ours[name], gradient) <= DROPOUT_BAND, name
         assert "lora_" not in name or off(other[name], gradient) > 10 * DROPOUT_BAND, name
+
+
+class Casts(TorchDispatchMode):
+    """Counts how often numbers at given addresses are cast."""
+
+    def __init__(self, addresses: set[int]) -> None:
+        super().__init__()
+        self.addresses, self.count = addresses, 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += function is torch.ops.aten._to_copy.default and args[0].data_ptr() in self.addresses
+        return function(*args, **kwargs or {})
+
+
+def test_modernbert_keeps_frozen_weights_cast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes through stock modules under autocast, which casts what is frozen at each use; the numbers are the same."""
+    model = classifier(saved(TINY["modernbert"], tmp_path), "query-value")
+    rows, chosen = rows_of([11, 4, 20], 60), [0, 1, 2]
+    stock = {name: parameter for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    frozen = {parameter.data_ptr() for name, parameter in stock.items() if parameter.dim() == 2}
+    ours = make_engine(model, "packed", BF16, trains=True)
+    monkeypatch.setattr(interface, "cast_linears", lambda *_: [])
+    plain = make_engine(model, "packed", BF16, trains=True)
+    seen = []
+    for engine in (plain, ours):
+        with Casts(frozen) as casts:
+            logits, gradients = logits_and_gradients(engine, rows, chosen)
+        seen.append((casts.count, logits, gradients))
+    (often, wanted, wanted_gradients), (never, got, got_gradients) = seen
+    assert often > 4
+    assert never == 0
+    assert torch.equal(got, wanted)
+    assert all(torch.equal(got_gradients[name], gradient) for name, gradient in wanted_gradients.items())
+    now = dict(model.named_parameters())
+    assert all(now[name] is parameter and parameter.dtype == torch.float32 for name, parameter in stock.items())

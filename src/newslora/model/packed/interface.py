@@ -2,7 +2,8 @@
 
 Nothing is rewritten here. The stock model sees one sequence of T tokens, each with its position in its own row; the
 attention function it is given keeps every row to itself; its last norm answers with what the head pools, a row each.
-ModernBERT takes this way: rotary positions and local attention are the stock modules' own.
+ModernBERT takes this way: rotary positions and local attention are the stock modules' own. What is computed in which type is
+autocast's to say; but frozen weights, which it would cast anew at each use, are kept in the compute type beside the stock ones.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ class InterfaceEncoder(StandIn):
         self.base, self.last_norm = base, base.model.final_norm
         AttentionInterface.register(ATTENTION, attend_in_rows)
         config, device = model.config, next(model.parameters()).device
+        self._frozen = cast_linears(base, precision.dtype)
         head_size = config.hidden_size // config.num_attention_heads
         self.collate = collate_for(device, precision.dtype, head_size, kernel)
 
@@ -56,10 +58,21 @@ class InterfaceEncoder(StandIn):
         config = self.base.config
         self._stock_attention = config._attn_implementation
         config._attn_implementation, self.last_norm.forward = ATTENTION, self._pooled
+        for linear, stock in self._frozen:
+            self._swap(linear, stock)
 
     def _take_back(self) -> None:
         self.base.config._attn_implementation = self._stock_attention
         del self.last_norm.forward
+        for linear, stock in self._frozen:
+            self._swap(linear, stock)
+
+    @staticmethod
+    def _swap(linear: "torch.nn.Linear", other: "dict[str, torch.nn.Parameter]") -> None:
+        """A linear layer's parameters against others, which are then those it had."""
+        had = {name: linear._parameters[name] for name in other}
+        linear._parameters.update(other)
+        other.update(had)  # type: ignore[arg-type]
 
     def _pooled(self, hidden: "torch.Tensor") -> "torch.Tensor":
         """(1, T, H) -> (R, 1, H): the first token or the mean of each row, whichever the head would take."""
@@ -71,6 +84,21 @@ class InterfaceEncoder(StandIn):
         owners, sizes = segments.owners(len(normed))
         sums = real.new_zeros(len(sizes), real.shape[1]).index_add(0, owners, real)
         return (sums / sizes[:, None]).to(normed.dtype)[:, None]
+
+
+def cast_linears(
+    module: "torch.nn.Module", dtype: "torch.dtype"
+) -> "list[tuple[torch.nn.Linear, dict[str, torch.nn.Parameter]]]":
+    """Linear layers in which nothing trains, each with its parameters in another type, by name; none where they have it."""
+    from torch.nn import Linear, Parameter
+
+    found = []
+    for linear in (one for one in module.modules() if isinstance(one, Linear)):
+        own = dict(linear.named_parameters(recurse=False))
+        if not any(one.requires_grad or one.dtype == dtype for one in own.values()):
+            cast = {name: Parameter(one.detach().to(dtype), requires_grad=False) for name, one in own.items()}
+            found.append((linear, cast))
+    return found
 
 
 def attend_in_rows(
