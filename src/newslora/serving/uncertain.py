@@ -101,9 +101,8 @@ class UncertainItems:
             full = len(held.items) >= self.limit
             if full and sure >= held.items[-1].sureness and now - held.oldest < KEPT_SECONDS:
                 return
-            if (
-                text in held.texts or now - held.oldest >= KEPT_SECONDS
-            ):  # else there is nothing to look for among the items
+            # else there is nothing to look for among the items
+            if text in held.texts or now - held.oldest >= KEPT_SECONDS:
                 held.keep([item for item in held.items if now - item.time < KEPT_SECONDS and item.text != text])
                 held.oldest = min((item.time for item in held.items), default=now)
             item = Item(new_id(), now, adapter, version, text, label, probability, probabilities, sure)
