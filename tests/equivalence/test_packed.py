@@ -151,6 +151,20 @@ def test_modernbert_keeps_its_local_attention_and_its_pooling(pooling: str, tmp_
     assert_same(classifier(str(tmp_path), "query-value"), rows, [2, 0, 1, 3, 6, 5, 4])
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_modernberts_last_layer_ends_with_what_its_head_reads(pooling: str, tmp_path: Path) -> None:
+    config = ModernBertConfig(**(TINY["modernbert"].to_dict() | {"classifier_pooling": pooling}))
+    engine = make_engine(classifier(saved(config, tmp_path), "query-value"), "packed", FP32, trains=True)
+    tokens: list[int] = []
+    for layer in engine.model.get_base_model().model.layers:
+        for product in (layer.attn.Wo, layer.mlp):
+            product.register_forward_hook(lambda _, __, out: tokens.append(out.shape[1]))
+    batch = engine.collate(rows_of([5, 9, 3], 60), [0, 1, 2])
+    engine.logits(batch)
+    whole = len(batch.packed.input_ids)
+    assert tokens == [whole, whole, *([3, 3] if pooling == "cls" else [whole, whole])]
+
+
 @pytest.mark.parametrize("length", [3, 136, 147])
 def test_mpnet_knows_every_distance(length: int, tmp_path: Path) -> None:
     """Beyond 128 tokens distances share a bucket; 147 is all that 149 positions leave, and is rounded up to 152."""

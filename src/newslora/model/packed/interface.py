@@ -1,7 +1,8 @@
 """Packed tokens through the stock modules: any encoder that asks transformers' attention interface for its attention.
 
-Nothing is rewritten here. The stock model sees one sequence of T tokens, each with its position in its own row; the
-attention function it is given keeps every row to itself; its last norm answers with what the head pools, a row each.
+The stock model sees one sequence of T tokens, each with its position in its own row; the attention function it is given keeps
+every row to itself; its last norm answers with what the head pools, a row each. Where that is the first token, the last layer
+goes on with first tokens alone once its attention is done.
 ModernBERT takes this way: rotary positions and local attention are the stock modules' own. What is computed in which type is
 autocast's to say; but frozen weights, which it would cast anew at each use, are kept in the compute type beside the stock ones.
 """
@@ -37,6 +38,8 @@ class InterfaceEncoder(StandIn):
         self.model, self.precision = model, precision
         base = stock_model(model)
         self.base, self.last_norm = base, base.model.final_norm
+        self.last_layer = base.model.layers[-1]
+        self.first_token_only = base.config.classifier_pooling == "cls"
         AttentionInterface.register(ATTENTION, attend_in_rows)
         config, device = model.config, next(model.parameters()).device
         self._frozen = cast_linears(base, precision.dtype)
@@ -58,12 +61,16 @@ class InterfaceEncoder(StandIn):
         config = self.base.config
         self._stock_attention = config._attn_implementation
         config._attn_implementation, self.last_norm.forward = ATTENTION, self._pooled
+        if self.first_token_only:
+            self.last_layer.forward, self.last_layer.attn.Wo.forward = self._last, self._attended
         for linear, stock in self._frozen:
             self._swap(linear, stock)
 
     def _take_back(self) -> None:
         self.base.config._attn_implementation = self._stock_attention
         del self.last_norm.forward
+        if self.first_token_only:
+            del self.last_layer.forward, self.last_layer.attn.Wo.forward
         for linear, stock in self._frozen:
             self._swap(linear, stock)
 
@@ -74,12 +81,26 @@ class InterfaceEncoder(StandIn):
         linear._parameters.update(other)
         other.update(had)  # type: ignore[arg-type]
 
+    def _last(self, hidden: "torch.Tensor", **stock: Any) -> "torch.Tensor":
+        """(1, T, H) -> (1, R, H): in place of the last layer's forward, its first tokens alone."""
+        layer = self.last_layer
+        attended, _ = layer.attn(layer.attn_norm(hidden), **stock)
+        firsts = hidden.index_select(1, self._brought.firsts) + attended
+        found: torch.Tensor = firsts + layer.mlp(layer.mlp_norm(firsts))
+        return found
+
+    def _attended(self, heads: "torch.Tensor") -> "torch.Tensor":
+        """(1, T, H) -> (1, R, H): in place of the forward of the last attention's own output product."""
+        product = self.last_layer.attn.Wo
+        found: torch.Tensor = type(product).forward(product, heads.index_select(1, self._brought.firsts))
+        return found
+
     def _pooled(self, hidden: "torch.Tensor") -> "torch.Tensor":
-        """(1, T, H) -> (R, 1, H): the first token or the mean of each row, whichever the head would take."""
+        """(1, R or T, H) -> (R, 1, H): the first token or the mean of each row, whichever the head would take."""
         segments: Segments = self._brought
         normed: torch.Tensor = type(self.last_norm).forward(self.last_norm, hidden)[0]
-        if self.base.config.classifier_pooling == "cls":
-            return normed.index_select(0, segments.firsts)[:, None]
+        if self.first_token_only:
+            return normed[:, None]
         real = normed[: len(normed) - segments.filler].float()
         owners, sizes = segments.owners(len(normed))
         sums = real.new_zeros(len(sizes), real.shape[1]).index_add(0, owners, real)
