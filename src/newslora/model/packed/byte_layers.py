@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from newslora.model.packed.dropout import DropoutBits
 from newslora.model.packed.eight_bits import ByteProjection
 from newslora.model.packed.encoder import PackedEncoder
+from newslora.model.packed.grouped import of_each_pair
 from newslora.model.packed.layer import Layer, Norm
 from newslora.model.packed.projection import Projection
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from newslora.model.packed.segments import Segments
 
-LONG = 192  # tokens of a row whose attention is multiplied in bf16, where the chip does that fast
+LONG = 192  # tokens of a row whose attention is torch's to compute: the kernels' own is slower from there on
 SCORES = 2**18  # of such a row at a time, in whole heads; they are to stay in a core's own cache as well
 TOGETHER = 256  # tokens of a feed-forward part at a time: what lies between its products stays in a core's own cache
 
@@ -136,8 +137,8 @@ class ByteLayer:
         return self._kernels.LayerArrays(*each, self._norm1, self._norm2)
 
     def _long(self, rows: RowPlaces) -> int:
-        """Rows whose attention is multiplied in bf16."""
-        return rows.of_at_least(LONG) if self._bf16 and not self.first_token_only else 0
+        """Rows whose attention is torch's."""
+        return 0 if self.first_token_only else rows.of_at_least(LONG)
 
     def _attend(self, held: Bytes, rows: RowPlaces) -> Bytes:
         """Each row by itself, so that no neighbour changes a bit of it."""
@@ -147,28 +148,45 @@ class ByteLayer:
         long = self._long(rows)
         for start, length in zip(rows.starts[:long].tolist(), rows.lengths[:long].tolist(), strict=True):
             row = slice(start, start + length)
-            self._attend_in_bf16(y[row], held.greatest[row], context.part(row))
+            self._attend_alone(y[row], held.greatest[row], context.part(row))
         self._kernels.attend_and_quantise(
             y, held.greatest, self._qkv[0].bias, rows.starts[long:], rows.lengths[long:], self.heads, self._by_distance,
             context.numbers, context.greatest,
         )  # fmt: skip
         return context
 
-    def _attend_in_bf16(self, y: NDArray[np.float32], scale: NDArray[np.float32], context: Bytes) -> None:
+    def _attend_alone(self, y: NDArray[np.float32], scale: NDArray[np.float32], context: Bytes) -> None:
+        """A long row."""
         import torch
 
         length = len(y)
         q, k, v = np.empty((3, self.heads, length, y.shape[1] // 3 // self.heads), dtype=np.float32)
         self._kernels.split_heads(y, scale, self._qkv[0].bias, q, k, v)
-        queries, keys, values = (torch.from_numpy(part) for part in (q, k.transpose(0, 2, 1), v))
-        together = max(1, SCORES // length**2)
+        queries, keys, values = (torch.from_numpy(part) for part in (q, k, v))
+        found = (self._in_bf16 if self._bf16 else self._in_fp32)(queries, keys, values)
+        self._kernels.join_heads_and_quantise(_array(found), context.numbers, context.greatest)
+
+    def _in_fp32(self, q: "torch.Tensor", k: "torch.Tensor", v: "torch.Tensor") -> "torch.Tensor":
+        """(h, L, d) each -> (h, L, d)."""
+        import torch
+        from torch.nn.functional import scaled_dot_product_attention
+
+        bias = None
+        if self._by_distance.size:
+            bias = of_each_pair(torch.from_numpy(self._by_distance), q.shape[1])[None]
+        return scaled_dot_product_attention(q[None], k[None], v[None], bias, scale=1.0)[0].contiguous()
+
+    def _in_bf16(self, q: "torch.Tensor", k: "torch.Tensor", v: "torch.Tensor") -> "torch.Tensor":
+        """The same, products in bf16."""
+        import torch
+
+        together = max(1, SCORES // q.shape[1] ** 2)
         for first in range(0, self.heads, together):
             some = slice(first, first + together)
-            scores = torch.bmm(queries[some].bfloat16(), keys[some].bfloat16()).float()
+            scores = torch.bmm(q[some].bfloat16(), k[some].transpose(1, 2).bfloat16()).float()
             self._kernels.softmax(scores.numpy(), self._by_distance[some])
-            # over the queries, which are done with
-            queries[some] = torch.bmm(scores.bfloat16(), values[some].bfloat16())
-        self._kernels.join_heads_and_quantise(q, context.numbers, context.greatest)
+            q[some] = torch.bmm(scores.bfloat16(), v[some].bfloat16())  # over the queries, which are done with
+        return q
 
     def _attend_first(self, held: Bytes, rows: RowPlaces) -> Bytes:
         q = self._projected(self._qkv[0], held.take(rows.starts))
@@ -240,7 +258,7 @@ class ByteEncoder(PackedEncoder):
         numbers = hidden.numpy().copy()  # the kernels overwrite it
         held = Bytes.empty(*numbers.shape)
         self._kernels.quantise(numbers, held.numbers, held.greatest)
-        if self._one_call and not (self._bf16 and rows.of_at_least(LONG)):
+        if self._one_call and not rows.of_at_least(LONG):
             return torch.from_numpy(self._in_one_call(numbers, held, rows)), [], []
         for layer in self._byte_layers:
             numbers, held = layer.forward(numbers, held, rows)

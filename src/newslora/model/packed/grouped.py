@@ -1,8 +1,8 @@
 """Self-attention inside each row of a packed batch, in groups of rows of like length.
 
 Rows lie longest first, so rows of like length are neighbours; each such group is one batched product of (rows x heads)
-matrices, padded to its longest row. That beats a fused kernel a row on a CPU for news-length rows, and unlike torch's
-fused kernels there it can drop attention probabilities as the stock modules do (docs/performance.md).
+matrices, padded to its longest row, which attention.py computes. That beats a kernel's call a row on a CPU for news-length
+rows (docs/performance.md).
 
 Letters: n rows of a group, h heads, d numbers a head, L tokens of the group's longest row, S the padded tokens of all
 groups together, B rows, T packed tokens.
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from newslora.model.packed.dropout import DropoutBits, keep_scale, masked, masked_
+from newslora.model.packed.attention import Attended, AttendedFused, attend, backward, draws
+from newslora.model.packed.dropout import DropoutBits
 
 if TYPE_CHECKING:
     import torch
@@ -43,17 +44,6 @@ class Group:
     tokens: "torch.Tensor"  # (n * L,) int64: packed place of each padded token; padding points at some real token
     padding: "torch.Tensor | None"  # int64 places in n * L that are padding; None: none
     bias: "torch.Tensor | None"  # (n h, 1 or L, L) of the scores: minus infinity on padded keys; made by `Groups.ready`
-
-
-@dataclass(slots=True)
-class SavedGroup:
-    """What the backward of one group needs."""
-
-    q: "torch.Tensor"  # (n h, L or 1, d)
-    k: "torch.Tensor"  # (n h, L, d)
-    v: "torch.Tensor"  # (n h, L, d)
-    probabilities: "torch.Tensor"  # (n h, L or 1, L)
-    mask: "torch.Tensor | None"
 
 
 class Groups:
@@ -143,21 +133,21 @@ class Groups:
 
     def attend(
         self, qkv: "torch.Tensor", heads: int, rate: float, bits: DropoutBits | None
-    ) -> "tuple[torch.Tensor, list[SavedGroup]]":
+    ) -> "tuple[torch.Tensor, list[Attended | AttendedFused]]":
         width = qkv.shape[1] // 3
         padded = qkv.new_empty(self.padded, width)
         saved = []
-        masks = _masks([(group.rows * heads, group.length, group.length) for group in self.groups], rate, bits, qkv)
-        for group, mask in zip(self.groups, masks, strict=True):
+        draw = draws([(group.rows * heads, group.length, group.length) for group in self.groups], rate, bits, qkv)
+        for group in self.groups:
             n, length = group.rows, group.length
             q, k, v = _heads_first(qkv.index_select(0, group.tokens), n, length, heads, 3)
-            out, held = _attend_group(q, k, v, group, rate, mask)
+            out, held = attend(q, k, v, group.bias, rate, draw)
             _tokens_first(out[None], padded, group)
             saved.append(held)
         return self.packed(padded), saved
 
     def attend_backward(
-        self, d_out: "torch.Tensor", saved: list[SavedGroup], heads: int, rate: float
+        self, d_out: "torch.Tensor", saved: list[Attended | AttendedFused], heads: int, rate: float
     ) -> "torch.Tensor":
         width = d_out.shape[1]
         padded = d_out.new_empty(self.padded, 3 * width)
@@ -168,29 +158,29 @@ class Groups:
                 rows.index_fill_(0, group.padding, 0)  # what padding answers is thrown away
             (d_rows,) = _heads_first(rows, n, length, heads, 1)
             grads = d_out.new_empty(3, n * heads, length, width // heads)
-            _group_backward(d_rows, held, rate, grads[0], grads[1], grads[2])
+            backward(d_rows, held, grads[0], grads[1], grads[2])
             _tokens_first(grads, padded, group)
         return self.packed(padded)
 
     def attend_first(
         self, q: "torch.Tensor", kv: "torch.Tensor", heads: int, rate: float, bits: DropoutBits | None
-    ) -> "tuple[torch.Tensor, list[SavedGroup]]":
+    ) -> "tuple[torch.Tensor, list[Attended | AttendedFused]]":
         import torch
 
         outs, saved, start = [], [], 0
-        masks = _masks([(group.rows * heads, 1, group.length) for group in self.groups], rate, bits, q)
-        for group, mask in zip(self.groups, masks, strict=True):
+        draw = draws([(group.rows * heads, 1, group.length) for group in self.groups], rate, bits, q)
+        for group in self.groups:
             n = group.rows
             k, v = _heads_first(kv.index_select(0, group.tokens), n, group.length, heads, 2)
             q_rows = q[start : start + n].view(n * heads, 1, -1)
-            out, held = _attend_group(q_rows, k, v, group, rate, mask)
+            out, held = attend(q_rows, k, v, group.bias, rate, draw)
             outs.append(out.view(n, -1))
             saved.append(held)
             start += n
         return torch.cat(outs), saved
 
     def attend_first_backward(
-        self, d_out: "torch.Tensor", saved: list[SavedGroup], heads: int, rate: float
+        self, d_out: "torch.Tensor", saved: list[Attended | AttendedFused], heads: int, rate: float
     ) -> "tuple[torch.Tensor, torch.Tensor]":
         import torch
 
@@ -202,7 +192,7 @@ class Groups:
             grads = d_out.new_empty(2, n * heads, length, width // heads)
             rows = slice(start, start + n)
             d_rows = d_out[rows].view(n * heads, 1, -1)
-            _group_backward(d_rows, held, rate, d_q[rows].view(n * heads, 1, -1), grads[0], grads[1])
+            backward(d_rows, held, d_q[rows].view(n * heads, 1, -1), grads[0], grads[1])
             _tokens_first(grads, padded, group)
             start += n
         return d_q, self.packed(padded)
@@ -211,21 +201,25 @@ class Groups:
         self, q: "torch.Tensor", k: "torch.Tensor", v: "torch.Tensor", scale: float, rate: float, window: int | None
     ) -> "torch.Tensor":
         import torch
-        from torch.nn.functional import dropout
+        from torch.nn.functional import scaled_dot_product_attention
 
         heads, size = q.shape[1], q.shape[3]
         padded = []
         for group in self.groups:
             queries, keys, values = (
-                part[0].index_select(1, group.tokens).view(heads, group.rows, group.length, size).transpose(0, 1)
+                # rotary positions may leave queries and keys wider than the values
+                part[0]
+                .index_select(1, group.tokens)
+                .view(heads, group.rows, group.length, size)
+                .transpose(0, 1)
+                .to(v.dtype)
                 for part in (q, k, v)
             )
-            scores = torch.matmul(queries, keys.transpose(-1, -2)) * scale
-            if (bias := _within(group, heads, window)) is not None:
-                scores = scores + bias.to(scores.dtype)
-            weights = torch.softmax(scores, dim=-1)
-            weights = dropout(weights, rate) if rate else weights
-            padded.append(torch.matmul(weights, values).transpose(1, 2).reshape(-1, heads, size))
+            bias = _within(group, heads, window)
+            out = scaled_dot_product_attention(
+                queries, keys, values, None if bias is None else bias.to(v.dtype), rate, scale=scale
+            )
+            padded.append(out.transpose(1, 2).reshape(-1, heads, size))
         return self.packed(torch.cat(padded))[None]
 
 
@@ -251,70 +245,15 @@ def _biased(group: Group, heads: int, dtype: "torch.dtype", by_distance: "torch.
         bias.index_fill_(0, group.padding, -math.inf)
     bias = bias.view(n, 1, 1, length).expand(n, heads, 1, length)
     if by_distance is not None:
-        nearest = by_distance.shape[1] // 2  # the place of distance 0
-        # window w holds distances from w - L + 1 on, which are those of query L - 1 - w
-        windows = by_distance[:, nearest - length + 1 : nearest + length].unfold(1, length, 1)
-        bias = bias + windows.flip(1)  # (n, h, L, L)
+        bias = bias + of_each_pair(by_distance, length)  # (n, h, L, L)
     return replace(group, bias=bias.reshape(n * heads, -1, length))
 
 
-def _masks(
-    shapes: list[tuple[int, int, int]], rate: float, bits: DropoutBits | None, like: "torch.Tensor"
-) -> "list[torch.Tensor | None]":
-    """What each group's probabilities keep, drawn at once."""
-    import torch
-
-    sizes = [math.prod(shape) for shape in shapes]
-    drawn = bits.keep_mask((sum(sizes),), rate, like) if bits else None
-    if drawn is None:
-        return [None] * len(shapes)
-    return [part.view(shape) for part, shape in zip(torch.split(drawn, sizes), shapes, strict=True)]
-
-
-def _attend_group(
-    q: "torch.Tensor",
-    k: "torch.Tensor",
-    v: "torch.Tensor",
-    group: Group,
-    rate: float,
-    mask: "torch.Tensor | None",
-) -> "tuple[torch.Tensor, SavedGroup]":
-    import torch
-
-    scale = q.shape[-1] ** -0.5
-    if group.bias is None:
-        scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
-    else:
-        bias = group.bias[:, : q.shape[1]]  # the first token's alone, where it alone asks
-        scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale)
-    probabilities = torch.softmax(scores, dim=-1)
-    out = torch.bmm(masked(probabilities, mask), v)
-    if mask is not None:
-        out.mul_(keep_scale(rate))
-    return out, SavedGroup(q, k, v, probabilities, mask)
-
-
-def _group_backward(
-    d_out: "torch.Tensor",
-    held: SavedGroup,
-    rate: float,
-    d_q: "torch.Tensor",
-    d_k: "torch.Tensor",
-    d_v: "torch.Tensor",
-) -> None:
-    """Writes the gradients of one group's queries, keys and values."""
-    import torch
-
-    kept = keep_scale(rate) if held.mask is not None else 1.0
-    p = held.probabilities
-    scale = kept * held.q.shape[-1] ** -0.5
-    torch.bmm(masked(p, held.mask).transpose(1, 2), d_out, out=d_v)
-    d_p = masked_(torch.bmm(d_out, held.v.transpose(1, 2)), held.mask)
-    d_scores = torch._softmax_backward_data(d_p, p, -1, p.dtype).mul_(scale)
-    torch.bmm(d_scores, held.k, out=d_q)
-    torch.bmm(d_scores.transpose(1, 2), held.q, out=d_k)
-    if held.mask is not None:
-        d_v.mul_(kept)
+def of_each_pair(by_distance: "torch.Tensor", length: int) -> "torch.Tensor":
+    """(h, 2 M - 1) by the distance from query to key, from 1 - M on -> (h, L, L) of a row's queries and keys."""
+    nearest = by_distance.shape[1] // 2  # the place of distance 0
+    # window w holds distances from w - L + 1 on, which are those of query L - 1 - w
+    return by_distance[:, nearest - length + 1 : nearest + length].unfold(1, length, 1).flip(1)
 
 
 def _heads_first(tokens: "torch.Tensor", rows: int, length: int, heads: int, parts: int) -> "tuple[torch.Tensor, ...]":
