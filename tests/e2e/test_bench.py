@@ -78,6 +78,20 @@ def test_bench_writes_one_json_with_both_sides(
     assert str(out) in capsys.readouterr().out
 
 
+def test_rows_of_one_length(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", partial(run_in_child, subprocess.run))
+    asked = BenchSettings(str(tiny_bert), "prediction", "not read", 2, 1, 2, 1, None, tokens=11)
+    result = run_bench(asked)
+    assert {name: result["rows"][name] for name in ("rows", "tokens_per_row", "padded_per_row")} == {
+        "rows": 6,
+        "tokens_per_row": 11,
+        "padded_per_row": 11,
+    }
+    for variant in result["variants"].values():
+        seconds, rate = variant["seconds"][0], variant["tokens_per_second"]
+        assert seconds * rate == pytest.approx(2 * 2 * 11)
+
+
 @pytest.mark.parametrize("variant", ["trainer-fp32", "newslora-fp32", "newslora-int8"])
 def test_both_sides_predict_the_same_rows(variant: str, tiny_bert: Path, tmp_path: Path) -> None:
     import numpy as np
@@ -100,6 +114,10 @@ def test_what_cannot_be_measured_is_refused(tiny_bert: Path, news_file: Path) ->
         run_bench(settings(task="trainign"))
     with pytest.raises(SettingsError, match="steps is 0"):
         run_bench(settings(steps=0))
+    with pytest.raises(SettingsError, match=r"tokens is 600; the rows of .* have 1 to \d+\."):
+        run_bench(replace(settings(), tokens=600))
+    with pytest.raises(SettingsError, match=r"tokens is 0"):
+        run_bench(replace(settings(), tokens=0))
     with pytest.raises(SettingsError, match=r"'minlm' is not known.*Did you mean 'minilm'"):
         run_bench(replace(settings(), backbone="minlm"))
     with pytest.raises(SettingsError, match=r"tokenizer '/nowhere' cannot be read: there is no such folder"):

@@ -16,13 +16,14 @@ import numpy as np
 
 from newslora import files
 from newslora.bench.flops import flops_per_token, matmul_peak
-from newslora.bench.worker import VARIANTS, Job
+from newslora.bench.worker import LABELS, VARIANTS, Job
 from newslora.config import load_recipe
 from newslora.data.articles import read_articles
 from newslora.data.sources import parse_source, split_for
 from newslora.data.tokens import TokenTable, tokenize
 from newslora.errors import NetworkError, RunError, SettingsError, near
 from newslora.model.backbones import ARCHITECTURES, BUNDLED, resolve_backbone
+from newslora.model.classifier import length_limit
 from newslora.model.packed.eight_bits import multiplies_bytes
 from newslora.model.packed.encoder import has_layers
 from newslora.runtime import cache_folder, environment_record, pick_device, resolve_precision
@@ -42,6 +43,7 @@ class BenchSettings:
     steps: int
     rounds: int
     tokenizer: str | None
+    tokens: int | None = None  # of every row, then of random ones
 
 
 def run_bench(settings: BenchSettings, progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def run_bench(settings: BenchSettings, progress: Callable[[str], None] = lambda 
         (rows/s of each round, median, lowest and highest), tokens/s, share of the peak and memory; ratios of medians.
 
     Raises:
-        SettingsError: a task that does not exist, or numbers below 1.
+        SettingsError: a task that does not exist, numbers below 1, or more tokens than the encoder takes.
         RunError: a measurement failed; its own words are in the message.
     """
     if settings.task not in VARIANTS:
@@ -67,6 +69,11 @@ def run_bench(settings: BenchSettings, progress: Callable[[str], None] = lambda 
             f"The architecture of '{settings.backbone}' is not known on this disk.{near(settings.backbone, known)} "
             f"Known: {', '.join(known)}; or name a local folder."
         )
+    if settings.tokens is not None and not 1 <= settings.tokens == length_limit(config, settings.tokens):
+        raise SettingsError(
+            f"tokens is {settings.tokens}; the rows of '{settings.backbone}' have 1 to {length_limit(config, 2**20):,}. Leave "
+            "--tokens out to measure with the lengths of --data."
+        )
     device = pick_device("cpu")
     precision = resolve_precision("auto", device)
     able = {"fp32", precision.name}
@@ -75,7 +82,8 @@ def run_bench(settings: BenchSettings, progress: Callable[[str], None] = lambda 
     variants = [variant for variant in VARIANTS[settings.task] if variant.rpartition("-")[2] in able]
     with tempfile.TemporaryDirectory() as folder:
         rows_file = Path(folder) / "rows.safetensors"
-        described = _write_rows(settings, config, rows_file)
+        write = _write_rows if settings.tokens is None else _write_even_rows
+        described = write(settings, config, rows_file)
         jobs = [
             Job(
                 settings.backbone, settings.task, variant, str(rows_file), settings.batch_size, settings.warmup_steps,
@@ -129,6 +137,21 @@ def _write_rows(settings: BenchSettings, config: Any, path: Path) -> dict[str, A
         "tokens_per_row": float(table.lengths.mean()),
         "padded_per_row": _padded(table, settings.batch_size),
     }
+
+
+def _write_even_rows(settings: BenchSettings, config: Any, path: Path) -> dict[str, Any]:
+    """Random rows, each as long as was asked for: neither side has anything to pad."""
+    from safetensors.numpy import save_file
+
+    assert settings.tokens is not None
+    generator = np.random.default_rng(load_recipe("seed").train.seed)
+    count = (settings.warmup_steps + settings.steps) * settings.batch_size
+    offsets = np.arange(count + 1) * settings.tokens
+    ids = generator.integers(5, config.vocab_size, offsets[-1], dtype=np.int32)
+    pad = np.array([config.pad_token_id or 0], dtype=np.int64)
+    save_file({"ids": ids, "offsets": offsets, "labels": generator.integers(0, LABELS, count), "pad_id": pad}, path)
+    length = float(settings.tokens)
+    return {"source": "random", "tokenizer": None, "rows": count, "tokens_per_row": length, "padded_per_row": length}
 
 
 def _tokenizer(settings: BenchSettings) -> tuple[Any, str]:

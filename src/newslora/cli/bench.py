@@ -10,6 +10,7 @@ def bench(
     task: str = "training",
     data: str = "corpus",
     tokenizer: str | None = None,
+    tokens: int | None = None,
     batch_size: int = 16,
     warmup: int = 40,
     steps: int = 40,
@@ -28,6 +29,8 @@ def bench(
         Rows whose lengths count; as data.source.
     tokenizer
         Folder of the tokenizer that splits them; by default the backbone's own, or without a hub the bundled one.
+    tokens
+        Tokens of every row, drawn at random; --data and --tokenizer are not read then.
     batch_size
         Rows a batch, on both sides.
     warmup
@@ -44,7 +47,7 @@ def bench(
 
     console = remarks()
     result = run_bench(
-        BenchSettings(backbone, task, data, batch_size, warmup, steps, rounds, tokenizer),
+        BenchSettings(backbone, task, data, batch_size, warmup, steps, rounds, tokenizer, tokens),
         lambda text: console.print(text, highlight=False, markup=False),
     )
     path = write_result(result, output)
