@@ -153,7 +153,7 @@ def cuda_capture(optimizer: "torch.optim.Optimizer", stream: "torch.cuda.Stream"
         graph = torch.cuda.CUDAGraph()
         _declare(optimizer, True)
         try:
-            # other threads, such as the one that pins batches, go on calling CUDA meanwhile: only this one is held to account
+            # other threads may call CUDA meanwhile: only this one is held to account
             with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
                 total = run()
         except RuntimeError:
