@@ -2,14 +2,15 @@
 
     python benchmarks/peers.py RUN --data test.csv -o benchmarks/results/DATE-peers-mpnet.json [--infinity PYTHON]
 
-RUN is a run whose exports merged, onnx and int8 lie in RUN/exports. Every way gets the same texts in the same order and gives
-a label each; by turns, each first once; the first round warms up and is not counted. Batches are of 16 wherever one is to be
-chosen. How many labels are those of the run in fp32 stands beside each rate. Run it on an idle machine.
+RUN is a run whose exports merged, onnx and int8 lie in RUN/exports, and onnx-int8 where its gate let it pass. Every way gets
+the same texts in the same order and gives a label each; by turns, each first once; the first round warms up and is not
+counted. Batches are of 16 wherever one is to be chosen. How many labels are those of the run in fp32 stands beside each rate.
+Run it on an idle machine.
 
 ways: `transformers pipeline` (its text-classification pipeline on the merged export), the same in bf16; `onnxruntime` (the
-onnx export, batches padded to their longest, rows as they come); `infinity` (infinity-emb's engine in PYTHON's environment on
-the merged export, in a process of its own; pip install infinity-emb[torch]); `newslora` on the run in fp32, in `auto`, and on
-its int8 export, as `newslora predict` computes.
+onnx export, batches padded to their longest, rows as they come), the same in int8 (the onnx-int8 export); `infinity`
+(infinity-emb's engine in PYTHON's environment on the merged export, in a process of its own; pip install infinity-emb[torch]);
+`newslora` on the run in fp32, in `auto`, and on its int8 export, as `newslora predict` computes.
 """
 
 import argparse
@@ -128,6 +129,8 @@ def main() -> None:
         "newslora auto": ours(given.run, "auto"),
         "newslora int8": ours(exports / "int8"),
     }
+    if (exports / "onnx-int8").is_dir():
+        ways["onnxruntime int8"] = onnxruntime_alone(exports / "onnx-int8")
     if given.infinity:
         ways["infinity"] = infinity(given.infinity, exports / "merged")
     found = measure(ways, texts, given.rounds)
