@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from source_parts import COLUMNS, ROWS, as_csv, as_lines, fields, parquet, read, write
 
+from newslora.data.combinations import split_labels
 from newslora.data.readers import open_file
 from newslora.data.sources import available_splits, parse_source, split_for
 from newslora.errors import DataError
@@ -231,6 +232,17 @@ def test_an_unlabelled_row_of_a_saved_data_set_has_no_label(tmp_path: Path) -> N
     coded = saved.with_format("arrow")[:].set_column(0, "label", pa.array([0, -1, None], pa.int64()))
     datasets.Dataset(coded, info=saved.info).save_to_disk(tmp_path / "saved")
     assert [row.fields["label"] for row in read(tmp_path / "saved")[1]] == ["World", None, None]
+
+
+def test_an_unlabelled_entry_of_a_list_has_no_name(tmp_path: Path) -> None:
+    several = datasets.Sequence(datasets.ClassLabel(names=["World", "Sports", "Business"]))
+    features = datasets.Features({"text": datasets.Value("string"), "labels": several})
+    numbers = [[0, 2], [-1], [0, None], None, []]
+    rows = {"text": ["a text"] * len(numbers), "labels": numbers}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
+    found = [row.fields["labels"] for row in read(tmp_path / "saved")[1]]
+    assert found == [["World", "Business"], [None], ["World", None], None, []]
+    assert [isinstance(split_labels(labels, ";"), str) for labels in found] == [False, True, True, True, False]
 
 
 def test_a_saved_data_set_with_splits(tmp_path: Path) -> None:

@@ -27,17 +27,21 @@ def dataset_table(dataset: Any) -> Table:
         for place, fields in enumerate(dataset.skip(number), number + 1):
             meter.share = place / len(dataset)
             for column, names in named.items():
-                value = fields[column]
-                fields[column] = names[value] if value is not None and 0 <= value < len(names) else None
+                fields[column] = _class_name(fields[column], names)
             for column, names in listed.items():
                 values = fields[column]
-                fields[column] = None if values is None else [names[value] for value in values]
+                fields[column] = None if values is None else [_class_name(value, names) for value in values]
             yield RawRow(place, fields)
 
     digest = hashlib.sha256(str(dataset._fingerprint).encode()).hexdigest()
     names: Sequence[Sequence[str]] = list((named | listed).values())
     label_names = tuple(names[0]) if len(names) == 1 else None
     return Table(tuple(dataset.column_names), behind(0, 0), True, digest, label_names, behind, meter)
+
+
+def _class_name(number: int | None, names: Sequence[str]) -> str | None:
+    """None for a number that names no class: datasets marks what has no label by -1."""
+    return names[number] if number is not None and 0 <= number < len(names) else None
 
 
 def hub_table(name: str, split: str, where: str) -> Table:
