@@ -20,6 +20,7 @@ from newslora.cli.app import main
 from newslora.config import DataSettings, load_recipe
 from newslora.data.articles import read_articles
 from newslora.data.databases import database_table
+from newslora.data.readers import open_file
 from newslora.data.sources import parse_source
 from newslora.errors import DataError, SettingsError, StorageError
 from newslora.serving.feedback import ConflictError, FeedbackStore, Given
@@ -181,6 +182,18 @@ def test_export_joins_labels_as_training_parts_them(address: str, tmp_path: Path
     assert main(["feedback", "export", address, "-o", str(path)]) == 0
     settings = DataSettings(source=str(path), multi_label=True)
     assert read_articles(parse_source(str(path)), None, settings, None)[1].names == ("a", "b")
+
+
+def test_an_exported_text_is_one_row_whatever_line_ends_it_holds(address: str, tmp_path: Path) -> None:
+    texts = ["before\rafter", "one\ntwo", "three\r\nfour", "plain"]
+    with opened(address) as store:
+        for text in texts:
+            store.add(replace(GIVEN, text=text))
+    for name in ("out.csv", "out.jsonl"):
+        assert main(["feedback", "export", address, "-o", str(tmp_path / name)]) == 0
+        assert [(row.fields["text"], row.problem) for row in open_file(tmp_path / name).rows] == [
+            (one, None) for one in texts
+        ]
 
 
 def test_training_on_corrections_is_training_on_the_same_rows_in_a_file(

@@ -1,12 +1,10 @@
 """Corrections: the right label of a text, kept in a database that `newslora train --data` reads."""
 
-import csv
 import hashlib
-import itertools
 import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,19 +162,20 @@ def export_corrections(address: str, output: Path, separator: str | None = None)
     if output.suffix.lower() not in (".jsonl", ".csv"):
         raise SettingsError(f"Cannot write {output}: its name ends in neither .jsonl nor .csv.")
     between = DataSettings().label_separator if separator is None else separator
-    table = database_table(address)
-    count = itertools.count()
-    with files.atomic_path(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n") if output.suffix.lower() == ".csv" else None
-        if writer is not None:
-            writer.writerow(table.columns)
+    table, count = database_table(address), 0
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal count
         for row in table.rows:
-            next(count)
-            if writer is None:
-                stream.write(files.json_line(row.fields))
-            else:
-                writer.writerow([row.fields["text"], _joined(row.fields["label"], between)])
-    return next(count)
+            count += 1
+            yield row.fields
+
+    if output.suffix.lower() == ".csv":
+        files.write_csv(output, table.columns, ([one["text"], _joined(one["label"], between)] for one in rows()))
+    else:
+        with files.atomic_path(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+            stream.writelines(map(files.json_line, rows()))
+    return count
 
 
 def _joined(label: str | Sequence[str], separator: str) -> str:
