@@ -295,8 +295,10 @@ def broken(kind: pa.DataType) -> pa.Array:
         (pa.array(BROKEN, pa.binary_view()).view(pa.string_view()), lambda text: text),
         (pa.StructArray.from_arrays([broken(pa.string())], ["x"]), lambda text: {"x": text}),
         (pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), broken(pa.string())), lambda text: [text]),
+        (pa.LargeListArray.from_arrays(pa.array([0, 1, 2], pa.int64()), broken(pa.string())), lambda text: [text]),
+        (pa.FixedSizeListArray.from_arrays(broken(pa.string()), 1), lambda text: [text]),
     ],
-    ids=["string", "large_string", "string_view", "struct", "list"],
+    ids=["string", "large_string", "string_view", "struct", "list", "large_list", "fixed_size_list"],
 )
 def test_broken_utf8_in_parquet_costs_its_row_only(array: pa.Array, wrap: Callable[[str], Any], tmp_path: Path) -> None:
     pq.write_table(pa.table({"label": ["A", "B"], "text": array}), tmp_path / "a.parquet")

@@ -63,6 +63,10 @@ def _plain_type(kind: "pa.DataType") -> "pa.DataType":
         return pa.struct([field.with_type(_plain_type(field.type)) for field in kind.fields])
     if pa.types.is_list(kind):
         return pa.list_(kind.value_field.with_type(_plain_type(kind.value_type)))
+    if pa.types.is_large_list(kind):  # as polars writes them
+        return pa.large_list(kind.value_field.with_type(_plain_type(kind.value_type)))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(_plain_type(kind.value_type)), kind.list_size)
     return kind
 
 
