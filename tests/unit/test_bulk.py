@@ -335,6 +335,30 @@ def test_columns_of_parquet_keep_their_types_and_values(tmp_path: Path) -> None:
         assert (tmp_path / "cut.parquet").read_bytes() == (tmp_path / "out.parquet").read_bytes()
 
 
+def test_broken_texts_in_lists_and_objects_of_parquet_come_out(tmp_path: Path) -> None:
+    """Texts with an escape for what is broken, as in a column of texts; bytes as they were."""
+    texts = pa.Array.from_buffers(pa.string(), 2, pa.array([b"fine", b"K\xfcche"]).buffers())
+    raw, ends = pa.array([b"fine", b"\xff\x00"]), pa.array([0, 1, 2], pa.int32())
+    columns = {
+        "tags": pa.ListArray.from_arrays(ends, texts),
+        "by": pa.StructArray.from_arrays([texts, pa.ListArray.from_arrays(ends, texts)], ["name", "all"]),
+        "data": pa.ListArray.from_arrays(ends, raw),
+        "held": pa.StructArray.from_arrays([raw], ["raw"]),
+    }
+    whole = {name: pa.concat_arrays([values, pa.nulls(1, values.type)]) for name, values in columns.items()}
+    given = pa.table({"text": ["one", "two", "three"], **whole})
+    pq.write_table(given, tmp_path / "in.parquet")
+    assert run(tmp_path / "in.parquet", tmp_path / "out.parquet").predicted == 3
+    kept = pq.read_table(tmp_path / "out.parquet").select(given.schema.names)
+    assert kept.schema.types == given.schema.types
+    assert kept["tags"].to_pylist() == [["fine"], ["K\\udcfcche"], None]
+    assert kept["by"].to_pylist() == [
+        {"name": "fine", "all": ["fine"]}, {"name": "K\\udcfcche", "all": ["K\\udcfcche"]}, None,
+    ]  # fmt: skip
+    assert kept["data"].to_pylist() == [[b"fine"], [b"\xff\x00"], None]
+    assert kept["held"].to_pylist() == [{"raw": b"fine"}, {"raw": b"\xff\x00"}, None]
+
+
 def test_parquet_of_other_values_is_text_as_json_writes_it(tmp_path: Path) -> None:
     rows = [
         {"text": "one", "x": True, "y": ["a", None], "z": {"k": 1}, "n": 5},

@@ -23,14 +23,22 @@ def kept_type(given: "pa.DataType | None") -> "pa.DataType":
 
 
 def cell_of(kept: "pa.DataType") -> Callable[[Any], Any]:
-    """What makes of a value read one that a column of this type takes."""
+    """What makes of a value read one that a column of this type takes, inside of lists and objects too."""
     from pyarrow import types
 
     if types.is_string(kept) or types.is_large_string(kept):
         return _text
     if types.is_binary(kept) or types.is_large_binary(kept) or types.is_fixed_size_binary(kept):
         return _bytes
-    return lambda value: value
+    if types.is_list(kept) or types.is_large_list(kept) or types.is_fixed_size_list(kept):
+        entry = cell_of(kept.value_type)
+        if entry is not _same:
+            return lambda values: None if values is None else [entry(value) for value in values]
+    if types.is_struct(kept):
+        parts = {field.name: cell_of(field.type) for field in kept}
+        if any(part is not _same for part in parts.values()):
+            return lambda value: None if value is None else {name: part(value[name]) for name, part in parts.items()}
+    return _same
 
 
 def told(value: Any) -> Any:
@@ -68,6 +76,10 @@ def _nearest(given: "pa.DataType") -> "pa.DataType | None":
     text = types.is_string(given) or types.is_large_string(given)
     data = types.is_binary(given) or types.is_large_binary(given) or types.is_fixed_size_binary(given)
     return given if plain or text or data or types.is_decimal(given) or types.is_null(given) else None
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _text(value: Any) -> str | None:
