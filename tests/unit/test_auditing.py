@@ -22,6 +22,7 @@ from newslora.data.articles import ArticleSet
 from newslora.data.sources import Source
 from newslora.data.texts import Quarantine, Texts
 from newslora.errors import SettingsError
+from newslora.metrics.single_label import ONE_LABEL
 
 WORDS = [f"word{number}" for number in range(3_000)]
 
@@ -346,6 +347,15 @@ def test_rows_tell_where_they_come_from() -> None:
     rows = rows_of(("train", ["a", "b"], [0, 1]), ("test", ["c"], [1]))
     assert rows.told(1) == ("train", 2, "Sports")
     assert rows.told(2) == ("test", 1, "Sports")
+
+
+def test_rows_of_one_label_are_audited_for_all_but_wrong_labels(tmp_path: Path) -> None:
+    texts = [*prose(9), "rates &amp; prices"]
+    (tmp_path / "one.csv").write_text("text,label\n" + "".join(f"{text},World\n" for text in texts))
+    result = newslora.audit(str(tmp_path / "one.csv"))
+    (told,) = result["labels"]
+    assert (told["judged_by"], told["likely_wrong"], told["reason"]) == (None, 0, ONE_LABEL)
+    assert sum(one["rows"] for one in result["damage"] if one["kind"] == "entity") == 1
 
 
 def test_rows_of_several_labels_are_audited_for_all_but_wrong_labels(

@@ -12,7 +12,8 @@ from newslora.auditing.judges import TOLD, Judge, folds_possible, judge_by_embed
 from newslora.auditing.labels import Doubt, find_doubtful
 from newslora.auditing.rows import AuditRows, Split
 from newslora.errors import SettingsError
-from newslora.metrics import Probabilities
+from newslora.metrics import Labels, Probabilities
+from newslora.metrics.single_label import ONE_LABEL
 from newslora.model.backbones import Backbone
 from newslora.predict.classifier import Classifier
 from newslora.runfolder import RunFolder
@@ -89,19 +90,26 @@ def judge_labels(
     unseen = np.zeros((len(rows), len(rows.label_names)))
     for number, found in predictions.items():
         unseen[rows.splits[number].start : rows.splits[number].stop] = found.probabilities
-    possible = len(rest) > 0 and folds_possible(rows.labels[rest], clusters[rest])
-    if possible:
+    reason = _why_not(rows.labels[rest], clusters[rest])
+    if reason is None:
         unseen[rest] = _out_of_fold(rows, rest, clusters, judge, encoder, run, device, progress)
     told, doubts = [], []
     for number, split in enumerate(rows.splits):
         mine = slice(split.start, split.stop)
-        judged = number in predictions or possible
+        judged = number in predictions or reason is None
         found_here = find_doubtful(rows.labels[mine], unseen[mine]) if judged else []
         doubts += [replace(doubt, row=doubt.row + split.start) for doubt in found_here]
         accuracy = float((unseen[mine].argmax(1) == rows.labels[mine]).mean()) if judged else None
         by = TOLD["run" if number in predictions else judge] if judged else None
-        told.append(_told(split, by, accuracy, len(found_here), None if judged else ONE_CLUSTER))
+        told.append(_told(split, by, accuracy, len(found_here), None if judged else reason))
     return told, sorted(doubts, key=lambda doubt: doubt.given_probability)
+
+
+def _why_not(labels: Labels, clusters: NDArray[np.int64]) -> str | None:
+    """Why these rows cannot be judged out of fold; None: they can."""
+    if len(np.unique(labels)) < 2:
+        return ONE_LABEL
+    return None if folds_possible(labels, clusters) else ONE_CLUSTER
 
 
 def _told(split: Split, by: str | None, accuracy: float | None, wrong: int, reason: str | None) -> dict[str, Any]:
