@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import newslora
 from newslora.cli.app import main
 from newslora.config import load_recipe
-from newslora.errors import DataError, MissingExtraError, SettingsError
+from newslora.errors import DataError, MissingExtraError, RunError, SettingsError
 
 TOPICS = {"World": "minister president treaty army peace accord", "Sports": "striker club cup final sprinter record"}
 FLIPPED = range(70, 90, 2)
@@ -168,6 +169,13 @@ def test_audit_with_a_run_counts_tokens_and_weighs_leaks(folder: Path, capsys: p
     assert result["run"]["trained_on"] == ["train"]
     assert main(["audit", *reversed(sources), "--run", str(folder / "one")]) == 0
     assert "Accuracy on" not in capsys.readouterr().out  # the training rows come second: nothing scored leaks into them
+
+
+def test_audit_with_a_run_of_a_damaged_tokenizer_says_so(folder: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(folder / "one", tmp_path / "run")
+    (run / "adapter" / "tokenizer.json").write_text("{")
+    with pytest.raises(RunError, match=r"tokenizer in .* cannot be read"):
+        newslora.audit([str(folder / "planted.csv")], run=run)
 
 
 def test_audit_by_training_anew_leaves_each_row_out(folder: Path) -> None:
