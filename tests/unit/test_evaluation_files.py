@@ -9,8 +9,11 @@ import pytest
 
 import newslora
 from newslora import files
-from newslora.config import load_recipe
-from newslora.errors import RunError
+from newslora.config import DataSettings, load_recipe
+from newslora.data.articles import read_articles
+from newslora.data.sources import parse_source
+from newslora.errors import DataError, RunError
+from newslora.evaluation.breakdown import source_column
 from newslora.evaluation.rows import COLUMNS, read_lines
 from newslora.report.explained import _chosen_rows
 from newslora.runfolder import RunFolder
@@ -41,6 +44,26 @@ def test_a_column_breaks_down_rows_of_any_length(run: RunFolder) -> None:
     assert [(one["name"], one["rows"], one["accuracy"]["value"]) for one in by_agency(run)] == [
         ("Weak", 2, 0.5), ("Strong", 1, 1.0),
     ]  # fmt: skip
+
+
+def test_rows_that_have_changed_since_lend_no_column(tmp_path: Path) -> None:
+    """Between reading rows and evaluating them lies a training: another row's agency would be told, or the run not end."""
+    source, rows = (
+        tmp_path / "news.csv",
+        [(f"text {number}", "ab"[number % 2], "XY"[number // 4]) for number in range(8)],
+    )
+    files.write_csv(source, ["text", "label", "agency"], rows)
+    settings = DataSettings(source=str(source))
+    articles, _ = read_articles(parse_source(str(source)), None, settings, None)
+    assert source_column(articles, None, None) == {"agency": list("XXXXYYYY")}
+    files.write_csv(source, ["text", "label", "agency"], rows[::-1])
+    assert source_column(articles, None, None) == {}
+    with pytest.raises(DataError, match="has changed since its rows were read"):
+        source_column(articles, None, "agency")
+    source.unlink()
+    assert source_column(articles, None, None) == {}
+    with pytest.raises(DataError, match="cannot be read"):
+        source_column(articles, None, "agency")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from newslora.data.articles import ArticleSet
 from newslora.data.readers import Table
 from newslora.data.sources import Source, open_table
-from newslora.errors import DataError, near
+from newslora.errors import DataError, NewsloraError, near
 from newslora.metrics.basic import Hits
 from newslora.metrics.groups import accuracy_by_name, accuracy_by_number
 
@@ -53,10 +53,23 @@ def source_column(articles: ArticleSet, header: bool | None, wanted: str | None)
         wanted: a column's name.
 
     Raises:
-        DataError: no such column, or a source that cannot be read again.
+        DataError: no column of the wanted name, or a source that is gone or has changed since; unasked, that is no error.
     """
+    try:
+        return _source_column(articles, header, wanted)
+    except NewsloraError:
+        if wanted is not None:
+            raise
+        return {}  # a whole training may lie between, and is not to end without its evaluation for this
+
+
+def _source_column(articles: ArticleSet, header: bool | None, wanted: str | None) -> dict[str, list[str]]:
     taken = {*articles.text_columns, articles.label_column}
     table = open_table(articles.source, articles.split, header)
+    if table.sha256 != articles.sha256:  # its rows may be others now, or in another order
+        raise DataError(
+            f"'{articles.described}' has changed since its rows were read. Restore it, or score it as it is now."
+        )
     column = find_column(table, articles.source, wanted, taken)
     if column is None:
         return {}
