@@ -110,6 +110,9 @@ def test_examples_are_not_chosen_from_damaged_rows(run: RunFolder) -> None:
     path.write_text(path.read_text()[:-20])
     with pytest.raises(RunError, match="cells"):
         _chosen_rows(run)
+    files.write_csv(path, [*COLUMNS, "probability"], [(1, "text", "World", "Sports", "half")])
+    with pytest.raises(RunError, match=r"test\.csv is damaged .*'half'"):
+        _chosen_rows(run)
 
 
 def test_lines_are_read_one_at_a_time(tmp_path: Path) -> None:

@@ -327,6 +327,22 @@ def test_explanations_are_shown_or_why_there_are_none(planted: Path, tmp_path: P
     assert (planted / "evaluation" / "explanations.json").stat().st_mtime_ns == before  # explained once
 
 
+@pytest.mark.parametrize(
+    "damage", ['{"adapter_sha', "[]", '{"adapter_sha256": 1}', '{"adapter_sha256": "THIS", "examples": 1}']
+)
+def test_damaged_examples_are_made_anew_and_a_damaged_test_of_them_is_named(
+    damage: str, tmp_path: Path, no_figures: None
+) -> None:
+    run, manifest = make_run(tmp_path / "run", LABELS)
+    examples, tested = run.evaluation / "explanations.json", run.evaluation / "faithfulness.json"
+    files.write_text(examples, damage.replace("THIS", manifest["adapter_sha256"]))
+    assert "has no adapter yet" in write_report(run, manifest).read_text(encoding="utf-8")  # to explain anything with
+    assert not examples.exists()
+    files.write_text(tested, '{"adapter_sha')
+    with pytest.raises(RunError, match=r"faithfulness\.json is damaged .* --check SOURCE"):
+        write_report(run, manifest)
+
+
 def test_the_surest_mistakes_and_a_spread_of_right_answers_are_explained(tmp_path: Path) -> None:
     lines = [("A", "A", 0.5), ("A", "B", 0.6), ("A", "B", 0.9), ("A", "A", 0.8), ("B", "A", 0.7), ("B", "A", 0.95)]
     lines += [("B", "B", 0.99), ("B", "B", 0.97), ("A", "A", 0.85)]

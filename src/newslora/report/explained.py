@@ -6,7 +6,7 @@ from typing import Any
 
 from newslora import files
 from newslora.errors import BackboneError, DataError, MissingExtraError, NetworkError, RunError, SettingsError, near
-from newslora.evaluation.rows import read_lines
+from newslora.evaluation.rows import damaged, read_lines
 from newslora.explanation.attributions import Explanation, explain
 from newslora.predict.classifier import Classifier
 from newslora.report.pages import environment
@@ -61,7 +61,7 @@ def explain_examples(run: RunFolder, manifest: dict[str, Any]) -> str | None:
         StorageError: the disk refuses.
     """
     path, version = run.evaluation / FILE, manifest["adapter_sha256"]
-    if path.is_file() and files.read_json(path)["adapter_sha256"] == version:
+    if _explained(path) == version:
         return None
     chosen = _chosen_rows(run)
     try:
@@ -74,6 +74,15 @@ def explain_examples(run: RunFolder, manifest: dict[str, Any]) -> str | None:
     ]
     files.write_json(path, {"adapter_sha256": version, "examples": examples})
     return None
+
+
+def _explained(path: Path) -> str | None:
+    """The adapter whose examples a file holds; None where there is none, or it is damaged and to be made anew."""
+    try:
+        held = files.read_json(path)
+        return str(held["adapter_sha256"]) if isinstance(held["examples"], list) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def read_examples(run: RunFolder) -> list[dict[str, Any]]:
@@ -90,9 +99,12 @@ def _chosen_rows(run: RunFolder) -> list[dict[str, str]]:
     if path is None:
         return []
     sides: dict[bool, list[tuple[float, int]]] = {True: [], False: []}  # right or not -> (probability, place)
-    for place, row in enumerate(read_lines(path)):
-        if len(row["text"]) <= LONGEST:
-            sides[row["label"] == row["predicted"]].append((_sureness(row), place))
+    try:
+        for place, row in enumerate(read_lines(path)):
+            if len(row["text"]) <= LONGEST:
+                sides[row["label"] == row["predicted"]].append((_sureness(row), place))
+    except ValueError as error:
+        raise damaged(path, error) from None
     right, wrong = sorted(sides[True]), sorted(sides[False], reverse=True)
     spread = sorted({0, len(right) // 2, len(right) - 1}) if right else []
     places = [place for _, place in wrong[:EXAMPLES] + [right[at] for at in spread]]

@@ -12,6 +12,7 @@ from typing import Any
 
 from newslora import files
 from newslora.config import Recipe, bundled_recipes, load_recipe, setting_fields
+from newslora.errors import RunError
 from newslora.evaluation.faithfulness import FILE as FAITHFULNESS
 from newslora.metrics.basic import SHARES
 from newslora.report.accuracy import draw_breakdown, draw_reliability
@@ -112,8 +113,15 @@ def _figures(
 def _faithful(run: RunFolder, manifest: dict[str, Any]) -> dict[str, Any] | None:
     """The test of explanations, if this adapter's were tested."""
     path = run.evaluation / FAITHFULNESS
-    found: dict[str, Any] | None = files.read_json(path) if path.is_file() else None
-    return found if found and found["adapter_sha256"] == manifest["adapter_sha256"] else None
+    if not path.is_file():
+        return None
+    try:
+        found: dict[str, Any] = files.read_json(path)
+        return found if found["adapter_sha256"] == manifest["adapter_sha256"] else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path} is damaged ({error}). Restore it, or test the explanations again: `newslora explain RUN --check SOURCE`."
+        ) from None
 
 
 def _settings(recipe: Recipe) -> list[tuple[str, str, str]]:
