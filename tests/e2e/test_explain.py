@@ -105,6 +105,22 @@ def test_an_empty_text_is_refused_as_predict_refuses_it(
     assert classify.predict_proba([empty]).shape == (1, len(classify.labels))
 
 
+def test_lines_are_those_that_predict_reads(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = "\ufefftreaty caf\u00e9\r\nthe\rgames\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given.encode()), encoding="latin-1"))
+    output = tmp_path / "out.jsonl"
+    assert main(["explain", str(planted), "-", "-o", str(output)]) == 0
+    explained = [json.loads(line)["text"] for line in output.read_text(encoding="utf-8").splitlines()]
+    assert explained == ["treaty caf\u00e9", "the\rgames"]
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given.encode()), encoding="latin-1"))
+    assert main(["predict", str(planted), "-"]) == 0
+    predicted = [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()]
+    assert predicted == [" ".join(text.split()) for text in explained]
+
+
 def test_a_line_that_is_no_utf8_is_named(
     planted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,8 +100,9 @@ def _lines() -> list[str]:
     from newslora.data.lines import json_lines_remark
     from newslora.errors import DataError
 
-    sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-    found = [line.rstrip("\r\n") for line in sys.stdin]
+    # as `predict` reads them, whatever the terminal's own encoding: a mark at the beginning is no text, nor is \r a line's end
+    sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape", newline="\n")  # type: ignore[union-attr]
+    found = [line.removesuffix("\n").removesuffix("\r") for line in sys.stdin]
     if found and (remark := json_lines_remark(found[0])):
         remarks().print(remark, highlight=False, markup=False)
     for number, line in enumerate(found, 1):
