@@ -107,6 +107,20 @@ def test_compare_scores_other_rows_once_and_then_takes_what_is_stored(
         newslora.compare(runs, data=str(folder / "absent.csv"))
 
 
+def test_compare_takes_no_stored_result_of_other_columns(folder: Path, tmp_path: Path) -> None:
+    """What was scored with other settings is an evaluation of the same bytes too."""
+    path, rows = tmp_path / "held.csv", news(20, 3)
+    other = {"World": "Sports", "Sports": "World"}
+    lines = [(text, "filler1 filler2", label, other[label]) for text, label in rows]
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([("text", "body", "label", "mirrored"), *lines])
+    runs = [folder / "one", folder / "two"]
+    plain = newslora.compare(runs, data=path)
+    for changes in ({"data.text_columns": "body"}, {"data.label_column": "mirrored"}):
+        assert newslora.compare(runs, data=path, changes=changes)["runs"] != plain["runs"]
+        assert newslora.compare(runs, data=path) == plain
+
+
 def test_audit_of_clean_files_finds_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sources = [str(folder / "train.csv"), str(folder / "test.csv")]
     assert main(["audit", *sources, "--strict"]) == 0

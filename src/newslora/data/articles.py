@@ -106,10 +106,7 @@ def read_articles(
     """
     table = open_table(source, split, settings.header)
     where = f"'{source.text}'"
-    first = list(itertools.islice(table.rows, PEEK))
-    shown = [[str(value) for value in row.fields.values()] for row in first if row.problem is None]
-    label = find_label_column(table.columns, settings.label_column, table.has_header, shown, where)
-    columns = find_text_columns(table.columns, settings.text_columns, table.has_header, label, where, usual)
+    columns, label, first = find_columns(table, settings, where, usual)
     if labels is not None:
         labels = numbered(labels, _first_keys([row.fields.get(label) for row in first], settings), settings.label_names)
     path = cache_folder() / "articles" / f"{_fingerprint(table, columns, label, settings, labels)}.safetensors"
@@ -142,6 +139,26 @@ def read_articles(
     return ArticleSet(
         source, split, table.sha256, columns, label, texts, held["labels"], held["rows"], aside, combinations
     ), labels
+
+
+def find_columns(
+    table: Table, settings: DataSettings, where: str, usual: Sequence[str] = ()
+) -> tuple[tuple[str, ...], str, list[RawRow]]:
+    """The columns of the text, that of the label, and the table's first rows, which are read to tell them.
+
+    Args:
+        table: of which no row was read yet.
+        settings: how it is read.
+        where: the source, for the error.
+        usual: as `read_articles` takes them.
+
+    Raises:
+        DataError: columns that cannot be found.
+    """
+    first = list(itertools.islice(table.rows, PEEK))
+    shown = [[str(value) for value in row.fields.values()] for row in first if row.problem is None]
+    label = find_label_column(table.columns, settings.label_column, table.has_header, shown, where)
+    return find_text_columns(table.columns, settings.text_columns, table.has_header, label, where, usual), label, first
 
 
 def _first_keys(values: Sequence[Any], settings: DataSettings) -> list[str]:

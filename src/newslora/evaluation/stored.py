@@ -9,6 +9,7 @@ import numpy as np
 
 from newslora import files
 from newslora.config import load_recipe
+from newslora.data.articles import find_columns
 from newslora.data.sources import open_table, parse_source, split_for
 from newslora.errors import DataError
 from newslora.evaluation.evaluate import evaluate
@@ -76,13 +77,14 @@ def evaluation_of(
 
 
 def _stored(run: RunFolder, data: str) -> dict[str, Any] | None:
-    """The record of an evaluation of the same bytes by the same adapter."""
-    source = parse_source(data)
-    digest = open_table(source, split_for(source, "test"), load_recipe(run.recipe_file).data.header).sha256
-    wanted = (digest, run.manifest()["adapter_sha256"])
-    return next(
-        (record for record in _records(run).values() if (record["sha256"], record["adapter_sha256"]) == wanted), None
-    )
+    """The record of an evaluation of the same bytes by the same adapter, text and labels in the columns that would be read."""
+    source, settings = parse_source(data), load_recipe(run.recipe_file).data
+    table = open_table(source, split_for(source, "test"), settings.header)
+    usual = run.data()["splits"]["train"]["text_columns"]
+    columns, label, _ = find_columns(table, settings, f"'{data}'", usual)
+    wanted = (table.sha256, run.manifest()["adapter_sha256"], list(columns), label)
+    told = ("sha256", "adapter_sha256", "text_columns", "label_column")
+    return next((one for one in _records(run).values() if tuple(one.get(name) for name in told) == wanted), None)
 
 
 def _records(run: RunFolder) -> dict[str, dict[str, Any]]:
