@@ -46,7 +46,8 @@ class Table:
     rows: Iterator[RawRow]
     has_header: bool
     sha256: str
-    label_names: tuple[str, ...] | None = None  # a classes.txt beside the file, as AG News is shipped
+    # of a classes.txt beside the file, as AG News is shipped, or a data set's own
+    label_names: tuple[str, ...] | None = None
     behind: Behind | None = None  # where a row can be found again without reading those before it
     meter: Meter = field(default_factory=Meter, compare=False)
     types: dict[str, Any] = field(default_factory=dict)  # of a Parquet file's columns, as Arrow has them

@@ -22,7 +22,8 @@ CALIBRATION_ROWS = 256
 class HeldRows:
     """Labelled rows that an export is judged by."""
 
-    name: str  # 'test', 'validation' or the source asked for
+    # as a message has it: 'the test rows' or the source asked for, and of how many the rows were drawn, where they were
+    name: str
     articles: ArticleSet
 
     def record(self) -> dict[str, Any]:

@@ -30,7 +30,8 @@ AnyBatch = Batch | SegmentedBatch
 class Engine(Protocol):
     """A classifier that takes rows in the form it computes fastest."""
 
-    name: str  # "padded", "packed" or "packed-int8"; of an ONNX export "onnx" or "onnx-int8"
+    # "padded", "packed" or "packed-int8"; of an ONNX export "onnx" or "onnx-int8"; of an adapter on a shared encoder "mixed"
+    name: str
     # whether it takes passes beside each other from threads; one that shares out a pass by itself does not
     concurrent: bool
     model: Any  # PeftModel; of an export the stock model, or what its `config` is

@@ -1,6 +1,7 @@
 """An export on disk: what a run became for other programs, and the check that it is what its gate passed.
 
 newslora.json, calibration.*, thresholds.json   as beside the adapter; the card also says which kind of export this is
+canary.json                                     the run's; of int8 exports, whose answers are others, their own
 config.json, tokenizer files                    as transformers reads them
 model.safetensors | model.onnx                  the weights; of a PEFT export, the adapter's own files
 export.json                                     hash of every file and the gate's numbers; written last
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST = "export.json"
+# kind of export -> file that holds its weights
 WEIGHTS = {
     "merged": "model.safetensors",
     "int8": "model.safetensors",
     "onnx": "model.onnx",
     "onnx-int8": "model.onnx",
     "peft": "adapter_model.safetensors",
-}  # kind of export -> file that holds its weights
+}
 ONNX = ("onnx", "onnx-int8")
 MERGED = ("merged", "int8")  # the stock classifier's own files
 

@@ -33,10 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
-BATCH_TOKENS = {
-    "cpu": 1024,
-    "cuda": 65_536,
-}  # tokens a forward pass, by device: enough to fill it, few enough to stay in cache
+# tokens a forward pass, by device: enough to fill it, few enough to stay in cache
+BATCH_TOKENS = {"cpu": 1024, "cuda": 65_536}
 # characters read of a text: tokenizers take some hundred bytes a character, and cut at `max_length` tokens afterwards
 TEXT_LIMIT = 1_000_000
 VERSION_DIGITS = 12
@@ -54,14 +52,12 @@ class Prediction:
 
     label: str | None  # the likeliest of `labels`; None where there is none
     probability: float  # of the likeliest label, given or not
-    probabilities: dict[
-        str, float
-    ]  # of every label, in id order; they sum to 1, unless a text may carry several labels
+    # of every label, in id order; they sum to 1, unless a text may carry several labels
+    probabilities: dict[str, float]
     answer_set: tuple[str, ...] | None = None  # likeliest first, where abstaining was asked for: one label is an answer
-    labels: tuple[
-        str, ...
-    ] = ()  # those given, likeliest first: one or, where the classifier abstained, none; where a text may
-    # carry several labels, any number
+    # those given, likeliest first: one or, where the classifier abstained, none; where a text may carry several labels, any
+    # number
+    labels: tuple[str, ...] = ()
 
     @property
     def abstained(self) -> bool:
@@ -96,11 +92,8 @@ class Classifier:
         export_sha256: str | None = None,
     ) -> None:
         self.engine, self.tokenizer, self.card, self.precision = engine, tokenizer, card, precision
-        self.folder, self.calibration, self.thresholds = (
-            folder,
-            calibration,
-            thresholds,
-        )  # the adapter's, and what lies in it
+        # the adapter's folder, and what lies in it
+        self.folder, self.calibration, self.thresholds = folder, calibration, thresholds
         self.export_sha256 = export_sha256  # of its weights, where it is an export
         self._options: tuple[str | None, str, str] | None = None  # device, precision and engine, as `load` was asked
         self.reopen: Callable[[], Classifier] | None = None  # how `padded` comes by its own, if not from the folder
@@ -115,15 +108,15 @@ class Classifier:
 
         Args:
             run: what `newslora train` or `newslora export` made.
-            device: 'cpu', 'cuda', ...; None picks. ONNX exports run on the CPU.
+            device: 'cpu', 'cuda', ...; None picks. ONNX and int8 exports run on the CPU.
             precision: as `train.precision`; fp32 by default, so that a text's answer does not depend on its neighbours
-                in a batch beyond rounding; 'auto' is the device's fastest. ONNX exports compute in what they were made for.
-            engine: as `train.engine`.
+                in a batch beyond rounding; 'auto' is the device's fastest. ONNX and int8 exports compute in what they were
+                made for.
+            engine: as `train.engine`; 'padded' takes an int8 export through the stock forward, on any device.
 
         Raises:
             RunError, BackboneError, MissingExtraError, NetworkError: the run or its backbone cannot be had.
-            SettingsError: something that is no path; a device, precision or engine that this machine or an ONNX export has
-                not.
+            SettingsError: something that is no path; a device, precision or engine that this machine or the export has not.
         """
         # to be found again from wherever the program goes, and where a link points elsewhere
         folder = adapter_in(run_path(run)).resolve()
@@ -386,9 +379,8 @@ def list_texts(texts: object) -> list[str]:
         SettingsError: something that is not text.
     """
     kind = type(texts).__name__
-    if hasattr(texts, "columns") or isinstance(
-        texts, (Mapping, Set)
-    ):  # names would be taken for texts, or have no order
+    # names would be taken for texts, or have no order
+    if hasattr(texts, "columns") or isinstance(texts, (Mapping, Set)):
         raise SettingsError(
             f"The texts are a {kind}. Give a list of strings, such as one column of a table: list(TABLE[NAME])."
         )

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 FILE = "README.md"
 KEPT = ("language", "license", "license_name", "license_link", "datasets")
+# the hub's ids
 HUB_METRICS = {
     "accuracy": "accuracy",
     "macro_f1": "f1",
     "mcc": "matthews_correlation",
     "auroc": "roc_auc",
-}  # the hub's ids
+}
 _UNESCAPED = re.compile(r"([\\`*_\[\]|#~])")
 
 

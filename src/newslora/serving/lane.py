@@ -62,9 +62,8 @@ class Lane:
     ) -> None:
         self.passes = passes or Passes()
         self.name, self.compute = name, compute
-        self.tokenising = (
-            threading.Lock()
-        )  # held by whoever uses a tokenizer of this lane: none can be used twice at once
+        # held by whoever uses a tokenizer of this lane: none can be used twice at once
+        self.tokenising = threading.Lock()
         self.waiting = Waiting(limits.queue_rows, limits.queue_tokens, budget, at_once)
         self.broken: str | None = None  # why it can answer no more
         self._draining = False
