@@ -41,9 +41,7 @@ def embed(
     precision = resolve_precision("auto", target)
     with quiet_transformers():
         model = backbone.load(AutoModel.from_pretrained, use_safetensors=True, dtype=precision.dtype).eval().to(target)
-    rows = Rows(
-        tokenize(tokenizer, texts, max_length), np.full(len(texts), -1, dtype=np.int64), int(tokenizer.pad_token_id)
-    )
+    rows = Rows.unlabelled(tokenize(tokenizer, texts, max_length), int(tokenizer.pad_token_id))
     plan = sorted_batches(rows.tokens.lengths, batch_tokens=BATCH_TOKENS[target.type])
     found = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
     with torch.inference_mode():

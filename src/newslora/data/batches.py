@@ -59,6 +59,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @classmethod
+    def unlabelled(cls, tokens: TokenTable, pad_id: int) -> "Rows":
+        """Rows of which no label is known."""
+        return cls(tokens, np.full(len(tokens), -1, dtype=np.int64), pad_id)
+
     @property
     def lengths(self) -> "Lengths":
         """(R,) tokens of each row, looked up where they are asked for."""

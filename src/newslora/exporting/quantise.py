@@ -97,9 +97,11 @@ def _reader(rows: Rows) -> Any:
     """Rows as the quantiser asks for them: one batch after another, then None."""
     from onnxruntime.quantization import CalibrationDataReader
 
+    windows = Rows.unlabelled(rows.tokens.windows, rows.pad_id)
+
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.left = iter(sorted_batches(rows.tokens.windows.lengths, BATCH))
+            self.left = iter(sorted_batches(windows.tokens.lengths, BATCH))
 
         def get_next(self) -> dict[str, Any] | None:
             chosen = next(self.left, None)
@@ -108,10 +110,6 @@ def _reader(rows: Rows) -> Any:
             batch = windows.batch(chosen)
             return {"input_ids": batch.input_ids.numpy(), "attention_mask": batch.attention_mask.numpy()}
 
-    import numpy as np
-
-    count = len(rows.tokens.windows)
-    windows = Rows(rows.tokens.windows, np.full(count, -1, dtype=np.int64), rows.pad_id)
     return Reader()
 
 

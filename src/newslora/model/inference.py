@@ -44,7 +44,7 @@ def predict_logits(
     if (firsts := rows.tokens.firsts) is not None:
         begins = np.zeros(int(firsts[-1]), dtype=np.int64)
         begins[firsts[:-1]] = 1
-        windows = Rows(rows.tokens.windows, np.full(len(begins), -1, dtype=np.int64), rows.pad_id)
+        windows = Rows.unlabelled(rows.tokens.windows, rows.pad_id)
         found = _predict(engine, windows, batch_size, batch_tokens, lambda some: progress(int(begins[some].sum())))
         sums: NDArray[np.float32] = np.add.reduceat(found, firsts[:-1])
         return (sums / np.diff(firsts)[:, None]).astype(np.float32)

@@ -336,7 +336,7 @@ class Classifier:
         limit = TEXT_LIMIT if self.card.overlap is None else None  # windows read the whole text
         stripped = [text.strip()[:limit] for text in texts]  # as the rows it was trained on
         tokens = tokenize(self.tokenizer, stripped, self.card.max_length, overlap=self.card.overlap)
-        return Rows(tokens, np.full(len(texts), -1, dtype=np.int64), int(self.tokenizer.pad_token_id))
+        return Rows.unlabelled(tokens, int(self.tokenizer.pad_token_id))
 
     def answer(self, probabilities: Probabilities, members: "NDArray[np.bool_] | None" = None) -> Prediction:
         """One row's (C,) probabilities and, where abstaining was asked for, (C,) which labels its set holds."""

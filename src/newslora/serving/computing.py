@@ -48,4 +48,4 @@ class Alone:
 
 
 def _rows(pieces: Sequence[Piece], pad_id: int) -> Rows:
-    return Rows(TokenTable.of([piece.ids for piece in pieces]), np.full(len(pieces), -1, dtype=np.int64), pad_id)
+    return Rows.unlabelled(TokenTable.of([piece.ids for piece in pieces]), pad_id)
