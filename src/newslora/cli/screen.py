@@ -1,5 +1,6 @@
 """What a person sees: progress while training, tables afterwards."""
 
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -112,8 +113,6 @@ class _Clock:
         self._rows = 0
 
     def rate(self, rows: int) -> float:
-        import time
-
         now = time.monotonic()
         if self._began is None:
             self._began = now

@@ -25,9 +25,10 @@ from newslora.model.engine import PaddedEngine
 from newslora.model.exported import FORMAT, MANIFEST, MERGED, ONNX, WEIGHTS
 from newslora.predict.canary import CANARY, make_canary, save_canary
 from newslora.predict.classifier import Classifier
+from newslora.predict.thresholds import load_thresholds
 from newslora.report.card import FILE as README
 from newslora.runfolder import RunFolder, run_path
-from newslora.runtime import check_device, environment_record, package_version
+from newslora.runtime import Precision, check_device, environment_record, package_version
 
 KINDS = tuple(WEIGHTS)
 INT8 = ("int8", "onnx-int8")  # judged by their labels; others by every logit
@@ -167,8 +168,6 @@ def _record(card: AdapterCard, to: str, made: dict[str, Any], folder: Path, devi
     """export.json without the gate's word."""
     import torch
 
-    from newslora.runtime import Precision
-
     machine = environment_record(
         torch.device(device), Precision("fp32", "the gate compares with the stock model in fp32")
     )
@@ -229,9 +228,6 @@ def _open(folder: Path, to: str, device: str) -> Classifier:
     if to != "peft":
         own = "cpu" if to in ONNX or to in INT8 else device
         return Classifier.of_card(folder, card, own, engine="auto" if to == "int8" else "padded")
-    from newslora.predict.thresholds import load_thresholds
-    from newslora.runtime import Precision
-
     precision = Precision("fp32", "stock PEFT")
     model = open_stock_peft(folder, resolve_backbone(card.backbone, card.backbone_revision)).to(device)
     thresholds = load_thresholds(folder, card.weights_sha256, len(card.labels))

@@ -150,13 +150,12 @@ def _values(indicators: Indicators, probabilities: Probabilities, predicted: Ind
     """Name -> value, as scikit-learn has it; of one label under `metric/label id`."""
     from sklearn.metrics import average_precision_score, f1_score, hamming_loss
 
-    quick = quick_multi_metrics(indicators, probabilities)
     found = {
         "micro_f1": float(f1_score(indicators, predicted, average="micro", zero_division=np.nan)),
         "macro_f1": _macro_f1(indicators, predicted),
         "samples_f1": float(f1_score(indicators, predicted, average="samples", zero_division=1)),
         "hamming_loss": float(hamming_loss(indicators, predicted)),
-        "log_loss": quick["loss"],
+        "log_loss": float(losses_of_rows(indicators, probabilities).mean()),
     }
     for k in np.flatnonzero(indicators.any(axis=0)):
         found[f"average_precision/{k}"] = float(average_precision_score(indicators[:, k], probabilities[:, k]))

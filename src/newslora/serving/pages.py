@@ -1,5 +1,6 @@
 """The page at / with its files, and /docs, made of the OpenAPI description; nothing is fetched from another host."""
 
+import json
 import mimetypes
 import re
 from importlib import resources
@@ -68,8 +69,6 @@ def _code(text: str) -> Any:
 
 def _reference(app: FastAPI) -> bytes:
     """The description of the API as a page for people."""
-    import json
-
     from jinja2 import Environment, PackageLoader
 
     description = app.openapi()
