@@ -77,29 +77,10 @@ def make_plan(recipe: Recipe, device: str | None = None) -> Plan:
     limit = recipe.data.max_length if config is None else length_limit(config, recipe.data.max_length)
     grouped = config is not None and groups_by_length(config, recipe.train.group_by_length)
     published = PUBLISHED.get(recipe.data.source)
-    tokens: int | None
-    length: tuple[float, float] | None  # tokens a window takes in a batch, padded and packed
-    windows = 1.0  # a row
     if published is not None:
-        labels = published.labels
-        validation_rows = recipe.data.validation_rows if recipe.data.validation is None else None
-        rows = published.train_rows - (validation_rows or 0)
-        rows = min(rows, recipe.data.train_rows or rows)
-        tokens = round(rows * published.tokens_per_row) * recipe.train.epochs
-        # rows of like length need next to no padding
-        length = published.tokens_per_row if grouped else published.padded_per_row, published.tokens_per_row
-        notes.append(f"{recipe.data.source} as published: {published.train_rows:,} train rows; nothing was downloaded.")
+        found = _published_rows(recipe, published, limit, grouped, notes)
     else:
-        splits = load_splits(recipe.data, recipe.train.seed)
-        notes += remarks(splits, recipe.data)
-        labels, rows, validation_rows = splits.labels.names, len(splits.train), len(splits.validation)
-        table = _token_table(backbone, splits.train.texts, limit, recipe.data.overlap, notes)
-        tokens = length = None
-        if table is not None:
-            tokens = int(table.offsets[-1]) * recipe.train.epochs
-            windows = len(table.windows) / rows
-            length = _padded_per_window(table, recipe.train, grouped), int(table.offsets[-1]) / len(table.windows)
-            notes += _long_rows(table, limit, recipe.data.overlap)
+        found = _read_rows(recipe, backbone, limit, grouped, notes)
     counts = seconds = None
     if config is None:
         hint = near(backbone.name, (*BUNDLED, *ARCHITECTURES))
@@ -107,7 +88,7 @@ def make_plan(recipe: Recipe, device: str | None = None) -> Plan:
             f"The architecture of '{backbone.name}' is not known here without its config.json from the hub.{hint}"
         )
     else:
-        counts = count_parameters(empty_classifier(config, labels, recipe.lora))
+        counts = count_parameters(empty_classifier(config, found.labels, recipe.lora))
         engine = engine_name(config, recipe.train.engine_setting, precision, target)
         if (other := engine_to_try(config, recipe.train.engine_setting, precision, target)) is not None:
             notes.append(other)
@@ -115,17 +96,55 @@ def make_plan(recipe: Recipe, device: str | None = None) -> Plan:
             notes.append(
                 f"Batches of rows of like length: '{config.model_type}' has no packed form (train.group_by_length is unset)."
             )
-        if length is not None:
-            each = round(length[engine == "packed"])
-            seconds = _time_step(
-                recipe, config, labels, round(recipe.train.batch_size * windows), each, precision, target
-            )
+        if found.length is not None:
+            each, batch_size = round(found.length[engine == "packed"]), round(recipe.train.batch_size * found.windows)
+            seconds = _time_step(recipe, config, found.labels, batch_size, each, precision, target)
             notes.append(
-                f"Time: {TIMED_STEPS} steps of {each} tokens a {'row' if windows == 1 else 'window'} on the {engine} engine, "
-                "measured here with random weights."
+                f"Time: {TIMED_STEPS} steps of {each} tokens a {'row' if found.windows == 1 else 'window'} on the {engine} "
+                "engine, measured here with random weights."
             )
-    steps = steps_per_epoch(rows, recipe.train) * recipe.train.epochs
-    return Plan(counts, rows, validation_rows, steps, tokens, seconds, precision, tuple(notes))
+    steps = steps_per_epoch(found.train, recipe.train) * recipe.train.epochs
+    tokens = None if found.tokens is None else found.tokens * recipe.train.epochs
+    return Plan(counts, found.train, found.validation, steps, tokens, seconds, precision, tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What a plan is made of besides the encoder."""
+
+    labels: tuple[str, ...]
+    train: int
+    validation: int | None
+    tokens: int | None = None  # of the training rows, padding not counted
+    length: tuple[float, float] | None = None  # mean tokens a window takes in a batch, padded and packed
+    windows: float = 1.0  # a training row
+
+
+def _published_rows(recipe: Recipe, published: Published, limit: int, grouped: bool, notes: list[str]) -> _Rows:
+    """The rows of a hub data set whose sizes are known."""
+    validation = recipe.data.validation_rows if recipe.data.validation is None else None
+    rows = published.train_rows - (validation or 0)
+    rows = min(rows, recipe.data.train_rows or rows)
+    each, padded = published.tokens_per_row, published.padded_per_row
+    if recipe.data.overlap is None:  # what is longer is cut
+        each, padded = min(each, limit), min(padded, limit)
+    notes.append(f"{recipe.data.source} as published: {published.train_rows:,} train rows; nothing was downloaded.")
+    # rows of like length need next to no padding
+    return _Rows(published.labels, rows, validation, round(rows * each), (each if grouped else padded, each))
+
+
+def _read_rows(recipe: Recipe, backbone: Backbone, limit: int, grouped: bool, notes: list[str]) -> _Rows:
+    """The rows as training would read them."""
+    splits = load_splits(recipe.data, recipe.train.seed)
+    notes += remarks(splits, recipe.data)
+    labels, rows, validation = splits.labels.names, len(splits.train), len(splits.validation)
+    table = _token_table(backbone, splits.train.texts, limit, recipe.data.overlap, notes)
+    if table is None:
+        return _Rows(labels, rows, validation)
+    notes += _long_rows(table, limit, recipe.data.overlap)
+    tokens, windows = int(table.offsets[-1]), len(table.windows)
+    length = _padded_per_window(table, recipe.train, grouped), tokens / windows
+    return _Rows(labels, rows, validation, tokens, length, windows / rows)
 
 
 def _token_table(

@@ -223,3 +223,14 @@ def test_a_plan_tells_how_many_rows_are_cut_or_windowed(tiny_bert: Path, tmp_pat
     assert any("tokens a window" in note for note in windowed.notes)
     assert not any("train rows" in note for note in whole.notes)
     assert windowed.steps == cut.steps == whole.steps
+
+
+def test_a_plan_of_published_rows_cuts_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+    monkeypatch.setattr("newslora.plan._time_step", lambda *given: lengths.append(given[4]) or 1.0)
+    for limit, wanted in ((512, round(119_360 * 52.5)), (32, 119_360 * 32)):
+        recipe = load_recipe("seed", {"data.max_length": limit, "train.epochs": 1})
+        assert make_plan(recipe, "cpu").tokens == wanted
+    windows = load_recipe("seed", {"data.max_length": 32, "data.long_texts": "windows", "data.window_overlap": 8})
+    assert make_plan(windows, "cpu").tokens == round(119_360 * 52.5) * windows.train.epochs
+    assert lengths == [52, 32, 52]
