@@ -18,6 +18,7 @@ from service_parts import make_service as make_service  # a fixture
 
 from newslora.errors import CanaryError, RunError, SettingsError, UnknownAdapterError
 from newslora.model.shared import load_encoder
+from newslora.predict import opening
 from newslora.predict.classifier import LEVELS_KEPT, Classifier
 from newslora.predict.conformal import AnswerSets
 from newslora.serving.service import Service
@@ -178,14 +179,22 @@ def test_nothing_is_held_of_an_adapter_that_is_refused(
     service.start()
 
 
-def test_an_explainer_is_a_padded_classifier_of_the_served_version(
-    make_service: Callable[..., Service], make_adapter: Callable[..., Path], tmp_path: Path
+def test_an_explainer_is_a_padded_classifier_of_the_served_version_on_the_servers_device(
+    make_service: Callable[..., Service],
+    make_adapter: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    service = make_service(start=False)
+    service = make_service(start=False, device="cpu")
     folder = make_adapter(tmp_path / "mine", labels=NEWS, seed=7)
     service.load("mine", folder)
+    asked, pick = [], opening.pick_device
+    monkeypatch.setattr(
+        opening, "pick_device", lambda name: asked.append(name) or pick(name)
+    )  # None is a GPU's, where one is
     explainer = service.classifier("mine")
     assert explainer.engine.name == "padded"
+    assert asked == ["cpu"]
     assert service.classifier(None) is explainer
     service._explaining.clear()
     make_adapter(folder, labels=NEWS, seed=8)

@@ -194,7 +194,7 @@ class Service:
                 self._explaining.move_to_end(key)
                 return self._explaining[key]
         check_gradients(held.classifier.card, f"The adapter '{key[0]}'")
-        found = Classifier.load(held.classifier.folder, engine="padded")
+        found = Classifier.load(held.classifier.folder, self.limits.device, engine="padded")
         if found.version != held.served.version:
             raise RunError(
                 f"The folder of '{key[0]}' holds another version than the one served, {key[1]}. Load it again to explain it."
