@@ -33,7 +33,7 @@ def vouch(classifier: Classifier) -> str | None:
     logits = classifier.logits(classifier.rows(texts))
     if not np.isfinite(logits).all():
         raise CanaryError(f"{what} answers with numbers that are not finite. Restore its folder, or train it again.")
-    if (folder / WEIGHTS).is_file():  # not an export
+    if (folder / WEIGHTS).is_file():  # an adapter, or an export of it by itself
         _check_trained(classifier)
     if isinstance(classifier.engine, AdapterEngine):
         _check_not_bare(classifier, classifier.engine, logits[:COMPARED], texts[:COMPARED])
@@ -47,8 +47,6 @@ def vouch(classifier: Classifier) -> str | None:
 def _check_label_map(classifier: Classifier) -> None:
     """config.json, which other tools read, names the labels of the card."""
     path = classifier.folder / "config.json"
-    if not path.exists() and not (classifier.folder / WEIGHTS).exists():
-        return  # an export that needs none
     try:
         named = files.read_json(path)["id2label"]
         ordered = tuple(named[str(number)] for number in range(len(named)))
