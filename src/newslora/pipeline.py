@@ -151,7 +151,7 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool
         manifest["copies_of_training_rows"] = copies
         write_card(run, manifest)
         if report:
-            write_report(run, manifest)
+            write_report(run, manifest, str(target))
         files.write_json(run.manifest_file, manifest)
     return run
 

@@ -29,7 +29,7 @@ DRIVER = """
 import contextlib, faulthandler, io, json, sys, time, traceback
 from newslora import pipeline
 from newslora.cli.app import main
-pipeline.write_report = lambda run, manifest: None
+pipeline.write_report = lambda run, manifest, device: None
 for line in sys.stdin:
     faulthandler.dump_traceback_later(90, exit=True)  # a command that hangs fails, and shows where
     shown, began = io.StringIO(), time.monotonic()

@@ -12,6 +12,7 @@ import torch
 import newslora
 from newslora.auditing import embeddings
 from newslora.cli.app import main
+from newslora.config import load_recipe
 from newslora.errors import SettingsError
 from newslora.predict import opening
 from newslora.runtime import pick_device
@@ -96,6 +97,13 @@ def test_the_device_named_is_the_one_that_computes(
     others = Path(shutil.copytree(planted, tmp_path / "other"))  # the session's own run stays as it is
     call(run, rows, others if call is _compare else planted)
     assert asked == [DEVICE] * models
+
+
+def test_what_is_trained_is_scored_and_explained_there_too(
+    planted: Path, tmp_path: Path, asked: list[str | None]
+) -> None:
+    newslora.train(load_recipe(planted / "recipe.toml"), output=tmp_path / "new", device=DEVICE, train__epochs=1)
+    assert asked == [DEVICE] * 2
 
 
 def test_a_judge_that_trains_does_so_on_the_device_named(

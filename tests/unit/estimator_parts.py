@@ -34,7 +34,7 @@ def module_patches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache for module fixtures too; and no report, which takes five times as long as these fits and has its own tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEWSLORA_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr("newslora.pipeline.write_report", lambda run, manifest: None)
+        patch.setattr("newslora.pipeline.write_report", lambda run, manifest, device: None)
         yield
 
 

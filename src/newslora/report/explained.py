@@ -45,7 +45,7 @@ def write_explanations(explanations: Sequence[Explanation], path: Path) -> None:
         files.write_text(path, environment().get_template("explained.html").render(explanations=records))
 
 
-def explain_examples(run: RunFolder, manifest: dict[str, Any]) -> str | None:
+def explain_examples(run: RunFolder, manifest: dict[str, Any], device: str | None = None) -> str | None:
     """Explain some rows of the test split (else of the validation rows) into evaluation/explanations.json, once.
 
     The wrong ones are those the classifier was surest of; the right ones its least sure, its median and its surest.
@@ -53,6 +53,7 @@ def explain_examples(run: RunFolder, manifest: dict[str, Any]) -> str | None:
     Args:
         run: with evaluation/*.csv.
         manifest: says which adapter is to be explained.
+        device: that explains: 'cpu', 'cuda', ...; None picks.
 
     Returns:
         Why nothing could be explained, as a sentence; None where it was, now or before.
@@ -65,7 +66,7 @@ def explain_examples(run: RunFolder, manifest: dict[str, Any]) -> str | None:
         return None
     chosen = _chosen_rows(run)
     try:
-        found = explain(Classifier.load(run.path, engine="padded"), [row["text"] for row in chosen])
+        found = explain(Classifier.load(run.path, device, engine="padded"), [row["text"] for row in chosen])
     except (DataError, MissingExtraError, RunError, BackboneError, NetworkError) as error:  # the report does without
         path.unlink(missing_ok=True)  # another adapter's
         return str(error)

@@ -41,12 +41,13 @@ def report_run(path: Path) -> Path:
     return write_report(run, manifest)
 
 
-def write_report(run: RunFolder, manifest: dict[str, Any]) -> Path:
+def write_report(run: RunFolder, manifest: dict[str, Any], device: str | None = None) -> Path:
     """Write the figures and report.html of a run; returns the latter.
 
     Args:
         run: its data.json, metrics.jsonl and evaluation/*.json are read.
         manifest: as the run's manifest.json holds it, or will: the report is written before it.
+        device: that explains examples: 'cpu', 'cuda', ...; None picks.
 
     Raises:
         RunError: a file of the run is missing or damaged.
@@ -56,7 +57,7 @@ def write_report(run: RunFolder, manifest: dict[str, Any]) -> Path:
     evaluations = run.evaluations()
     model, best = manifest["model"], manifest["training"]["best_epoch"]
     epochs = [line for line in metrics if line["kind"] == "epoch"]
-    unexplained = explain_examples(run, manifest)
+    unexplained = explain_examples(run, manifest, device)
     figures = _figures(run, manifest, metrics, evaluations)
     page = environment().get_template("template.html").render(
         recipe=recipe,
