@@ -12,7 +12,7 @@ from source_parts import COLUMNS, ROWS, as_csv, as_lines, fields, parquet, read,
 
 from newslora.data.combinations import split_labels
 from newslora.data.readers import open_file
-from newslora.data.sources import available_splits, parse_source, split_for
+from newslora.data.sources import available_splits, parse_source, source_files, split_for
 from newslora.errors import DataError
 
 
@@ -200,6 +200,13 @@ def test_only_data_sets_of_datasets_are_sliced(spec: str, tmp_path: Path) -> Non
             DataError, match=r"Only data sets of the hub or of save_to_disk can be sliced; data\.train_rows"
         ):
             read(f"{place}:{spec}")
+
+
+def test_a_servers_database_is_no_file_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "news").touch()
+    found = {scheme: source_files(parse_source(f"{scheme}:///news#desk")) for scheme in ("sqlite", "postgresql")}
+    assert found == {"sqlite": (Path("news"),), "postgresql": ()}
 
 
 def test_a_hub_name_is_told_from_a_path() -> None:

@@ -139,7 +139,9 @@ def source_files(source: Source) -> tuple[Path, ...]:
         return tuple(_split_files(source.path).values())
     if source.kind == "arrow":
         return tuple(path for path in source.path.rglob("*") if path.is_file())
-    if source.kind == "database":  # 'sqlite:///corrections.db#news'
+    if source.kind == "database":  # 'sqlite:///corrections.db#news'; behind 'postgresql:///' stands a server's database
+        if not source.location.startswith("sqlite"):
+            return ()
         path = Path(split_address(source.location)[0].partition("///")[2].partition("?")[0])
     else:
         path = source.path
