@@ -17,6 +17,7 @@ from newslora.auditing.judges import folds_possible, judge_by_words
 from newslora.auditing.labels import find_doubtful
 from newslora.auditing.leakage import effect_on_accuracy, find_leaks, leakage_table
 from newslora.auditing.rows import AuditRows, Split
+from newslora.auditing.verdicts import NO_WORDS
 from newslora.cli.app import main
 from newslora.data.articles import ArticleSet
 from newslora.data.sources import Source
@@ -356,6 +357,14 @@ def test_rows_of_one_label_are_audited_for_all_but_wrong_labels(tmp_path: Path) 
     (told,) = result["labels"]
     assert (told["judged_by"], told["likely_wrong"], told["reason"]) == (None, 0, ONE_LABEL)
     assert sum(one["rows"] for one in result["damage"] if one["kind"] == "entity") == 1
+
+
+def test_texts_without_words_are_not_judged_by_them(tmp_path: Path) -> None:
+    path = tmp_path / "signs.csv"
+    for more, reason in ((0, NO_WORDS), (1, None)):
+        texts = [f"{'! ' * number}?" for number in range(1, 13)] + ["two words"] * more
+        path.write_text("text,label\n" + "".join(f"{text},{'ab'[at % 2]}\n" for at, text in enumerate(texts)))
+        assert newslora.audit(path)["labels"][0].get("reason") == reason
 
 
 def test_rows_of_several_labels_are_audited_for_all_but_wrong_labels(

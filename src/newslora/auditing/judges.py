@@ -1,5 +1,6 @@
 """Who judges labels: probabilities for each row from a model that has seen neither the row nor a copy of it."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -29,6 +30,11 @@ def judge_by_words(texts: Sequence[str], labels: Labels, clusters: NDArray[np.in
     vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=200_000, dtype=np.float32)
     model = LogisticRegression(C=8, max_iter=1_000)
     return _out_of_fold(model, vectors.fit_transform(texts), labels, clusters, classes)
+
+
+def has_word(text: str) -> bool:
+    """Whether the judge of words sees any in a text: scikit-learn's are of two letters or digits at least."""
+    return re.search(r"\w\w", text) is not None
 
 
 def judge_by_embeddings(

@@ -8,11 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newslora.auditing.embeddings import embed
-from newslora.auditing.judges import TOLD, Judge, folds_possible, judge_by_embeddings, judge_by_training, judge_by_words
+from newslora.auditing.judges import (
+    TOLD,
+    Judge,
+    folds_possible,
+    has_word,
+    judge_by_embeddings,
+    judge_by_training,
+    judge_by_words,
+)
 from newslora.auditing.labels import Doubt, find_doubtful
 from newslora.auditing.rows import AuditRows, Split
 from newslora.errors import SettingsError
-from newslora.metrics import Labels, Probabilities
+from newslora.metrics import Probabilities
 from newslora.metrics.single_label import ONE_LABEL
 from newslora.model.backbones import Backbone
 from newslora.predict.classifier import Classifier
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
 
 
 ONE_CLUSTER = "a label has all its rows in one cluster of copies"
+NO_WORDS = "the texts hold no word of two letters or digits"
 SEVERAL = "the rows carry several labels each, and a judge weighs one label against the others"
 
 
@@ -90,7 +99,7 @@ def judge_labels(
     unseen = np.zeros((len(rows), len(rows.label_names)))
     for number, found in predictions.items():
         unseen[rows.splits[number].start : rows.splits[number].stop] = found.probabilities
-    reason = _why_not(rows.labels[rest], clusters[rest])
+    reason = _why_not(rows, rest, clusters, judge)
     if reason is None:
         unseen[rest] = _out_of_fold(rows, rest, clusters, judge, encoder, run, device, progress)
     told, doubts = [], []
@@ -105,11 +114,16 @@ def judge_labels(
     return told, sorted(doubts, key=lambda doubt: doubt.given_probability)
 
 
-def _why_not(labels: Labels, clusters: NDArray[np.int64]) -> str | None:
+def _why_not(rows: AuditRows, places: NDArray[np.int64], clusters: NDArray[np.int64], judge: Judge) -> str | None:
     """Why these rows cannot be judged out of fold; None: they can."""
+    labels = rows.labels[places]
     if len(np.unique(labels)) < 2:
         return ONE_LABEL
-    return None if folds_possible(labels, clusters) else ONE_CLUSTER
+    if not folds_possible(labels, clusters[places]):
+        return ONE_CLUSTER
+    if judge == "words" and not any(has_word(rows.texts[place]) for place in places.tolist()):
+        return NO_WORDS
+    return None
 
 
 def _told(split: Split, by: str | None, accuracy: float | None, wrong: int, reason: str | None) -> dict[str, Any]:
