@@ -1,6 +1,7 @@
 """What is said to a caller fits Python too: it names things, and the option of the command line in brackets behind."""
 
 import ast
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,3 +77,21 @@ def test_help_says_what_standard_input_is(command: str, capsys: pytest.CaptureFi
     assert main([command, "--help"]) == 0
     told = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "'-' for one text a line on standard input" in told
+
+
+def test_lines_of_help_end_where_the_terminal_ends_them(capsys: pytest.CaptureFixture[str]) -> None:
+    joined, early = 0, []
+    for command in ("serve", "predict", "export", "train"):
+        assert main([command, "--help"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        columns = max(map(len, lines))  # a box is as wide as the terminal
+        for line, following in itertools.pairwise(lines):
+            words, more = (text.strip("│").rstrip() for text in (line, following))
+            boxed = line.startswith("│")
+            if re.match(r" {8,}\S", more) if boxed else words and more and line[0].isalpha():
+                joined += 1
+                room = columns - (3 if boxed else 0) - len(words)
+                if 1 + len(more.split()[0]) <= room:
+                    early.append(line)
+    assert joined > 30
+    assert early == []

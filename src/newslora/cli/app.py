@@ -11,6 +11,7 @@ from cyclopts import App
 
 from newslora import __version__
 from newslora.cli import audit, bench, compare, evaluate, explain, export, keys, predict, serve, train
+from newslora.cli.help import HelpFormatter
 from newslora.cli.output import Output
 from newslora.errors import InterruptedRun, NewsloraError
 from newslora.runtime import collect_seldom, keep_freed_memory
@@ -23,6 +24,7 @@ app = App(
     version=__version__,
     help="Fine-tune a pretrained text encoder with LoRA into a news classifier, and know how good it is.",
     help_format="plaintext",
+    help_formatter=HelpFormatter(),
     suppress_keyboard_interrupt=False,  # `main` says a word about it
 )
 for command in (
