@@ -4,7 +4,7 @@ import { answerOf, verdict } from "./answer.js";
 import { Problem, ask } from "./api.js";
 import { announce, counted, find, inField, make } from "./dom.js";
 import { Task } from "./task.js";
-import { inWords, legend, mark } from "./words.js";
+import { inWords, legend, mark, unread } from "./words.js";
 
 const MOST_LINES = 20; // beyond, the file view does better
 
@@ -99,7 +99,7 @@ export class Single {
     if (!words) return;
     mark(one.paragraph, one.text, words, label);
     told.className = "told";
-    told.textContent = inWords(words, label);
+    told.textContent = `${inWords(words, label)} ${unread(one.text, words)}`.trim();
   }
 
   #typed(event) {
