@@ -134,6 +134,19 @@ def test_very_many_labels_stay_readable(visit: Visiting) -> None:
     assert one.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def test_a_phone_with_doubled_letters_shows_what_is_chosen_and_every_bar(visit: Visiting) -> None:
+    one = visit(viewport={"width": 195, "height": 422}, device_scale_factor=2)
+    for view in VIEWS:
+        fill(one, view)
+        assert one.see("#abstain").bounding_box()["width"] > 120, view
+        bars = "[...document.querySelectorAll('.bar')].filter(one => one.checkVisibility()).map(one => one.clientWidth)"
+        assert min(one.page.evaluate(bars), default=99) >= 75, view
+        outside = "[...document.querySelectorAll('.figures dt, td, th')].filter(one => one.checkVisibility() && "
+        outside += "one.scrollWidth > one.clientWidth + 1).map(one => one.textContent)"
+        assert one.page.evaluate(outside) == [], view
+    assert one.page.locator("table.mix tbody th").first.bounding_box()["width"] > 50
+
+
 @pytest.mark.parametrize("size", ["phone", "desktop"])
 def test_long_names_of_labels_fit_and_leave_the_bars_their_room(visit: Visiting, size: str) -> None:
     one = visit(size)
