@@ -145,6 +145,9 @@ def test_files_that_cannot_be_read_get_a_kind_sentence(visit: Visiting, colours:
         "quote.csv": (b'text\r\nfine\r\n"never closed\r\nmore', 'Row 3 opens a quote (") that is never closed'),
         "latin.csv": ("text\r\nZürich".encode("latin-1"), "is not UTF-8 text. Save it again with that encoding"),
         "sheet.xlsx": (b"PK\x03\x04....", "is a spreadsheet or a zip archive. Save it as CSV"),
+        "sheet.xls": (b"\xd0\xcf\x11\xe0\xa1\xb1", "is a spreadsheet or a zip archive. Save it as CSV"),
+        "page.pdf": (b"%PDF-1.4 \xe2\xe3", "page.pdf holds bytes that are no text"),
+        "photo.csv": (b"\xff\xd8\xff\xe0", "photo.csv holds bytes that are no text"),
         "rows.parquet": (b"PAR1....", "is Parquet or packed. Give it to newslora predict"),
         "nul.txt": (b"text\0more", "holds bytes that are no text"),
         "bad.jsonl": (b'{"text": "a"}\n{"text": \n', "Line 2 is not JSON."),
@@ -163,6 +166,10 @@ def test_files_that_cannot_be_read_get_a_kind_sentence(visit: Visiting, colours:
 def test_a_dropped_file_is_taken(visit: Visiting) -> None:
     one = visit().open("file")
     one.page.evaluate(DROP, ["drop.csv", "text\nDropped\n", "", 0])
+    one.see("#file-examples", "Dropped")
+    drop = DROP.replace("items.add(", "items.add(new File([1], 'second.csv')); data.items.add(")
+    one.page.evaluate(drop, ["first.csv", "text\nOne\n", "", 0])
+    one.see("#file-status[data-kind=error]", "2 files were dropped, and one is taken at a time.")
     one.see("#file-examples", "Dropped")
 
 

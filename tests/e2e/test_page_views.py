@@ -110,6 +110,13 @@ def test_live_numbers_come_while_somebody_looks(visit: Visiting) -> None:
     one.see("#live-status", "As of")
 
 
+def test_where_no_numbers_ever_came_none_are_called_older(visit: Visiting) -> None:
+    one = visit()
+    one.refuse("/v1/status", 503, "It is starting.")
+    one.open("live")
+    one.see("#live-status[data-kind=error]", "It is starting. Asking again in 6\u00a0s.")
+
+
 def test_label_mix_and_drift_are_told_in_words(visit: Visiting) -> None:
     one = visit("phone", "dark")
     steady = {"psi": 0.01, "js": 0.05, "limit": 0.2, "shifted": False}

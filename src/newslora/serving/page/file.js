@@ -27,8 +27,9 @@ export class FileView {
     for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));
     drop.addEventListener("drop", (event) => {
       event.preventDefault();
-      const [file] = event.dataTransfer.files;
-      if (file) this.read(file);
+      const { files } = event.dataTransfer;
+      if (files.length === 1) this.read(files[0]);
+      else if (files.length) this.task.rest(`${count(files.length)} files were dropped, and one is taken at a time.`, "error");
       else this.task.rest("What was dropped is no file. Choose a CSV, JSON lines or text file.", "error");
     });
     find("file-header").addEventListener("change", (event) => this.#offer(withHeader(this.table, event.target.checked)));

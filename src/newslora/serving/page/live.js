@@ -46,7 +46,7 @@ export class Live {
       if (asked.signal.aborted) return;
       if (error.status === 401) this.declined = true; // asked for once, not every few seconds
       this.pause = error.retryAfter ? error.retryAfter * 1000 : Math.min(LONGEST, this.pause * 2);
-      this.#tell(`${sentence(error)} What stands below is older. Asking again in ${duration(this.pause / 1000)}.`, "error");
+      this.#tell(`${sentence(error)}${find("live-figures").childElementCount ? " What stands below is older." : ""} Asking again in ${duration(this.pause / 1000)}.`, "error");
     }
     this.timer = setTimeout(() => this.#look(), this.pause);
   }

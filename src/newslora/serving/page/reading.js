@@ -48,9 +48,10 @@ export function withHeader(table, header) {
 async function decoded(file, tell, signal) {
   const start = new Uint8Array(await file.slice(0, 4).arrayBuffer());
   const begins = (...bytes) => bytes.every((byte, place) => start[place] === byte);
-  if (begins(0x50, 0x4b)) {
+  if (begins(0x50, 0x4b) || begins(0xd0, 0xcf, 0x11, 0xe0)) { // .xlsx, .ods, .docx; .xls, .doc
     throw new Malformed(`${file.name} is a spreadsheet or a zip archive. Save it as CSV (UTF-8) and choose that file.`);
   }
+  if (begins(0x25, 0x50, 0x44, 0x46) || begins(0x89, 0x50, 0x4e, 0x47) || begins(0xff, 0xd8, 0xff)) throw noText(file); // PDF, PNG, JPEG
   if (begins(0x50, 0x41, 0x52, 0x31) || begins(0x1f, 0x8b)) {
     throw new Malformed(`${file.name} is Parquet or packed. Give it to newslora predict, or save it as plain CSV.`);
   }
@@ -72,9 +73,11 @@ async function decoded(file, tell, signal) {
     throw new Malformed(`${file.name} is not UTF-8 text. Save it again with that encoding ("CSV UTF-8").`);
   }
   const text = parts.join("");
-  if (text.includes("\0")) throw new Malformed(`${file.name} holds bytes that are no text. Choose a CSV, JSON lines or text file.`);
+  if (text.includes("\0")) throw noText(file);
   return text;
 }
+
+const noText = (file) => new Malformed(`${file.name} holds bytes that are no text. Choose a CSV, JSON lines or text file.`);
 
 const gone = (file) => new Malformed(`${file.name} can no longer be read: it was moved or changed. Choose it again.`);
 
