@@ -5,9 +5,12 @@ import io
 import json
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from newslora.data.readers import open_file
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest_plugins = ["page_visit"]
@@ -134,6 +137,31 @@ def test_json_lines_and_plain_lines_and_headless_csv_are_read(visit: Visiting) -
     one.see("#file-remarks", "2 rows have more or fewer cells than the first; check the quotes there.")
     one.choose_file("u.csv", "text\nZürich\n".encode("utf-16"))
     one.see("#file-examples", "Zürich")
+
+
+def test_a_csv_file_is_understood_as_predict_understands_it(visit: Visiting, tmp_path: Path) -> None:
+    one = visit().open("file")
+    cases = {
+        "Schlagzeile;Ressort\nBank kauft Klub;Wirtschaft\n": "Bank kauft Klub",  # names that nobody knows are names
+        "sep=;\r\nKopf, kurz;Ressort\r\nBank, Klub;Wirtschaft\r\n": "Bank, Klub",
+        '"sep=|"\nid|Nummer\nBank kauft Klub|7\n': "Bank kauft Klub",
+        "3,Bank kauft Klub,Wirtschaft\n1,Klub,Bank\n": "Bank kauft Klub Wirtschaft",  # no names: a row as AG News has them
+    }
+    for content, first in cases.items():
+        one.choose_file("rows.csv", content)
+        one.see("#file-examples li:first-child", first)
+        path = tmp_path / "rows.csv"
+        path.write_text(content, encoding="utf-8", newline="")
+        table = open_file(path)
+        assert one.page.is_checked("#file-header") == table.has_header, content
+        rows = len(list(table.rows))
+        one.see("#file-name", f"rows.csv: {rows} row{'s' * (rows > 1)}")
+        if table.has_header:
+            assert one.page.locator("#file-column-list label").all_inner_texts() == list(table.columns)
+    one.choose_file("rows.csv", "Bank kauft Klub\nKlub kauft Bank\n")  # but headlines alone are asked about
+    one.see("#file-name", "2 rows")
+    one.choose_file("rows.csv", "sep=;\n")
+    one.see("#file-status[data-kind=error]", "no row to classify")
 
 
 @pytest.mark.parametrize("colours", ["dark"])

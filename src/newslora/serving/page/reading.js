@@ -11,6 +11,8 @@ const SLICE = 12; // milliseconds of work between two breaths
 const TITLES = ["title", "headline"];
 const BODIES = ["description", "text", "body", "content", "summary", "abstract", "article", "sentence", "news", "review"];
 const LABELS = ["label", "labels", "class", "class index", "category", "section", "topic", "target", "class name"];
+const KNOWN = [...TITLES, ...BODIES, ...LABELS];
+const TOLD = /^\s*"?sep=([^"\r\n]?)"?[ \t]*(?:\r\n?|\n|$)/i; // what Excel says of its own separator
 const SEPARATORS = { ",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars" };
 
 /**
@@ -103,16 +105,27 @@ async function inSlices(items, work, signal) {
 }
 
 async function readCsv(text, signal) {
-  const separator = separatorOf(text.slice(0, 100_000));
+  const told = TOLD.exec(text);
+  const separator = told ? told[1].trim() || "\t" : separatorOf(text.slice(0, 100_000));
   const reader = new CsvReader(separator);
-  const pieces = Array.from({ length: Math.ceil(text.length / 16_384) }, (_, place) => place * 16_384);
+  const start = told ? told[0].length : 0;
+  const pieces = Array.from({ length: Math.ceil((text.length - start) / 16_384) }, (_, place) => start + place * 16_384);
   const rows = [];
   await inSlices(pieces, (at) => { for (const row of reader.push(text.slice(at, at + 16_384))) rows.push(row); }, signal);
   rows.push(...reader.end());
-  const known = [...TITLES, ...BODIES, ...LABELS];
-  const table = shaped(rows, rows[0].some((cell) => known.includes(folded(cell))));
-  if (separator !== "," && table.columns.length > 1) table.remarks.unshift(`Its cells are separated by ${SEPARATORS[separator]}.`);
+  const table = shaped(rows, isHeader(rows[0] ?? []));
+  if (separator !== "," && table.columns.length > 1) table.remarks.unshift(`Its cells are separated by ${SEPARATORS[separator] ?? `\u201c${separator}\u201d`}.`);
   return table;
+}
+
+/**
+ * Whether a first row names the columns. As for newslora's own reader (data/columns.py) it does, unless it is a row as AG News has
+ * them; a lone cell does only by a name that is known, for a file of headlines alone seldom has one.
+ */
+function isHeader(cells) {
+  if (cells.some((cell) => KNOWN.includes(folded(cell)))) return true;
+  const numbers = cells.map((cell) => /^[0-9]+$/.test(cell.trim()));
+  return cells.length > 1 && (cells.length !== 3 || !numbers[0] || numbers.every(Boolean));
 }
 
 function shaped(rows, header) {
