@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from newslora.explanation.attributions import Explanation
+from newslora.explanation.words import Word
+from newslora.report.explained import write_explanations
 from newslora.report.report import report_run
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -71,22 +74,25 @@ def test_the_page_fits_and_stands_alone(browser: Any, report: Path, size: str, c
     visit.page.close()
 
 
+# how far the first element of each kind stands out from its ground, and how light that is; null where there is none
+CONTRAST = """kinds => kinds.map(kind => {
+    const light = colour => { const parts = colour.match(/[\\d.]+/g).slice(0, 3).map(part => {
+        const share = part / 255; return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4 });
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2] };
+    const one = document.querySelector(kind);
+    if (!one) return null;
+    let ground = one;
+    while (getComputedStyle(ground).backgroundColor === 'rgba(0, 0, 0, 0)') ground = ground.parentElement;
+    const [a, b] = [light(getComputedStyle(one).color), light(getComputedStyle(ground).backgroundColor)];
+    return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), b] })"""
+
+
 def test_dark_readers_get_dark_paper_and_text_that_stands_out(browser: Any, report: Path) -> None:
     kinds = ("body", ".soft", ".glance", ".for3", ".against3", ".for1", "a")
-    contrast = """kinds => kinds.map(kind => {
-        const light = colour => { const parts = colour.match(/[\\d.]+/g).slice(0, 3).map(part => {
-            const share = part / 255; return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4 });
-            return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2] };
-        const one = document.querySelector(kind);
-        if (!one) return null;
-        let ground = one;
-        while (getComputedStyle(ground).backgroundColor === 'rgba(0, 0, 0, 0)') ground = ground.parentElement;
-        const [a, b] = [light(getComputedStyle(one).color), light(getComputedStyle(ground).backgroundColor)];
-        return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), b] })"""
     paper = {}
     for colours in ("light", "dark"):
         visit = Visit(browser, report, "desktop", colours)
-        found = dict(zip(kinds, visit.page.evaluate(contrast, list(kinds)), strict=True))
+        found = dict(zip(kinds, visit.page.evaluate(CONTRAST, list(kinds)), strict=True))
         assert {kind for kind, one in found.items() if one} >= {"body", ".soft", ".for3", "a"}  # they are there
         assert {kind: one[0] for kind, one in found.items() if one and one[0] < 4.5} == {}  # WCAG 2.1, level AA
         paper[colours] = found["body"][1]
@@ -109,4 +115,17 @@ def test_every_link_leads_somewhere_and_print_shows_what_is_folded(browser: Any,
     assert folded > 0
     visit.page.wait_for_function(f"{tall} === {folded}")  # seen from the next frame on; an error where it never is
     assert visit.ask("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    visit.page.close()
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_what_was_cut_can_be_read(browser: Any, tmp_path: Path, colours: str) -> None:
+    text, word = "Striker scores and nobody read on", Word("Striker", 0, 7, 1.5)
+    whole = Explanation(text, "Sports", 0.9, "Sports", (word,), 2.0, 0.5, 32, read_to=14)
+    write_explanations([whole], tmp_path / "cut.html")
+    visit = Visit(browser, tmp_path / "cut.html", "phone", colours)
+    assert visit.page.inner_text(".cut").strip() == "and nobody read on"
+    assert visit.ask("getComputedStyle(document.querySelector('.cut')).opacity") == "1"
+    ((ratio, _),) = visit.page.evaluate(CONTRAST, [".cut"])
+    assert 4.5 < ratio < 12  # and is not as plain as what was read
     visit.page.close()
