@@ -149,3 +149,17 @@ def test_label_mix_and_drift_are_told_in_words(visit: Visiting) -> None:
     assert row.locator(".n").all_inner_texts() == ["75.0\u00a0%", "50.0\u00a0%"]
     place = "one => [one.querySelector('.bar span').style.width, one.querySelector('.bar i').style.left]"
     assert row.evaluate(place) == ["75%", "50%"]
+
+
+def test_bars_are_seen_in_the_readers_own_colours_and_on_paper(visit: Visiting) -> None:
+    one = visit(forced_colors="active").open("live")
+    one.see("table.mix .bar")
+    ground = "kinds => kinds.map(kind => getComputedStyle(document.querySelector(kind)).backgroundColor)"
+    paper, share, before = one.page.evaluate(ground, ["body", ".bar span", ".bar i"])
+    assert len({paper, share, before}) == 3
+    edges = "[...document.querySelectorAll('nav a')].map(one => getComputedStyle(one).borderBottomColor)"
+    *others, live = one.page.evaluate(edges)
+    assert live not in others  # the view that is open is told from the others
+    one.page.emulate_media(media="print", forced_colors="none")
+    for kind in (".bar", ".bar span", ".bar i"):  # else browsers print no grounds, of which bars are made
+        assert one.page.eval_on_selector(kind, "one => getComputedStyle(one).printColorAdjust") == "exact"
