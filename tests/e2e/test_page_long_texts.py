@@ -48,5 +48,7 @@ def test_what_the_classifier_did_not_read_is_told(visit: Visiting) -> None:
     assert one.page.locator(".answer > .marked .cut").inner_text().strip() == cut.strip()
     assert f"“{word[:40]}…”" in one.see(".told").inner_text()
     one.classify(f"{read}.")  # a mark without a score of its own is no text that was cut
-    one.see(".told", "For")
+    one.see(".answer > .marked", f"{read}.")  # the old answer is gone
+    one.see(".told:not(.status)", "For")
     assert "no further" not in one.see(".told").inner_text()
+    one.count(".cut", 0)
