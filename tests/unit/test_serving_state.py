@@ -1,6 +1,7 @@
 """The API through the app object: what is kept, counted and told of what was answered, and whether it is ready for more."""
 
 import asyncio
+import errno
 import io
 import json
 import re
@@ -222,3 +223,53 @@ def test_log_lines_are_written_together_and_none_is_lost() -> None:
     lines.write_out()
     told = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert sorted(one["number"] for one in told[1:]) == list(range(10 * MOST_LINES))
+
+
+class Full(io.StringIO):
+    """A stream on a disk that is full, until it is not."""
+
+    full = True
+
+    def flush(self) -> None:
+        if self.full:
+            self.seek(0)
+            self.truncate()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_log_that_cannot_be_written_ends_nothing_and_tells_later() -> None:
+    stream = Full()
+    lines = Gathered(stream)
+    log = make_log(lines)
+    for _ in range(3):
+        log.info("lost")
+        lines.write_out()
+    stream.full = False
+    log.info("kept")
+    lines.write_out()
+    told = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(one["event"], one.get("lines_lost")) for one in told] == [("log", 3), ("kept", None)]
+    log.info("next")
+    lines.write_out()
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["log", "kept", "next"]
+    closed = Gathered(None)
+    closed.write("a line\n")
+    closed.write_out()
+
+
+def test_a_server_is_ready_where_nobody_can_be_told(planted: Path) -> None:
+    server = Server(planted)
+
+    def refuse(sentence: str) -> None:
+        raise StorageError("Cannot write standard output: No space left on device.")
+
+    running = DrainingServer(server.context, {"later": planted}, refuse, BASE, Gathered(io.StringIO()))
+    server.context.ready = False
+    asyncio.run(begun(running))
+    assert (server.context.ready, running.failure) == (True, None)
+
+
+async def begun(running: DrainingServer) -> None:
+    running._begin()
+    assert running.loading is not None
+    await running.loading

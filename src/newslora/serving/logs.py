@@ -1,6 +1,7 @@
 """Logs as JSON lines (structlog): one a request, never a text or a key."""
 
 import contextlib
+import json
 import logging
 import random
 import sys
@@ -21,11 +22,16 @@ class Gathered:
     """Lines on their way to a stream, to be written several at a time.
 
     Writing lets go of Python's lock, and behind threads that compute gets it back late, while every other request waits. A
-    process that is killed loses what it has gathered since the last `write_out`.
+    process that is killed loses what it has gathered since the last `write_out`. Lines that the stream refuses, as on a full
+    disk, are lost, and the next that it takes says how many: answers are worth more than their log.
+
+    Args:
+        stream: takes the lines; None, as Python has it where standard error was closed: nothing does.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         self._stream, self._lines = stream, deque[str]()
+        self._lost = 0
 
     def write(self, line: str) -> None:
         """One or more whole lines."""
@@ -42,9 +48,16 @@ class Gathered:
         with contextlib.suppress(IndexError):  # none are left
             while True:
                 lines.append(self._lines.popleft())
-        if lines:
-            self._stream.write("".join(lines))
+        if not lines or self._stream is None:
+            return
+        told = [json.dumps({"event": "log", "level": "warning", "lines_lost": self._lost}) + "\n"] if self._lost else []
+        try:
+            self._stream.write("".join(told + lines))
             self._stream.flush()
+        except OSError:
+            self._lost += len(lines)
+        else:
+            self._lost = 0
 
 
 def make_log(stream: TextIO | Gathered | None = None) -> Any:

@@ -89,7 +89,8 @@ class DrainingServer(Server):
         address: str,
         lines: Gathered,
     ) -> None:
-        self.context, self.adapters, self.told, self.address, self.lines = context, adapters, told, address, lines
+        self.context, self.adapters, self.address, self.lines = context, adapters, address, lines
+        self._told = told
         self.signals: list[int] = []
         self.leave_at: float | None = None
         self.drained = False
@@ -148,6 +149,13 @@ class DrainingServer(Server):
     def _begin(self) -> None:
         self.told(f"Listening on {self.address}")
         self.loading = asyncio.get_running_loop().create_task(self._load())
+
+    def told(self, sentence: str) -> None:
+        """Say it where who started the server looks; that nobody can read it there is no reason not to serve."""
+        try:
+            self._told(sentence)
+        except OSError as error:
+            self.context.log.warning("server", message=f"{sentence}: not told ({error})")
 
     def _watched(self, level: Level, name: str, sentence: str) -> None:
         getattr(self.context.log, level)("watch", adapter=name, message=sentence)
