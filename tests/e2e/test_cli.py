@@ -1,5 +1,6 @@
 """Commands as a person types them: what they leave, what they print, and how they say no."""
 
+import contextlib
 import csv
 import errno
 import io
@@ -353,6 +354,22 @@ def test_a_refusal_that_shows_at_the_end_alone_is_one_sentence_and_a_code(tmp_pa
     assert "newslora: Cannot write standard output" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no device that is always full here")
+def test_a_full_disk_behind_standard_error_ends_no_work_and_changes_no_code(
+    run: Path, news_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = []
+    with (
+        contextlib.suppress(OSError),
+        FULL.open("w") as full,
+        monkeypatch.context() as patch,
+    ):  # closing it is refused too
+        patch.setattr(sys, "stderr", full)
+        codes.append(main(["predict", str(run), str(news_file), "-o", str(tmp_path / "out.csv")]))
+        codes.append(main(["predict", str(tmp_path / "none"), str(news_file)]))
+    assert codes == [0, 5]
 
 
 def test_quarantine_names_row_and_reason(tiny_bert: Path, news_file: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from cyclopts import App
 from newslora import __version__
 from newslora.cli import audit, bench, compare, evaluate, explain, export, keys, predict, serve, train
 from newslora.cli.help import HelpFormatter
-from newslora.cli.output import Output
+from newslora.cli.output import Output, Remarks
 from newslora.errors import InterruptedRun, NewsloraError
 from newslora.runtime import collect_seldom, keep_freed_memory
 
@@ -119,4 +119,4 @@ def _as_setting(error: cyclopts.CycloptsError) -> str:
 
 
 def _complain(text: str) -> None:
-    print(f"newslora: {text}", file=sys.stderr)
+    print(f"newslora: {text}", file=cast("TextIO", Remarks(sys.stderr)))

@@ -1,11 +1,14 @@
 """What the commands share: flags, consoles, tables and a counter."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
 from cyclopts import Parameter
+
+from newslora.cli.output import Remarks
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +39,7 @@ def remarks() -> "Console":
     """Where progress and remarks go: standard error, out of the results' way."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(file=cast("TextIO", Remarks(sys.stderr)))
 
 
 def plain(text: str) -> str:

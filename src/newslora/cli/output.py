@@ -1,5 +1,6 @@
-"""Standard output of a command: where it cannot be written, one error as of any other file."""
+"""Standard output of a command: where it cannot be written, one error as of any other file; and standard error, where none."""
 
+import contextlib
 import os
 from typing import Any, NoReturn, TextIO
 
@@ -36,3 +37,19 @@ class Output:
         raise StorageError(
             f"Cannot write standard output: {error.strerror or error}. To go on: free space, or send it elsewhere."
         ) from error
+
+
+class Remarks(Output):
+    """Standard error: what it refuses is left out, for no work may end, nor end with another code, because of a remark."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
+
+    def _refused(self, error: OSError) -> NoReturn:
+        raise error

@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO, cast
 
 from cyclopts import Parameter
 
 from newslora.cli.common import DeviceFlag, SetFlags
+from newslora.cli.output import Remarks
 
 
 def serve(
@@ -88,7 +89,7 @@ def serve(
     try:
         server.serve(adapters, resolved, service, lambda line: print(line, flush=True))
     except InterruptedRun as ended:  # threads may still compute, and a normal end would wait for them
-        print(f"newslora: {ended}", file=sys.stderr)
+        print(f"newslora: {ended}", file=cast("TextIO", Remarks(sys.stderr)))
         server.end_process(ended.exit_code)
 
 

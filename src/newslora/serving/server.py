@@ -1,6 +1,7 @@
 """The process: its socket, loading, signals and end."""
 
 import asyncio
+import contextlib
 import errno
 import gc
 import ipaddress
@@ -238,6 +239,7 @@ def address_of(listening: socket.socket) -> str:
 
 def end_process(code: int) -> None:
     """End without waiting for threads that compute; what was logged is written."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(code)
