@@ -124,6 +124,18 @@ def test_kept_once_by_id_and_in_order(address: str) -> None:
         assert again.counts() == {"news": 2}
 
 
+def test_a_database_restored_while_it_is_served_gets_what_comes_then(tmp_path: Path) -> None:
+    path = tmp_path / "corrections.db"
+    with opened(f"sqlite:///{path}") as store:
+        store.add(replace(GIVEN, id="before"))
+        shutil.copy(path, tmp_path / "copy.db")  # whole, for nothing is being written
+        store.add(replace(GIVEN, id="lost with the disk"))
+        (tmp_path / "copy.db").replace(path)
+        store.add(replace(GIVEN, id="after"))
+    with opened(f"sqlite:///{path}") as again:
+        assert [one["id"] for one in again.newest(10)] == ["after", "before"]
+
+
 def test_threads_lose_nothing(address: str) -> None:
     with opened(address) as store:
 

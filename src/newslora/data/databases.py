@@ -87,17 +87,18 @@ def open_engine(address: str, keep_connections: bool = True) -> "sa.Engine":
     tables()
     import sqlalchemy as sa
 
-    pool = sa.QueuePool if keep_connections else sa.NullPool
     try:
         url = sa.make_url(address)
         if url.get_backend_name() == "sqlite":
             if url.database in (None, "", ":memory:"):
                 raise DataError(f"'{address}' names no file. Give one: sqlite:///corrections.db.")
-            engine = sa.create_engine(url, poolclass=pool, connect_args={"timeout": SECONDS_TO_CONNECT})
+            # an open file outlives its name: after a restore, kept connections would write to the one that is gone
+            engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"timeout": SECONDS_TO_CONNECT})
             sa.event.listen(engine, "connect", _keep_a_journal)
             return engine
         url = url.set(drivername="postgresql+psycopg")
         asked = {"connect_timeout": SECONDS_TO_CONNECT}
+        pool = sa.QueuePool if keep_connections else sa.NullPool
         return sa.create_engine(url, poolclass=pool, pool_pre_ping=keep_connections, connect_args=asked)
     except ImportError:
         raise MissingExtraError("PostgreSQL", "postgres") from None
