@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,6 +135,20 @@ def test_a_database_restored_while_it_is_served_gets_what_comes_then(tmp_path: P
         store.add(replace(GIVEN, id="after"))
     with opened(f"sqlite:///{path}") as again:
         assert [one["id"] for one in again.newest(10)] == ["after", "before"]
+
+
+def test_servers_that_start_together_on_an_empty_database_all_start(address: str) -> None:
+    at_once = threading.Barrier(6)
+
+    def start(number: int) -> str:
+        at_once.wait()
+        with opened(address) as store:
+            return store.add(replace(GIVEN, id=f"id-{number}"))[0]
+
+    with ThreadPoolExecutor(6) as pool:
+        assert len(set(pool.map(start, range(6)))) == 6
+    with opened(address) as again:
+        assert again.counts() == {"news": 6}
 
 
 def test_threads_lose_nothing(address: str) -> None:

@@ -25,6 +25,8 @@ from newslora.errors import DataError, SettingsError
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+LOCK = 0x6E6577736C6F7261  # any number that nobody else's advisory lock has: 'newslora' in ASCII
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -76,11 +78,16 @@ class FeedbackStore:
 
     def _make_tables(self) -> None:
         corrections, schema = tables()
-        with database_errors(self.address):
-            corrections.metadata.create_all(self._engine, checkfirst=True)
-            with self._engine.begin() as connection:
-                if not check_version(connection, self.address):
-                    connection.execute(schema.insert().values(version=VERSION))
+        with database_errors(self.address), self._engine.connect() as connection:
+            if check_version(connection, self.address):
+                return
+        # replicas that start together on an empty database take turns
+        turn = "BEGIN IMMEDIATE" if self._engine.dialect.name == "sqlite" else f"SELECT pg_advisory_xact_lock({LOCK})"
+        with database_errors(self.address), self._engine.begin() as connection:
+            connection.exec_driver_sql(turn)
+            corrections.metadata.create_all(connection, checkfirst=True)
+            if not check_version(connection, self.address):
+                connection.execute(schema.insert().values(version=VERSION))
 
     def add(self, given: Given) -> tuple[str, bool]:
         """Keep a correction; its id and whether it is new: the same one with the same id, sent again, is kept once.
