@@ -237,9 +237,9 @@ def test_texts_that_were_taken_are_charged_whatever_becomes_of_them(planted: Pat
 
 def test_hosts_origins_and_headers(planted: Path) -> None:
     server = Server(planted, cors_origins=("https://desk.example.org",))
-    declared(server.get("/health", headers={"Host": "attacker.example"}), 400, "wrong_host")
+    declared(server.get("/v1/status", headers={"Host": "attacker.example"}), 400, "wrong_host")
     for host in ("localhost:8080", "127.0.0.1", "[::1]:9"):
-        assert server.get("/health", headers={"Host": host}).status_code == 200
+        assert server.get("/v1/status", headers={"Host": host}).status_code == 200
     response = server.get("/health", headers={"Origin": "https://desk.example.org", "X-Request-ID": "mine-1"})
     assert response.headers["access-control-allow-origin"] == "https://desk.example.org"
     assert response.headers["x-request-id"] == "mine-1"
@@ -254,5 +254,7 @@ def test_hosts_origins_and_headers(planted: Path) -> None:
     )
     assert plain.get("/health", headers={"X-Request-ID": "a b\tc"}).headers["x-request-id"] != "a b\tc"
     named = Server(planted, allowed_hosts=("*.example.org",))
-    assert named.get("/health", headers={"Host": "api.example.org"}).status_code == 200
-    declared(named.get("/health"), 400, "wrong_host")
+    assert named.get("/v1/status", headers={"Host": "api.example.org"}).status_code == 200
+    declared(named.get("/v1/status"), 400, "wrong_host")
+    for probe in ("/health", "/ready"):
+        assert named.get(probe, headers={"Host": "10.1.2.3:8080"}).status_code == 200

@@ -21,7 +21,8 @@ from newslora.serving.protocol import ABORT
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 DROPPED = 10  # times `body_bytes`: so much of an unwanted body is read, for its writer to hear the answer
 STREAMED = "/v1/classify/stream"  # its body has no end in view: limits hold for each line and each piece
-QUIET = ("/health", "/ready", "/metrics")  # asked every few seconds by machines
+PROBES = ("/health", "/ready")  # asked by the address of a machine or pod, which no list of names holds
+QUIET = (*PROBES, "/metrics")  # asked every few seconds by machines
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 SECURITY = (  # as ASGI has them
     (b"x-content-type-options", b"nosniff"),
@@ -106,7 +107,8 @@ class Exchange:
             Problem: 400, 413, 415 or 503.
         """
         settings = self.context.settings
-        if hosts is not None and not _names(self.headers.get("host", ""), hosts):
+        named = hosts is None or self.scope["path"] in PROBES or _names(self.headers.get("host", ""), hosts)
+        if not named:
             raise Problem(
                 400, "wrong_host", "The Host header names another server. Allowed names are the setting allowed_hosts."
             )

@@ -61,7 +61,7 @@ class ServeSettings(Section):
     allowed_hosts: Words | None = Field(
         None,
         description="Host names that requests may name, '*.example.org' or '*' too; unset: this machine's own names where it "
-        "listens to itself only, any elsewhere.",
+        "listens to itself only, any elsewhere. `/health` and `/ready` answer to any.",
     )
     cors_origins: Words = Field(
         (), description="Origins whose pages may call the API from a browser, such as https://desk.example.org."
