@@ -5,6 +5,8 @@ import errno
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -267,6 +269,19 @@ def test_a_server_is_ready_where_nobody_can_be_told(planted: Path) -> None:
     server.context.ready = False
     asyncio.run(begun(running))
     assert (server.context.ready, running.failure) == (True, None)
+
+
+def test_what_libraries_log_is_json_too() -> None:
+    code = (
+        "import logging, sys, warnings; from newslora.serving.logs import forward_server_logs, make_log\n"
+        "forward_server_logs(make_log()); logging.getLogger('some.library').error('no collector')\n"
+        "warnings.warn('is old', stacklevel=1); logging.getLogger('uvicorn.error').warning('Invalid request')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(one["event"], one.get("logger")) for one in told] == [
+        ("library", "some.library"), ("library", "py.warnings"), ("server", None),
+    ]  # fmt: skip
 
 
 async def begun(running: DrainingServer) -> None:

@@ -86,24 +86,26 @@ def where(error: BaseException) -> list[str]:
 
 
 class Forward(logging.Handler):
-    """Takes what the HTTP server logs by itself into the same JSON lines, from warnings up."""
+    """Takes what libraries log by themselves into the same JSON lines, from warnings up."""
 
-    def __init__(self, log: Any) -> None:
+    def __init__(self, log: Any, event: str) -> None:
         super().__init__(logging.WARNING)
-        self._log = log
+        self._log, self._event = log, event
 
     def emit(self, record: logging.LogRecord) -> None:
-        details: dict[str, Any] = {}
+        details: dict[str, Any] = {} if self._event == "server" else {"logger": record.name}
         if record.exc_info and record.exc_info[1] is not None:
-            details = {"error": type(record.exc_info[1]).__name__, "where": where(record.exc_info[1])}
-        self._log.warning("server", message=record.getMessage().strip(), **details)
+            details |= {"error": type(record.exc_info[1]).__name__, "where": where(record.exc_info[1])}
+        self._log.warning(self._event, message=record.getMessage().strip(), **details)
 
 
 def forward_server_logs(log: Any) -> None:
-    """Let uvicorn's loggers write through `log` alone."""
+    """Let uvicorn's loggers, and all that have no handler of their own, Python's warnings too, write through `log` alone."""
+    logging.getLogger().addHandler(Forward(log, "library"))
+    logging.captureWarnings(True)
     for name in ("uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
-        logger.handlers = [Forward(log)] if name == "uvicorn.error" else []
+        logger.handlers = [Forward(log, "server")] if name == "uvicorn.error" else []
         logger.propagate = False
         logger.setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").disabled = True
