@@ -271,6 +271,31 @@ def test_a_server_is_ready_where_nobody_can_be_told(planted: Path) -> None:
     assert (server.context.ready, running.failure) == (True, None)
 
 
+def test_a_server_that_refuses_every_watched_adapter_is_not_ready(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("newslora.serving.server.LOOK_AGAIN", 0.01)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "newslora.json").write_text('{"lora": [1]}')
+    server = Server(planted, watch=tmp_path)
+    context = server.context
+    context.ready = False
+    context.remove("news")
+    running = DrainingServer(context, {}, lambda _: None, BASE, Gathered(io.StringIO()))
+
+    async def followed() -> list[bool]:
+        running._begin()
+        assert running.loading is not None
+        await asyncio.wait([running.loading], timeout=3)
+        told = [context.ready]
+        await asyncio.to_thread(context.load, "late", planted)  # as the watch does once the folder has changed
+        await asyncio.wait_for(running.loading, 10)
+        return [*told, context.ready]
+
+    assert asyncio.run(followed()) == [False, True]
+    running.stop_watching.set()
+
+
 def test_what_libraries_log_is_json_too() -> None:
     code = (
         "import logging, sys, warnings; from newslora.serving.logs import forward_server_logs, make_log\n"

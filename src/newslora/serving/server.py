@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from newslora.serving.service import Service
 
 BACKLOG = 2048  # connections that wait to be accepted
+LOOK_AGAIN = 0.5  # seconds
 
 
 def serve(
@@ -168,6 +169,11 @@ class DrainingServer(Server):
         except Exception as error:  # noqa: BLE001 - told in the log, for nobody waits for this thread
             self.context.log.error("watch", error=type(error).__name__, message=str(error))
 
+    async def _until_one_is_served(self, watch: Watch) -> None:
+        """A server that refuses all it finds, as after a faulty upgrade, must not take the place of one that answers."""
+        while watch.all_refused and not self.context.service.adapters():
+            await asyncio.sleep(LOOK_AGAIN)
+
     async def _load(self) -> None:
         """Load what was named, then say that requests may come; follow the watched folder from then on."""
         try:
@@ -178,6 +184,7 @@ class DrainingServer(Server):
                 watch = Watch(self.context, watched, self._watched, tuple(self.adapters))
                 await asyncio.to_thread(watch.look)
                 threading.Thread(target=self._follow, args=(watch,), name="newslora-watch", daemon=True).start()
+                await self._until_one_is_served(watch)
         except Exception as error:  # noqa: BLE001 - raised again where the command can tell it
             self.failure = error
             self.should_exit = True

@@ -72,6 +72,11 @@ class Watch:
                 self._seen[name] = stamp
                 self._load(name)
 
+    @property
+    def all_refused(self) -> bool:
+        """Whether there are adapters and none of them is served."""
+        return bool(self._seen) and not self._served
+
     def follow(self, stop: threading.Event) -> None:
         """Look now, and again whenever something in the folder has changed and come to rest, until told to stop. Blocks.
 
