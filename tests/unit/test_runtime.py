@@ -1,14 +1,16 @@
 """Devices by name, seeds, and what the process is told about its memory."""
 
 import gc
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from newslora.cli.app import main
-from newslora.errors import SettingsError
+from newslora.cli.app import heed_sigterm, main
+from newslora.errors import InterruptedRun, SettingsError
 from newslora.runtime import COLLECT_AFTER, keep_freed_memory, pick_device, seed_everything
 
 GLIBC = """
@@ -98,3 +100,18 @@ def test_a_process_with_a_gpu_is_seeded_as_torch_seeds_it(monkeypatch: pytest.Mo
     assert len(seeds) == 1  # torch itself would have asked for every kind of device
     assert torch.equal(torch.rand(8), wanted)
     assert [generator.initial_seed() for generator in there] == seeds * 2
+
+
+def test_sigterm_ends_a_containers_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For process 1 the system ignores what has no handler; elsewhere its own end is the quickest."""
+    before = signal.getsignal(signal.SIGTERM)
+    heed_sigterm()
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    try:
+        heed_sigterm()
+        with pytest.raises(InterruptedRun) as ended:
+            signal.raise_signal(signal.SIGTERM)
+        assert ended.value.exit_code == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)

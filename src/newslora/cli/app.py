@@ -3,7 +3,9 @@
 import atexit
 import contextlib
 import os
+import signal
 import sys
+from types import FrameType
 from typing import NoReturn, TextIO, cast
 
 import cyclopts
@@ -61,12 +63,27 @@ def run() -> NoReturn:
         os._exit(code)
 
     atexit.register(leave)
+    heed_sigterm()
     try:
         code = main()
     except SystemExit as ended:  # of a fit that a signal stopped
         code = ended.code if isinstance(ended.code, int) else 1
         raise
     sys.exit(code)
+
+
+def heed_sigterm() -> None:
+    """Let SIGTERM end a container's first process, for which the system ignores signals that have no handler.
+
+    Parts that have something to save or to finish set handlers of their own meanwhile.
+    """
+    if os.getpid() != 1:
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise InterruptedRun("Stopped.", number)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def main(arguments: list[str] | None = None) -> int:
