@@ -1,7 +1,6 @@
 """Adapters put and taken away, corrections kept, and what the server tells of itself."""
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +179,7 @@ def status(context: Context) -> dict[str, Any]:
         "server": {
             "newslora": __version__,
             "started": context.observed.started,
-            "uptime_seconds": time.time() - context.observed.started,
+            "uptime_seconds": context.observed.uptime(),
             "ready": context.ready and not context.draining,
             "keys": context.keys is not None,
             "feedback": context.feedback is not None,

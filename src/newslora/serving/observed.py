@@ -70,7 +70,7 @@ class Observed:
         self._adapters: dict[str, _Adapter] = {}
         self._requests: deque[tuple[float, float | None, int]] = deque(maxlen=REQUESTS_KEPT)  # when, seconds, texts
         self._lock = threading.Lock()
-        self.started = time.time()
+        self.started, self._began = time.time(), clock()
 
     def loaded(self, name: str, version: str, baseline: Baseline | None) -> None:
         """An adapter was added or replaced; another version starts from nothing."""
@@ -101,12 +101,16 @@ class Observed:
         with self._lock:
             self._requests.append((self._clock(), seconds, texts))
 
+    def uptime(self) -> float:
+        """Seconds since the start, whatever the wall clock was set to meanwhile."""
+        return self._clock() - self._began
+
     def load(self) -> dict[str, Any]:
         """Rates and times over the last minute."""
         now = self._clock()
         with self._lock:
             recent = [one for one in self._requests if now - one[0] <= MINUTE]
-        span = max(1.0, min(MINUTE, time.time() - self.started))
+        span = max(1.0, min(MINUTE, self.uptime()))
         if len(recent) == REQUESTS_KEPT:  # older ones fell out: the rate is that of the newest
             span = max(1.0, now - recent[0][0])
         times = np.array([seconds for _, seconds, _ in recent if seconds is not None]) * 1000

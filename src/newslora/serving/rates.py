@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from limits import RateLimitItem
 
 MINUTE = 60  # seconds
+STEP = 1.0  # seconds that the clock goes back at once; less is how a clock is kept right
 RATE_LIMITED = "rate_limited"  # the code of a refusal
 
 
@@ -27,10 +28,8 @@ class Rates:
 
     def __init__(self, settings: ServeSettings) -> None:
         from limits import RateLimitItemPerMinute
-        from limits.storage import MemoryStorage
-        from limits.strategies import MovingWindowRateLimiter
 
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._begin()
         self._lock = threading.Lock()  # guards the reserved texts against what is counted of them
         self._reserved: Counter[str] = Counter()  # texts being answered, by key
         self._items = {
@@ -39,12 +38,27 @@ class Rates:
             if allowed
         }
 
+    def _begin(self) -> None:
+        from limits.storage import MemoryStorage
+        from limits.strategies import MovingWindowRateLimiter
+
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._ahead = time.time() - time.monotonic()
+
+    def _heed_the_clock(self) -> None:
+        """Begin again where the clock was set back: the library's windows would only end once it has caught up."""
+        ahead = time.time() - time.monotonic()
+        if ahead < self._ahead - STEP:
+            self._begin()
+        self._ahead = ahead
+
     def request(self, key: str | None) -> None:
         """Count a request.
 
         Raises:
             Problem: 429 with the seconds to wait.
         """
+        self._heed_the_clock()
         self._take("requests", key, 1)
 
     @contextlib.contextmanager
