@@ -1,6 +1,7 @@
 """Corrections in SQLite and in a real PostgreSQL server, and as rows to train on."""
 
 import contextlib
+import io
 import json
 import os
 import pwd
@@ -20,7 +21,7 @@ import newslora
 from newslora.cli.app import main
 from newslora.config import DataSettings, load_recipe
 from newslora.data.articles import read_articles
-from newslora.data.databases import database_table
+from newslora.data.databases import _keep_a_journal, database_table
 from newslora.data.readers import open_file
 from newslora.data.sources import parse_source
 from newslora.errors import DataError, SettingsError, StorageError
@@ -149,6 +150,22 @@ def test_servers_that_start_together_on_an_empty_database_all_start(address: str
         assert len(set(pool.map(start, range(6)))) == 6
     with opened(address) as again:
         assert again.counts() == {"news": 6}
+
+
+def test_a_journal_that_another_server_begins_is_waited_for() -> None:
+    import sqlite3
+
+    asked: list[str] = []
+
+    class Taken:
+        def execute(self, statement: str) -> io.BytesIO:
+            asked.append(statement)
+            if len(asked) < 3:
+                raise sqlite3.OperationalError("database is locked")
+            return io.BytesIO()
+
+    _keep_a_journal(Taken(), None)
+    assert asked == [*["PRAGMA journal_mode=WAL"] * 3, "PRAGMA synchronous=FULL"]
 
 
 def test_threads_lose_nothing(address: str) -> None:

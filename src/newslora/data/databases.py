@@ -7,6 +7,8 @@ corrections are named after #. A table only grows: the newest correction of a te
 import contextlib
 import hashlib
 import json
+import sqlite3
+import time
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -108,8 +110,17 @@ def open_engine(address: str, keep_connections: bool = True) -> "sa.Engine":
 
 def _keep_a_journal(connection: Any, record: Any) -> None:
     """Write-ahead logging: readers and the one writer do not wait for each other, and a commit is on the disk."""
+    until = time.monotonic() + SECONDS_TO_CONNECT
     for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-        connection.execute(f"PRAGMA {pragma}").close()
+        while True:
+            try:
+                connection.execute(f"PRAGMA {pragma}").close()
+                break
+            except sqlite3.OperationalError as error:
+                # two that both begin the journal: SQLite itself does not wait there
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
 
 
 @contextlib.contextmanager
