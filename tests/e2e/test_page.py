@@ -72,7 +72,13 @@ def test_a_headline_gets_section_sureness_probabilities_and_words(visit: Visitin
     text = one.place.sure[label]
     one.classify(text)
     one.see(".answer h3", label)
-    one.see(".sure", re.compile(r"^Of 100 answers as sure as this, (about \d+|more than 99) are right\.$"))
+    one.see(
+        ".sure",
+        re.compile(
+            r"^Of 100 answers as sure as this, (about \d+|more than 99) are right, among texts like those it "
+            r"was trained on\.$"
+        ),
+    )
     shares = one.count(".bars .n", len(one.place.labels)).all_inner_texts()
     assert sum(float(re.sub(r"[^\d.]", "", share)) for share in shares) == pytest.approx(100, abs=0.5)
     assert one.page.locator(".bars .name").first.inner_text() == label  # likeliest first
@@ -110,7 +116,7 @@ def test_numbers_are_not_rounded_to_certainty(visit: Visiting) -> None:
     }  # fmt: skip
     for share, words in sure.items():
         told = page.evaluate(tell, ["answer", "sureness", share, True, False])
-        assert told == f"Of 100 answers as sure as this, {words}."
+        assert told == f"Of 100 answers as sure as this, {words}, among texts like those it was trained on."
     times = {0.4: "0\u00a0s", 59.4: "59\u00a0s", 3725: "1\u00a0h 2\u00a0min", 200: "3\u00a0min 20\u00a0s"}
     assert {time: page.evaluate(tell, ["dom", "duration", time]) for time in times} == times
 

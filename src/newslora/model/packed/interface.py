@@ -143,7 +143,7 @@ def attend_in_rows(
         packed_segments: where the rows are.
         scaling: of the scores.
         dropout: rate of the probabilities' dropout.
-        sliding_window: tokens further apart than this, itself not included, do not see each other; None: all do.
+        sliding_window: tokens this far apart or further do not see each other; None: all do.
 
     Returns:
         (1, T, h, d), and no weights.

@@ -14,8 +14,8 @@ export function sureness(probability, calibrated, undecided) {
   if (!calibrated) {
     return `Score ${percent(probability)}. This adapter is not calibrated: the score orders its answers, it is not a share of right ones.`;
   }
-  if (probability >= 0.995) return `${lead} 100 answers as sure as this, more than 99 are right.`;
-  return `${lead} 100 answers as sure as this, about ${right} ${right === 1 ? "is" : "are"} right.`;
+  const share = probability >= 0.995 ? "more than 99 are" : `about ${right} ${right === 1 ? "is" : "are"}`;
+  return `${lead} 100 answers as sure as this, ${share} right, among texts like those it was trained on.`;
 }
 
 /** The answer as a heading: the label or labels, or what it could not decide between. */
