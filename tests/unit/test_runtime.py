@@ -1,7 +1,8 @@
-"""Devices by name, seeds, and what the process is told about its memory."""
+"""Devices by name, the precision each computes in, seeds, and what the process is told about its memory."""
 
 import gc
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -11,7 +12,15 @@ import torch
 
 from newslora.cli.app import heed_sigterm, main
 from newslora.errors import InterruptedRun, SettingsError
-from newslora.runtime import COLLECT_AFTER, keep_freed_memory, pick_device, seed_everything
+from newslora.runtime import (
+    COLLECT_AFTER,
+    Precision,
+    keep_freed_memory,
+    machine_record,
+    pick_device,
+    resolve_precision,
+    seed_everything,
+)
 
 GLIBC = """
 import ctypes, os, resource, sys
@@ -52,6 +61,74 @@ def test_a_cuda_device_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
         SettingsError, match=r"'cuda:2' was asked for, but there are 2 CUDA devices, counted from cuda:0"
     ):
         pick_device("cuda:2")
+
+
+CPU = torch.device("cpu")
+SLOW = {"avx2": True, "avx512_f": True, "avx512_vnni": True, "amx_int8": True, "avx512_bf16": False, "amx_bf16": False}
+BF16_CPU = "the CPU multiplies bf16 (AVX512-BF16 or AMX)"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "wanted"),
+    [
+        (SLOW | {"avx512_bf16": True}, Precision("bf16", BF16_CPU)),
+        (SLOW | {"amx_bf16": True}, Precision("bf16", BF16_CPU)),
+        (SLOW, Precision("fp32", "the CPU has no fast bf16")),
+        (
+            {"architecture": "aarch64", "bf16": True},
+            Precision("fp32", "the CPU has no fast bf16"),
+        ),  # names of another kind
+    ],
+)
+def test_a_cpu_computes_in_bf16_where_it_multiplies_it(
+    capabilities: dict[str, object], wanted: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    found = resolve_precision("auto", CPU)
+    assert found == wanted
+    record = machine_record(CPU, found)
+    assert (record["precision"], record["precision_reason"]) == (wanted.name, wanted.reason)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other chips have other capabilities")
+def test_torch_tells_what_the_cpu_is_asked_for() -> None:
+    assert {"avx512_bf16", "amx_bf16"} <= set(torch.cpu.get_capabilities())
+
+
+def test_a_gpu_computes_in_bf16_where_it_multiplies_it_and_else_in_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: pytest.fail("a GPU's answer is not the CPU's"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert resolve_precision("auto", gpu) == Precision("bf16", "the GPU multiplies bf16")
+    # torch says yes of older ones too, which emulate it slowly
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert resolve_precision("auto", gpu) == Precision("fp16", "the GPU has no bf16")
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_precision_that_is_named_is_taken_whatever_the_device_does_fast(
+    able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: SLOW | {"amx_bf16": able})
+    assert [resolve_precision(name, CPU) for name in ("fp32", "bf16")] == [
+        Precision("fp32", "asked for"),
+        Precision("bf16", "asked for"),
+    ]
+    assert resolve_precision("fp16", torch.device("cuda")) == Precision("fp16", "asked for")
+    with pytest.raises(SettingsError, match=r"'fp16' but the device is a CPU\. Use 'auto', 'bf16' or 'fp32'"):
+        resolve_precision("fp16", CPU)
+    with pytest.raises(SettingsError, match=r"no precision 'fp8'\. Allowed: auto, fp32, bf16, fp16"):
+        resolve_precision("fp8", CPU)
+
+
+@pytest.mark.parametrize(("able", "told"), [(True, f"bf16 ({BF16_CPU})"), (False, "fp32 (the CPU has no fast bf16)")])
+def test_a_dry_run_tells_the_precision_and_why(
+    able: bool, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: SLOW | {"avx512_bf16": able})
+    monkeypatch.setattr("newslora.plan._time_step", lambda *arguments: 0.25)
+    assert main(["train", "seed", "--dry-run", "--device", "cpu"]) == 0
+    assert f"precision {told}" in " ".join(capsys.readouterr().err.replace("\u2502", " ").split())
 
 
 def told(how: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
