@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import io
 import json
 import shutil
 from pathlib import Path
@@ -20,25 +21,41 @@ from newslora.predict.classifier import Classifier
 from newslora.runfolder import RunFolder
 from newslora.serving.app import create_app
 from newslora.serving.context import Context
+from newslora.serving.logs import Gathered, make_log
+from newslora.serving.server import DrainingServer
 from newslora.serving.service import Service
 from newslora.serving.settings import ServeSettings
 
 pytest_plugins = ["export_parts"]
 
 
-def test_predict_takes_an_export_in_the_runs_place(made: Made, tmp_path: Path) -> None:
-    outputs = []
-    for name, place in (("run", made.run), ("onnx", made.folders["onnx"]), ("merged", made.folders["merged"])):
-        output = tmp_path / f"{name}.jsonl"
-        assert (
-            main(["predict", str(place), str(made.rows), "-o", str(output), "--abstain", "0.9", "--probabilities"]) == 0
-        )
-        outputs.append([json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()])
-    assert len(outputs[0]) == 200
-    for other in outputs[1:]:
-        for wanted, got in zip(outputs[0], other, strict=True):
+def predicted(place: Path, made: Made, output: Path) -> list[dict[str, Any]]:
+    assert main(["predict", str(place), str(made.rows), "-o", str(output), "--abstain", "0.9", "--probabilities"]) == 0
+    return [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def by_the_run(made: Made, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return predicted(made.run, made, tmp_path_factory.mktemp("predicted") / "run.jsonl")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_predict_takes_an_export_in_the_runs_place(
+    kind: str, made: Made, by_the_run: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    found = predicted(made.folders[kind], made, tmp_path / "export.jsonl")
+    own = Classifier.load(made.folders[kind])([row["text"] for row in found], abstain=0.9)
+    assert len(by_the_run) == 200
+    moved = 0.0
+    for wanted, got, answer in zip(by_the_run, found, own, strict=True):
+        assert (got["predicted"], tuple(got["answer_set"])) == (answer.label, answer.answer_set)
+        assert got["p(World)"] == pytest.approx(answer.probabilities["World"], abs=1e-5)
+        assert (got["p(World)"] > 0.5) is (wanted["p(World)"] > 0.5)
+        if kind not in INT8:  # whose sets may lose a label that was close to the level
             assert (got["predicted"], got["answer_set"]) == (wanted["predicted"], wanted["answer_set"])
-            assert got["p(World)"] == pytest.approx(wanted["p(World)"], abs=2e-5)
+        moved = max(moved, abs(got["p(World)"] - wanted["p(World)"]))
+    assert moved < (0.2 if kind in INT8 else 2e-5)  # seven or eight bits a weight; as the gate asks
+    assert (moved > 1e-4) is (kind in INT8), moved  # so it is not the run that answered
 
 
 @pytest.fixture
@@ -127,7 +144,7 @@ def test_a_merged_export_can_be_explained_and_an_onnx_one_says_what_can(made: Ma
     assert main(["explain", str(made.folders["onnx"]), TEXTS[0]]) == 2
 
 
-@pytest.mark.parametrize("kind", ["merged", "onnx", "onnx-int8", "int8"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_export_is_served_after_its_canary(kind: str, made: Made, tmp_path: Path) -> None:
     service = Service(ServeSettings())
     service.start()
@@ -148,6 +165,25 @@ def test_an_export_is_served_after_its_canary(kind: str, made: Made, tmp_path: P
         assert service.get("news").version == served.version
     finally:
         service.drain(0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_with_an_export_gets_ready_and_answers(kind: str, made: Made) -> None:
+    settings, said, lines = ServeSettings(), list[str](), Gathered(io.StringIO())
+    context = Context(Service(settings), settings, make_log(lines))
+    context.service.start()
+    try:
+        server = DrainingServer(context, {"news": made.folders[kind]}, said.append, "http://127.0.0.1:1", lines)
+        assert get(context, "/ready").status_code == 503
+        asyncio.run(server._load())
+        assert server.failure is None
+        assert said[-1].startswith("Ready: adapters news;")
+        assert get(context, "/ready").json() == {"status": "ready"}
+        answer = ask(context, {"text": TEXTS[1]})
+        assert answer.json()["results"][0]["label"] == Classifier.load(made.folders[kind])(TEXTS[1]).label
+    finally:
+        context.service.drain(0)
+        context.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -177,9 +213,17 @@ def test_a_served_export_is_explained_as_by_itself_and_drifts_from_its_validatio
 
 
 def ask(context: Context, request: dict[str, Any]) -> httpx.Response:
-    async def post() -> httpx.Response:
+    return asked(context, "POST", "/v1/classify", json=request)
+
+
+def get(context: Context, path: str) -> httpx.Response:
+    return asked(context, "GET", path)
+
+
+def asked(context: Context, method: str, path: str, **request: Any) -> httpx.Response:
+    async def send() -> httpx.Response:
         transport = httpx.ASGITransport(create_app(context))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-            return await client.post("/v1/classify", json=request)
+            return await client.request(method, path, **request)
 
-    return asyncio.run(post())
+    return asyncio.run(send())
