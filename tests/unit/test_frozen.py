@@ -1,4 +1,8 @@
-"""What is frozen costs nothing: no gradient, no state of the optimiser, no product that would make a weight's gradient."""
+"""What is not needed costs nothing.
+
+Frozen weights have no gradient, no state in the optimiser, and no product that would make their gradient; the last layer has
+no feed-forward of tokens that the head does not read.
+"""
 
 from typing import Any
 
@@ -6,7 +10,16 @@ import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import DistilBertConfig, RobertaConfig
+from transformers import (
+    AlbertConfig,
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    MPNetConfig,
+    PretrainedConfig,
+    RobertaConfig,
+    XLMRobertaConfig,
+)  # fmt: skip
 
 from newslora.config import LoraSettings, TrainSettings
 from newslora.data.batches import Rows
@@ -18,15 +31,29 @@ from newslora.training.step import Stepper
 
 # no size is another's, nor a sum of others: the shape of a product says what was multiplied
 HIDDEN, INNER, HEADS, RANK = 36, 68, 2, 3
-CONFIGS = {
-    "roberta": RobertaConfig(
-        vocab_size=60, hidden_size=HIDDEN, num_hidden_layers=3, num_attention_heads=HEADS, intermediate_size=INNER,
-        max_position_embeddings=66, pad_token_id=0,
-    ),
+SIZES = {
+    "vocab_size": 60, "hidden_size": HIDDEN, "num_hidden_layers": 3, "num_attention_heads": HEADS,
+    "intermediate_size": INNER, "max_position_embeddings": 66, "pad_token_id": 0,
+}  # fmt: skip
+CONFIGS: dict[str, PretrainedConfig] = {
+    "roberta": RobertaConfig(**SIZES),
     "distilbert": DistilBertConfig(
         vocab_size=60, dim=HIDDEN, hidden_dim=INNER, n_layers=3, n_heads=HEADS, pad_token_id=0
     ),
-}  # fmt: skip
+}
+ALL_CONFIGS = CONFIGS | {
+    "bert": BertConfig(**SIZES),
+    "xlm-roberta": XLMRobertaConfig(**SIZES),
+    "electra": ElectraConfig(**SIZES, embedding_size=16),
+    "mpnet": MPNetConfig(**SIZES),
+    "albert": AlbertConfig(**SIZES, embedding_size=16),
+}
+LENGTHS = [11, 4, 20]
+
+
+def three_rows() -> Rows:
+    ids = np.arange(5, 5 + sum(LENGTHS), dtype=np.int32)
+    return Rows(TokenTable(ids, np.concatenate([[0], np.cumsum(LENGTHS)])), np.array([0, 1, 2]), pad_id=0)
 
 
 class Products(TorchDispatchMode):
@@ -52,9 +79,7 @@ def test_nothing_frozen_has_a_gradient_or_state(family: str, targets: Any, preci
     chosen = Precision(precision, "test")
     engine = make_engine(model, "packed", chosen, trains=True)
     stepper = Stepper(engine, TrainSettings(learning_rate=1e-2, warmup_steps=1), chosen, total_steps=4)
-    lengths = np.array([11, 4, 20])
-    ids = np.arange(5, 5 + lengths.sum(), dtype=np.int32)
-    rows = Rows(TokenTable(ids, np.concatenate([[0], np.cumsum(lengths)])), np.array([0, 1, 2]), pad_id=0)
+    rows = three_rows()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     with Products() as products:
         for step in range(3):  # the first has a rate of 0, and B is 0 until the second
@@ -76,3 +101,20 @@ def test_nothing_frozen_has_a_gradient_or_state(family: str, targets: Any, preci
     made = sorted(shape for shape in products.shapes if shape in of_weights)
     assert made == sorted(3 * [shape for shape in of_the_head if shape in of_weights])
     assert (RANK, HIDDEN) in products.shapes  # LoRA's gradients were seen
+
+
+@pytest.mark.parametrize("learns", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("family", ALL_CONFIGS)
+def test_the_last_layers_feed_forward_is_of_first_tokens_only(family: str, precision: Any, learns: bool) -> None:
+    """ModernBERT, whose layers are the stock ones, has a test of its own in tests/equivalence/test_packed.py."""
+    torch.manual_seed(0)
+    model = random_classifier(ALL_CONFIGS[family], "abc", LoraSettings(rank=RANK, targets="query-value"))
+    engine = make_engine(model, "packed", Precision(precision, "test"), trains=learns)
+    batch = engine.collate(three_rows(), range(3))
+    with Products() as products, torch.set_grad_enabled(learns):
+        engine.logits(batch, (1, 2) if learns else None)
+    whole = len(batch.packed.input_ids)
+    assert whole >= sum(LENGTHS)
+    raised = [shape for shape in products.shapes if shape[-1] == INNER]
+    assert raised == [(whole, INNER), (whole, INNER), (len(LENGTHS), INNER)]
