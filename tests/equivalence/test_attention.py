@@ -39,15 +39,16 @@ def attended(rate: float, biases: torch.Tensor | None = None) -> tuple[torch.Ten
 
 
 @pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_pieces_are_the_whole(rate: float, biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_are_the_whole(biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     biases = 3 * torch.randn(HEADS, 2 * 96 - 1) if biased else None
-    wanted, held = attended(rate, biases)
+    wanted, held = attended(0.3, biases)
     assert all(len(one.pieces) == 1 for one in held)
+    monkeypatch.setattr(attention, "LONG", 40)
     monkeypatch.setattr(attention, "PIECE", 64 * 64 * 2)  # two heads of such a row
     monkeypatch.setattr(attention, "AT_ONCE", 0)
-    got, held = attended(rate, biases)
-    assert max(len(one.pieces) for one in held) > HEADS
+    got, held = attended(0.3, biases)
+    assert len(held[0].pieces) > HEADS
+    assert len(held[-1].pieces) == 1  # short rows
     assert (got - wanted).abs().max() <= TOLERANCE
 
 
@@ -55,7 +56,7 @@ def test_pieces_are_the_whole(rate: float, biased: bool, monkeypatch: pytest.Mon
 def test_the_fused_kernel_is_the_plain_form(biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     biases = 3 * torch.randn(HEADS, 2 * 96 - 1) if biased else None
     wanted, _ = attended(0.0, biases)
-    monkeypatch.setattr(attention, "FUSED_FROM", 40)
+    monkeypatch.setattr(attention, "LONG", 40)
     got, held = attended(0.0, biases)
     assert type(held[0]) is AttendedFused
     assert type(held[-1]) is Attended  # short rows
@@ -63,12 +64,21 @@ def test_the_fused_kernel_is_the_plain_form(biased: bool, monkeypatch: pytest.Mo
     assert all(type(one) is Attended for one in attended(0.3)[1])  # it drops nothing
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_in_bf16_groups_are_computed_whole(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "LONG", 1)
+    monkeypatch.setattr(attention, "PIECE", 1)
+    groups = Groups.of(LENGTHS, sum(LENGTHS)).ready(HEADS, torch.bfloat16)
+    qkv = torch.randn(sum(LENGTHS), 3 * HEADS * SIZE).bfloat16()
+    _, held = groups.attend(qkv, HEADS, rate, DropoutBits((4,)))
+    assert [len(one.pieces) for one in held] == [1] * len(held)
+
+
 @pytest.mark.parametrize("family", PACKED)
 def test_every_packed_family_learns_and_answers_the_same(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "FUSED_FROM", 8)
-    monkeypatch.setattr(attention, "PIECE", 1)
+    monkeypatch.setattr(attention, "LONG", 8)
     rows = rows_of([7, 30, 1, 12, 30, 29, 3, 18, 2], vocabulary=60)
     model = classifier(saved(TINY[family], tmp_path), "query-value")
     assert_same(model, rows, [3, 1, 8, 0, 2, 4, 5, 7, 6])

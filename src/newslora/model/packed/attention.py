@@ -1,8 +1,9 @@
 """Attention of rows of one length, forward and backward: in pieces that stay in cache, or by torch's fused kernel.
 
-torch's kernel for CPUs never writes the scores down, which a long row has many of, but it drops none. Where probabilities are
-dropped, scores are computed of so few rows and heads at a time that what is done to them one after the other finds them in
-cache; the random numbers are the same, however they are cut.
+torch's kernel for CPUs never writes the scores down, which a long row has many of, but it drops none. Where probabilities of
+long rows are dropped, scores are computed of so few rows and heads at a time that what is done to them one after the other
+finds them in cache; the random numbers are the same, however they are cut. Both in fp32 on a CPU, where they were measured;
+shorter rows, other types and other devices compute all scores of a group together.
 
 Letters: m rows times heads, L tokens of each, d numbers a head. Queries are q (m, L or 1, d).
 """
@@ -17,9 +18,9 @@ from newslora.model.packed.dropout import DropoutBits, keep_scale, masked, maske
 if TYPE_CHECKING:
     import torch
 
-PIECE = 2**19  # scores that are computed together, on a CPU
+LONG = 96  # tokens of a long row
+PIECE = 2**19  # scores of long rows that are computed together
 AT_ONCE = 2**22  # decisions of dropout that are drawn in one call
-FUSED_FROM = 96  # tokens of the rows that torch's kernel is taken for
 
 Shape = tuple[int, int, int]
 Draw = Callable[[Shape], "torch.Tensor"]  # -> what is kept of so many probabilities
@@ -82,11 +83,12 @@ def attend(
     import torch
 
     bias = bias if bias is None else bias[:, : q.shape[1]]
-    if draw is None and q.dtype == torch.float32 and q.device.type == "cpu" and q.shape[1] >= FUSED_FROM:
+    long = k.shape[1] >= LONG and q.dtype == torch.float32 and q.device.type == "cpu"
+    if long and draw is None and q.shape[1] > 1:
         return _attend_fused(q, k, v, bias)
     scale, out = q.shape[-1] ** -0.5, torch.empty_like(q)
     held = Attended(q, k, v, [], 1.0 if draw is None else keep_scale(rate))
-    for some in _pieces(q, k.shape[1]):
+    for some in _pieces(len(q), q.shape[1] * k.shape[1] if long else 0):
         scores = _scores(q[some], k[some], None if bias is None else bias[some], scale)
         probabilities = torch.softmax(scores, dim=-1)
         mask = None if draw is None else draw((len(scores), q.shape[1], k.shape[1]))
@@ -143,11 +145,11 @@ def _scores(q: "torch.Tensor", k: "torch.Tensor", bias: "torch.Tensor | None", s
     return torch.bmm(q, keys).mul_(scale) if bias is None else torch.baddbmm(bias, q, keys, alpha=scale)
 
 
-def _pieces(q: "torch.Tensor", length: int) -> Iterator[slice]:
-    """Parts of m; one of all where launches cost more than memory."""
-    step = max(1, PIECE // (q.shape[1] * length)) if q.device.type == "cpu" else len(q)
-    for start in range(0, len(q), step):
-        yield slice(start, min(start + step, len(q)))
+def _pieces(many: int, scores: int) -> Iterator[slice]:
+    """Parts of m that have so many scores each; all at once where that is 0."""
+    step = max(1, PIECE // scores) if scores else many
+    for start in range(0, many, step):
+        yield slice(start, min(start + step, many))
 
 
 def _drawn(bits: DropoutBits, shape: Sequence[int], rate: float, like: "torch.Tensor") -> "torch.Tensor":
