@@ -92,7 +92,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     config = resolve_backbone(chosen.backbone).architecture()
     assert config is not None
     torch.manual_seed(0)
-    stock = AutoModelForSequenceClassification.from_config(with_labels(config, LABELS))  # type: ignore[no-untyped-call]
+    stock = AutoModelForSequenceClassification.from_config(with_labels(config, LABELS))
     encoder = MixedEncoder(stock.eval(), precision.dtype)
     engine = make_engine(random_classifier(config, LABELS, lora).eval(), "packed", precision, release=True)
     rows = news_rows(chosen.rows, config.vocab_size)

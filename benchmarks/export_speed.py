@@ -7,7 +7,8 @@ on the same rows and batches, so that a machine that slows down slows all of the
 counted. A forward pass holds at most --batch-tokens tokens, as `newslora predict` has it; --batch-tokens 1 answers rows one by
 one, as a lone request to a server would be. Run it on an idle machine.
 
-ways: `torch-padded` (stock modules), `torch-packed` (ours), each with LoRA merged; `onnx`; `int8-dynamic` (as newslora runs it:
+ways, each with LoRA merged: `torch-padded` (stock modules), `torch-packed` (ours; with `-bf16` where the chip multiplies it
+fast), `int8` (ours, `newslora export --to int8`), `onnx`; `int8-dynamic` (as newslora runs it:
 row by row, so that no answer depends on its neighbours), `int8-dynamic-batched`, `int8-static` (all with seven-bit weights, as
 `newslora export` writes them); `int8-8bit` and `int8-8bit-exact` (batched dynamic ranges, eight bits, with ONNX Runtime's plain
 and its overflow-free product on CPUs without VNNI), to see what the eighth bit costs.
@@ -52,6 +53,17 @@ def eight_bits(source: Path, target: Path) -> None:
     )  # fmt: skip
 
 
+def exact_session(path: Path) -> Any:
+    """A session whose int8 products cannot overflow on CPUs without VNNI."""
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
 def engines(folder: Path, rows: Rows, layers: int) -> dict[str, Any]:
     """Every way as an engine over the same weights."""
     import torch
@@ -60,7 +72,7 @@ def engines(folder: Path, rows: Rows, layers: int) -> dict[str, Any]:
     from newslora.model.backbones import resolve_backbone
     from newslora.model.classifier import random_classifier
     from newslora.model.engine import make_byte_engine, make_engine
-    from newslora.model.onnx_engine import OnnxEngine
+    from newslora.model.onnx_engine import OnnxEngine, OnnxModel
 
     torch.manual_seed(0)
     config = resolve_backbone("roberta-base").architecture()
@@ -76,7 +88,7 @@ def engines(folder: Path, rows: Rows, layers: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "torch-padded": make_engine(merged, "padded", fp32),
         "torch-packed": make_engine(merged, "packed", fp32),
-        f"torch-packed-{fastest.name}": make_engine(merged, "packed", fastest),
+        **({} if fastest == fp32 else {f"torch-packed-{fastest.name}": make_engine(merged, "packed", fastest)}),
         "int8": make_byte_engine(copy.deepcopy(merged), fastest),
         "onnx": OnnxEngine(full, merged.config, "onnx"),
     }
@@ -85,7 +97,9 @@ def engines(folder: Path, rows: Rows, layers: int) -> dict[str, Any]:
         ("int8-static", "static", False, False),
         ("int8-8bit", "eight", False, False), ("int8-8bit-exact", "eight", False, True),
     ):  # fmt: skip
-        found[name] = OnnxEngine(folder / f"{file}.onnx", merged.config, "onnx-int8", alone, exact)
+        engine = found[name] = OnnxEngine(folder / f"{file}.onnx", merged.config, "onnx-int8", alone)
+        if exact:
+            engine.model = OnnxModel(exact_session(folder / f"{file}.onnx"), merged.config)
     return found
 
 

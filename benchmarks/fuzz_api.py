@@ -77,7 +77,8 @@ def main() -> int:
             counts: Counter[str] = Counter()
             began = time.time()
             failures = []
-            for result in schemathesis.openapi.from_url(f"{found[0]}/openapi.json").get_all_operations():
+            operations: Any = schemathesis.openapi.from_url(f"{found[0]}/openapi.json").get_all_operations()
+            for result in operations:
                 for mode in schemathesis.GenerationMode:
                     failure = ask(result.ok(), mode, arguments.cases // 2, arguments.seed, found[0], counts)
                     failures += [] if failure is None else [failure]

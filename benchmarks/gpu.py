@@ -177,7 +177,8 @@ def failures(result: dict[str, Any]) -> dict[str, str]:
     """By check or part, what stands in the report of it."""
     of_parts = {name: str(one["failed"]) for name, one in result.items() if isinstance(one, dict) and "failed" in one}
     stopped = {"stopped": result["stopped"]} if "stopped" in result else {}
-    return result.get("checks_failed", {}) | of_parts | stopped
+    checks: dict[str, str] = result.get("checks_failed", {})
+    return checks | of_parts | stopped
 
 
 def main() -> int:

@@ -90,18 +90,19 @@ class Speed:
         if steps == first:
             warm, first = 0.0, 0  # no step was taken after the first ones
         a_step = (seconds - warm) / (steps - first)
-        found = {
+        steps_seconds = seconds if steps == total else warm + a_step * (total - first)
+        steps_are = "measured" if steps == total else "extrapolated from the steps measured"
+        found: dict[str, Any] = {
             "steps_of_the_recipe": total, "steps_measured": steps, "seconds_measured": seconds,
             "first_steps": first, "seconds_of_the_first_steps": warm,
             "milliseconds_a_step_after_them": a_step * 1e3,
-            "all_steps_seconds": seconds if steps == total else warm + a_step * (total - first),
-            "all_steps_seconds_are": "measured" if steps == total else "extrapolated from the steps measured",
+            "all_steps_seconds": steps_seconds, "all_steps_seconds_are": steps_are,
             "tokens_per_second": tokens / seconds, "rows_per_second": steps * train.batch_size / seconds,
             "graphs": 0 if stepper.graphs is None else len(stepper.graphs), "notes": notes,
         }  # fmt: skip
-        say(f"{name}: {found['all_steps_seconds']:.1f} s for {total:,} steps, {found['all_steps_seconds_are']}")
+        say(f"{name}: {steps_seconds:.1f} s for {total:,} steps, {steps_are}")
         try:
-            found |= self._epochs_end(recipe, stepper, found["all_steps_seconds"], found["all_steps_seconds_are"])
+            found |= self._epochs_end(recipe, stepper, steps_seconds, steps_are)
         except Exception:  # noqa: BLE001  # of every kind: the steps were timed
             found["failed"] = traceback.format_exc()
         return found

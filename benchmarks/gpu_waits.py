@@ -28,7 +28,7 @@ def device_waits(run: Callable[[], None]) -> dict[str, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always")
-            warnings.showwarning = tell  # type: ignore[assignment]
+            warnings.showwarning = tell
             torch.cuda.set_sync_debug_mode("warn")
             run()
         if not places:

@@ -15,9 +15,9 @@ import sys
 import time
 from typing import Any
 
-import gevent  # type: ignore[import-untyped]
+import gevent
 import locust.stats
-from gevent.pool import Group  # type: ignore[import-untyped]
+from gevent.pool import Group
 from locust.contrib.fasthttp import FastHttpSession
 from locust.env import Environment
 from locust.event import EventHook
@@ -57,14 +57,14 @@ class Generator:
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        locust.stats.bucket_response_time = lambda ms: round(ms, 1)  # type: ignore[assignment, return-value]  # 0.1 ms
+        locust.stats.bucket_response_time = lambda ms: round(ms, 1)  # 0.1 ms
         self.environment = Environment()
         self.environment.stats = RequestStats(use_response_times_cache=False)
         self.environment.create_local_runner()  # it is what listens to the request event
         self.late = RequestStats(use_response_times_cache=False)
         self.minutes: list[RequestStats] = []  # of the requests due in each
-        heard = EventHook()  # type: ignore[no-untyped-call]  # of the client, whose times begin when it sends
-        heard.add_listener(self._heard)  # type: ignore[no-untyped-call]
+        heard = EventHook()  # of the client, whose times begin when it sends
+        heard.add_listener(self._heard)
         self.session = FastHttpSession(
             work.url, heard, None, concurrency=work.in_flight, network_timeout=work.timeout,
             connection_timeout=work.timeout, max_retries=0,
@@ -77,11 +77,11 @@ class Generator:
     def send(self, due: float, body: bytes) -> None:
         """One request; its time counts from `due`, of `time.perf_counter`."""
         if due >= self.begin:
-            self.late.log_request("", "late", max(0.0, (time.perf_counter() - due) * 1000), 0)  # type: ignore[arg-type]
+            self.late.log_request("", "late", max(0.0, (time.perf_counter() - due) * 1000), 0)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            self.session.request("POST", PATH, data=body, headers=HEADERS, context={"due": due})  # type: ignore[arg-type]
+            self.session.request("POST", PATH, data=body, headers=HEADERS, context={"due": due})
         finally:
             self.in_flight -= 1
 
@@ -118,10 +118,10 @@ class Generator:
         self.last = time.perf_counter()
         while len(self.minutes) <= (minute := int((due - self.begin) // MINUTE)):
             self.minutes.append(RequestStats(use_response_times_cache=False))
-        self.minutes[minute].log_request("", "minute", milliseconds, length)  # type: ignore[arg-type]
+        self.minutes[minute].log_request("", "minute", milliseconds, length)
         if error is not None:
             self.minutes[minute].log_error("", "minute", error)
-        self.environment.events.request.fire(  # type: ignore[no-untyped-call]
+        self.environment.events.request.fire(
             request_type="POST", name=PATH, response_time=milliseconds, response_length=length, exception=error
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 
 async def main() -> None:
-    from infinity_emb import AsyncEngineArray, EngineArgs  # type: ignore[import-not-found]
+    from infinity_emb import AsyncEngineArray, EngineArgs
 
     arguments = EngineArgs(
         model_name_or_path=sys.argv[1], engine="torch", device="cpu", batch_size=int(sys.argv[2]),

@@ -94,7 +94,8 @@ def draw(axes: Axes, theme: Theme) -> Drawing:
     figure = new_figure(7.2, 5.0, theme)
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
     panels = [*((axis, "rows_per_second") for axis in AXES), ("training rows", "anonymous")]
-    for line, some in zip(figure.subfigures(2, 1), (panels[:3], panels[3:]), strict=True):
+    lines: Any = figure.subfigures(2, 1)
+    for line, some in zip(lines, (panels[:3], panels[3:]), strict=True):
         line.set_facecolor(theme.paper)
         for place, (axis, key) in enumerate(some, 1):
             points = [point for point in axes.get(axis, []) if key in point]

@@ -46,7 +46,7 @@ class Clients:
         pause: seconds between an answer and the next request, on average.
     """
 
-    def __init__(self, address: str, texts: list[str], right: dict[str, NDArray[np.float32]], pause: float) -> None:
+    def __init__(self, address: str, texts: list[str], right: dict[str, NDArray[np.float64]], pause: float) -> None:
         self.address, self.texts, self.right, self.pause = address, texts, right, pause
         self.milliseconds: list[float] = []
         self.answers: dict[str, int] = dict.fromkeys(right, 0)
@@ -89,7 +89,7 @@ class Clients:
             self._check(place, said, 1000 * (time.perf_counter() - began))
 
     def _check(self, place: int, said: dict[str, Any], milliseconds: float) -> None:
-        version, (result,) = said.get("version"), said.get("results") or [{}]
+        version, (result,) = said.get("version", ""), said.get("results") or [{}]
         got = list((result.get("probabilities") or {}).values())
         right = version in self.right and len(got) == self.right[version].shape[1]
         with self._noting:

@@ -236,10 +236,11 @@ def parts(config: Any, batch_size: int) -> dict[str, dict[str, dict[str, float]]
     def row_by_row() -> None:
         for start, length in zip(starts, batch.lengths, strict=True):
             row = qkv[start : start + length].view(1, length, 3, heads, -1)
-            scaled_dot_product_attention(*(row[:, :, part].transpose(1, 2) for part in range(3)))
+            q, k, v = (row[:, :, part].transpose(1, 2) for part in range(3))
+            scaled_dot_product_attention(q, k, v)
 
     longest = max(batch.lengths)
-    square = torch.randn(3, batch_size, heads, longest, hidden // heads).to(kind)
+    query, key, value = torch.randn(3, batch_size, heads, longest, hidden // heads).to(kind)
     allowed = torch.arange(longest)[None, None, None] < torch.tensor(batch.lengths)[:, None, None, None]
     with torch.inference_mode():
         return {
@@ -253,10 +254,10 @@ def parts(config: Any, batch_size: int) -> dict[str, dict[str, dict[str, float]]
                 "the same with dropout (used)": milliseconds(lambda: segments.attend(qkv, heads, 0.1, bits)),
                 "fused kernel, a row at a time": milliseconds(row_by_row),
                 "fused kernel, padded": milliseconds(
-                    lambda: scaled_dot_product_attention(*square, attn_mask=allowed)
+                    lambda: scaled_dot_product_attention(query, key, value, attn_mask=allowed)
                 ),
                 "padded with dropout (stock)": milliseconds(
-                    lambda: scaled_dot_product_attention(*square, attn_mask=allowed, dropout_p=0.1)
+                    lambda: scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=0.1)
                 ),
             },
             "dropout of one hidden state": {
