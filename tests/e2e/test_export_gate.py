@@ -72,6 +72,23 @@ def test_the_gate_refuses_a_planted_wrong_weight(
     assert list((tmp_path / "place").iterdir()) == []
 
 
+def test_an_export_does_not_answer_for_the_runs_own_rounding(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = exporting._Gate._answers
+
+    def rounded(gate: Any, classifier: Any) -> Any:
+        held, odd = answers(gate, classifier)
+        if classifier is gate.run:
+            held[3, 0] += 3e-4
+            odd[5, 0] += 3e-4
+        return held, odd
+
+    monkeypatch.setattr(exporting._Gate, "_answers", rounded)
+    checks = newslora.export(made.run, "merged", tmp_path / "merged").record["gate"]["checks"]
+    assert [one["rows_in_fp64"] for one in checks.values()] == [1, 1]
+
+
 def quantised_badly(path: Path) -> bytes:
     """The model with every second channel of every weight three times too large."""
     import onnx

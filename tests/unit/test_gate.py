@@ -17,8 +17,14 @@ ONE = SimpleNamespace(multi_label=False)  # a classifier, as far as the gate ask
 SEVERAL = SimpleNamespace(multi_label=True, label_thresholds=np.array([0.5, 0.2]), probabilities=sigmoid)
 
 
-def exact(wanted: list[list[float]], got: list[list[float]], classifier: Any = ONE) -> dict[str, Any]:
-    return compare_exact(classifier, np.array(wanted, np.float32), np.array(got, np.float32))
+def exact(
+    wanted: list[list[float]], got: list[list[float]], classifier: Any = ONE, fp64: list[list[float]] | None = None
+) -> dict[str, Any]:
+    """With `fp64` the run's own logits where they differ from what it said in fp32."""
+    precise = np.array(fp64 or wanted)
+    return compare_exact(
+        classifier, np.array(wanted, np.float32), np.array(got, np.float32), lambda rows: precise[rows]
+    )
 
 
 def test_rounding_passes_and_more_does_not() -> None:
@@ -28,6 +34,33 @@ def test_rounding_passes_and_more_does_not() -> None:
     assert found["other_labels"] == 0
     assert found["largest_difference"] == pytest.approx(3e-5)
     assert found["largest_in_tolerances"] == pytest.approx(3)
+
+
+def test_a_row_that_is_far_from_the_run_is_measured_from_the_run_in_fp64() -> None:
+    right, off = [[2.0, -0.5], [1.0, 0.0]], [[2.0, -0.5], [1.0, 3e-5]]
+    found = exact(off, right, fp64=right)  # the run's rounding
+    assert (found["passed"], found["rows_in_fp64"]) == (True, 1)
+    assert found["largest_difference"] < 1e-7
+    assert not exact(right, off, fp64=right)["passed"]  # the export's
+    both = exact([[1.0, 3e-5]], [[1.0, -5e-5]], fp64=[[1.0, 0.0]])
+    assert both["passed"]  # off by less than twice what the run is
+    assert not exact([[1.0, 3e-5]], [[1.0, -7e-5]], fp64=[[1.0, 0.0]])["passed"]
+
+
+def test_fp64_is_asked_for_the_farthest_rows_first_and_not_for_all_of_a_wrong_export() -> None:
+    wanted = np.tile(np.array([1.0, 0.0], np.float32), (50, 1))
+    got = wanted + np.linspace(1e-4, 2e-4, 50, dtype=np.float32)[:, None]
+    asked: list[int] = []
+
+    def precise(rows: Any, of: Any) -> Any:
+        asked.extend(rows)
+        return of[rows]
+
+    refused = compare_exact(ONE, wanted, got, lambda rows: precise(rows, wanted))  # type: ignore[arg-type]
+    assert (refused["passed"], asked) == (False, [49, 48, 47, 46, 45, 44, 43, 42])
+    asked.clear()
+    passed = compare_exact(ONE, wanted, got, lambda rows: precise(rows, got))  # type: ignore[arg-type]
+    assert (passed["passed"], sorted(asked), passed["rows_in_fp64"]) == (True, list(range(50)), 50)
 
 
 def test_the_tolerance_grows_with_the_row_and_not_with_other_rows() -> None:

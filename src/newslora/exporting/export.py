@@ -1,8 +1,9 @@
 """A finished run -> an export folder, which takes its name only after its gate has passed."""
 
+import copy
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from newslora.model.adapter import AdapterCard, load_tokenizer, read_card
 from newslora.model.backbones import resolve_backbone
 from newslora.model.engine import PaddedEngine
 from newslora.model.exported import FORMAT, MANIFEST, MERGED, ONNX, WEIGHTS
+from newslora.model.inference import predict_logits
 from newslora.predict.canary import CANARY, make_canary, save_canary
 from newslora.predict.classifier import Classifier
 from newslora.predict.thresholds import load_thresholds
@@ -211,8 +213,10 @@ class _Gate:
         """Name of the rows -> comparison of the staged export with the run."""
         got, odd = self._answers(opened)
         if self.to not in INT8:
-            held = compare_exact(self.run, self.wanted, got)
-            return {self.held.name: held, ODD: compare_exact(self.run, self.odd, odd)}
+            texts = self.held.articles.texts
+            held = compare_exact(self.run, self.wanted, got, lambda places: self._in_fp64(texts, places))
+            among_odd = compare_exact(self.run, self.odd, odd, lambda places: self._in_fp64(self.texts, places))
+            return {self.held.name: held, ODD: among_odd}
         truth = self.held.truth(len(self.run.labels))
         held = compare_answers(self.run, self.wanted, got, truth)
         return {self.held.name: held, ODD: compare_odd(self.run, self.odd, odd)}
@@ -220,6 +224,13 @@ class _Gate:
     def _answers(self, classifier: Classifier) -> tuple[Logits, Logits]:
         rows = classifier.rows(self.held.articles.texts)
         return classifier.logits(rows, self.progress), classifier.logits(classifier.rows(self.texts), self.progress)
+
+    def _in_fp64(self, texts: Sequence[str], places: Iterable[int]) -> Logits:
+        """The run's logits of some texts, computed in fp64."""
+        engine = self.run.engine
+        assert isinstance(engine, PaddedEngine)
+        exact = PaddedEngine(copy.deepcopy(engine.model).double(), self.run.precision)
+        return predict_logits(exact, self.run.rows([texts[place] for place in places]), batch_size=1)
 
 
 def _open(folder: Path, to: str, device: str) -> Classifier:
