@@ -88,7 +88,11 @@ def engines(folder: Path, rows: Rows, layers: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "torch-padded": make_engine(merged, "padded", fp32),
         "torch-packed": make_engine(merged, "packed", fp32),
-        **({} if fastest == fp32 else {f"torch-packed-{fastest.name}": make_engine(merged, "packed", fastest)}),
+        **(
+            {}
+            if fastest.name == fp32.name
+            else {f"torch-packed-{fastest.name}": make_engine(merged, "packed", fastest)}
+        ),
         "int8": make_byte_engine(copy.deepcopy(merged), fastest),
         "onnx": OnnxEngine(full, merged.config, "onnx"),
     }
