@@ -28,7 +28,7 @@ class ByteProjection(Projection):
 
     product: "ByteProduct"
 
-    def multiplier(self, weight: "torch.Tensor", dtype: "torch.dtype") -> Any:
+    def multiplier(self, weight: "torch.Tensor", dtype: "torch.dtype", trains: bool) -> Any:
         self.product = ByteProduct(weight, dtype)
         return self.product
 

@@ -55,8 +55,8 @@ class Projection:
         weight = torch.cat([base.weight.detach() for base in bases])
         biases = [base.bias if base.bias is not None else weight.new_zeros(len(base.weight)) for base in bases]
         self.bias = torch.cat([bias.detach().to(dtype) for bias in biases])
-        self._multiply = self.multiplier(weight, dtype)
-        self._multiply_back = self.multiplier(weight.t(), dtype) if trains else None
+        self._multiply = self.multiplier(weight, dtype, trains)
+        self._multiply_back = self.multiplier(weight.t(), dtype, trains) if trains else None
         self.pairs: list[LowRank] = []
         start = 0
         for linear, base in zip(linears, bases, strict=True):
@@ -68,9 +68,9 @@ class Projection:
                 rate = float(getattr(linear.lora_dropout[name], "p", 0.0))
                 self.pairs.append(LowRank(columns, a, b, float(linear.scaling[name]), rate))
 
-    def multiplier(self, weight: "torch.Tensor", dtype: "torch.dtype") -> Any:
+    def multiplier(self, weight: "torch.Tensor", dtype: "torch.dtype", trains: bool) -> Any:
         """As the function of that name, of a weight in fp32."""
-        return multiplier(weight.to(dtype))
+        return multiplier(weight.to(dtype), trains)
 
     def forward(
         self, x: "torch.Tensor", weights: "Sequence[torch.Tensor]", bits: DropoutBits | None
@@ -169,12 +169,12 @@ def cast_together(tensors: "list[torch.Tensor]", dtype: "torch.dtype") -> "list[
     return copies
 
 
-def multiplier(weight: "torch.Tensor") -> Any:
-    """(N, in), bias or None -> (N, out) for a fixed weight (out, in)."""
+def multiplier(weight: "torch.Tensor", trains: bool = False) -> Any:
+    """(N, in), bias or None -> (N, out) for a fixed weight (out, in); `trains`: whether it is multiplied in training."""
     import torch
     from torch.nn.functional import linear
 
-    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _orders_bf16():
+    if weight.device.type == "cpu" and _orders(weight.dtype, trains):
         # torch.compile's own way to multiply by a constant: the weight is put into oneDNN's order once, not at every call
         ordered = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
         multiply = torch.ops.mkldnn._linear_pointwise
@@ -182,9 +182,17 @@ def multiplier(weight: "torch.Tensor") -> Any:
     return lambda x, bias: linear(x, weight, bias)
 
 
-def _orders_bf16() -> bool:
-    """Whether oneDNN multiplies bf16 on this chip; it refuses those that have neither AVX-512 nor AVX-NE-CONVERT."""
+def _orders(dtype: "torch.dtype", trains: bool) -> bool:
+    """Whether oneDNN multiplies by a weight in its own order: wherever it takes bf16, in fp32 where that was seen to be faster.
+
+    It refuses bf16 on chips that have neither AVX-512 nor AVX-NE-CONVERT. In fp32 torch asks MKL otherwise, which packs a
+    weight at every call; a training step, with more rows a product, gains nothing and would hold every weight once more.
+    """
     import torch
 
     available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return available and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if not available or dtype not in (torch.bfloat16, torch.float32):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return not trains and torch.backends.cpu.get_cpu_capability() == "AVX2"
