@@ -11,8 +11,8 @@ import pytest
 
 from conftest import ARTICLES
 from newslora import NewsClassifier
+from newslora.data.arrays import read_labels
 from newslora.errors import DataError
-from newslora.estimator import _read_labels
 
 WHOLE = [2, 1, 2, 1]
 SHAPES: dict[str, Callable[[Any, str], Any]] = {
@@ -25,27 +25,27 @@ SHAPES: dict[str, Callable[[Any, str], Any]] = {
 @pytest.mark.parametrize("dtype", ["Int64", "UInt8", "int64[pyarrow]"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_whole_numbers_of_a_nullable_column_stay_whole(shape: str, dtype: str) -> None:
-    found = _read_labels(SHAPES[shape](WHOLE, dtype), 4)
+    found = read_labels(SHAPES[shape](WHOLE, dtype), 4)
     assert found.dtype.kind == "i"
     assert [str(label) for label in found.tolist()] == ["2", "1", "2", "1"]
     with pytest.raises(DataError, match=re.escape("1 of 4 rows of y are without a label: rows 2, counted from 0")):
-        _read_labels(SHAPES[shape]([2, 1, None, 1], dtype), 4)
+        read_labels(SHAPES[shape]([2, 1, None, 1], dtype), 4)
 
 
 @pytest.mark.filterwarnings("ignore:A column-vector y was passed")  # scikit-learn's own
 def test_a_table_of_one_nullable_column_is_read_alike() -> None:
-    found = _read_labels(pd.DataFrame({"y": pd.Series(WHOLE, dtype="Int64")}), 4)
+    found = read_labels(pd.DataFrame({"y": pd.Series(WHOLE, dtype="Int64")}), 4)
     assert (found.dtype.kind, found.tolist()) == ("i", WHOLE)
     with pytest.raises(DataError, match="rows 1, counted from 0"):
-        _read_labels(pd.DataFrame({"y": pd.Series([2, None, 2, 1], dtype="Int64")}), 4)
+        read_labels(pd.DataFrame({"y": pd.Series([2, None, 2, 1], dtype="Int64")}), 4)
 
 
 def test_truths_and_texts_of_nullable_columns_stay_what_they_are() -> None:
-    truths = _read_labels(pd.Series([True, False, True, False], dtype="boolean"), 4)
+    truths = read_labels(pd.Series([True, False, True, False], dtype="boolean"), 4)
     assert (truths.dtype.kind, truths.tolist()) == ("b", [True, False, True, False])
-    assert _read_labels(pd.Series(["b", "a", "b", "a"], dtype="string"), 4).tolist() == ["b", "a", "b", "a"]
+    assert read_labels(pd.Series(["b", "a", "b", "a"], dtype="string"), 4).tolist() == ["b", "a", "b", "a"]
     with pytest.raises(DataError, match=r"2 of 4 rows of y are without a label: rows 1, 3"):
-        _read_labels(pd.Series([True, None, True, None], dtype="boolean"), 4)
+        read_labels(pd.Series([True, None, True, None], dtype="boolean"), 4)
 
 
 @pytest.mark.parametrize(
@@ -60,10 +60,10 @@ def test_truths_and_texts_of_nullable_columns_stay_what_they_are() -> None:
     ids=repr,
 )
 def test_numbers_of_numpy_among_objects_are_labels(values: list[Any], kind: str) -> None:
-    found = _read_labels(np.array(values, dtype=object), 2)
+    found = read_labels(np.array(values, dtype=object), 2)
     assert (found.dtype.kind, found.tolist()) == (kind, values)
     with pytest.raises(DataError, match=r"1 of 3 rows of y are without a label: rows 2"):
-        _read_labels(np.array([*values, pd.NA], dtype=object), 3)
+        read_labels(np.array([*values, pd.NA], dtype=object), 3)
 
 
 def test_a_classifier_fitted_on_them_answers_with_them(tiny_bert: Path) -> None:
