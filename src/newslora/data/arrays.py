@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import column_or_1d
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.multiclass import check_classification_targets
 
 from newslora.data.articles import is_empty
 from newslora.data.labels import is_unicode
 from newslora.errors import DataError
 
 ROWS_NAMED = 10  # row numbers an error names before it only counts
+SEVERAL = "an indicator matrix: sklearn.preprocessing.MultiLabelBinarizer().fit_transform(y)"
 
 
 def read_texts(X: Any) -> list[str]:  # noqa: N803
@@ -63,16 +64,16 @@ def read_labels(y: Any, rows: int) -> NDArray[Any]:
     """
     if y is None:
         raise DataError("NewsClassifier requires y to be passed, but the target y is None. Give one label a text.")
-    if _is_table(y) and type_of_target(y) == "multilabel-indicator":
-        table = np.asarray(y.toarray() if hasattr(y, "toarray") else y).astype(bool)
-        if len(table) != rows:
-            raise DataError(f"X has {rows:,} rows and y has {len(table):,}. Give one row of labels a text.")
-        return table
+    shape = _shape(y)
+    if shape is not None and len(shape) not in (1, 2):
+        shown = " ".join(f"{y!r:.60}".split())
+        raise DataError(f"y is {type(y).__name__}, not one label a text: {shown}. Give a list of labels.")
+    if shape is not None and len(shape) == 2 and shape[1] > 1:
+        return _read_indicators(y, rows)
     objects = isinstance(y, (list, tuple)) or getattr(getattr(y, "dtype", None), "kind", "") == "O"
     if objects and any(isinstance(label, (list, tuple, set, frozenset)) and len(label) != 1 for label in y):
         raise DataError(
-            "y holds lists or sets of labels. Give one label a text; or, where a text may carry several, an indicator matrix: "
-            "sklearn.preprocessing.MultiLabelBinarizer().fit_transform(y)."
+            f"y holds lists or sets of labels. Give one label a text; or, where a text may carry several, {SEVERAL}."
         )
     # scikit-learn makes floats of pandas' nullable columns: of 1 the label '1.0', and of a row without one a number
     labels: NDArray[Any] = column_or_1d(np.asarray(y, dtype=object) if _is_nullable(y) else y, warn=True)
@@ -101,13 +102,34 @@ def _plain_labels(labels: NDArray[Any]) -> NDArray[Any]:
     return np.array(plain) if len(kinds) == 1 and kinds <= {bool, int, float} else found
 
 
-def _is_table(y: Any) -> bool:
-    """Whether y has rows and more than one column."""
+def _shape(y: Any) -> tuple[int, ...] | None:
+    """That of an array of y; None of rows of different lengths."""
     try:
-        shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
-    except ValueError:  # rows of different lengths, of which scikit-learn says more
-        return False
-    return len(shape) == 2 and shape[1] > 1
+        return tuple(y.shape if hasattr(y, "shape") else np.asarray(y).shape)
+    except ValueError:
+        return None
+
+
+def _read_indicators(y: Any, rows: int) -> NDArray[np.bool_]:
+    """(R, C) bool of a table of 0 and 1.
+
+    Raises:
+        DataError: another number of rows, cells without a value, or with another.
+    """
+    table = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
+    if len(table) != rows:
+        raise DataError(f"X has {rows:,} rows and y has {len(table):,}. Give one row of labels a text.")
+    cells = table.tolist()
+    _refuse(cells, lambda row: any(map(_is_missing, row)), "missing a value", "label these or drop them", "y")
+    # scikit-learn takes any two numbers for them: of -1 and 1, both would be true
+    _refuse(
+        cells, lambda row: not all(map(_is_bit, row)), "not of 0 and 1", f"give one label a text, or {SEVERAL}", "y"
+    )
+    return np.array(cells, dtype=bool)
+
+
+def _is_bit(cell: Any) -> bool:
+    return isinstance(cell, (bool, int, float)) and cell in (0, 1)
 
 
 def to_classes(labels: NDArray[Any]) -> tuple[NDArray[Any], list[int] | list[list[int]]]:
