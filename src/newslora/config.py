@@ -318,6 +318,7 @@ def load_recipe(recipe: "str | Path | Recipe" = "seed", changes: Mapping[str, An
     Raises:
         SettingsError: no such recipe, no valid TOML, an unknown setting, or a value outside its range.
     """
+    _refuse_no_settings(changes)
     values = recipe.model_dump() if isinstance(recipe, Recipe) else _read_toml(recipe)
     if "data.label_names" in (changes or {}):  # the demand was for the recipe's own
         _lay_over(values, "data.require_all_names", None)
@@ -332,12 +333,21 @@ def data_changes(changes: Mapping[str, Any] | None) -> dict[str, Any]:
     Raises:
         SettingsError: one of another section, which a trained run cannot change.
     """
+    _refuse_no_settings(changes)
     found = {
         f"data.{key}" if key in DataSettings.model_fields else key: value for key, value in (changes or {}).items()
     }
     if odd := [key for key in found if not key.startswith("data.")]:
         raise SettingsError(f"A trained run cannot change '{odd[0]}'; only settings of the section data go here.")
     return found
+
+
+def _refuse_no_settings(changes: object) -> None:
+    if changes is not None and not isinstance(changes, Mapping):
+        raise SettingsError(
+            f"The changes are {changes!r:.60}, a {type(changes).__name__}. Allowed: a dict of settings and their values, such "
+            "as {'data.label_column': 'topic'}."
+        )
 
 
 def make_recipe(values: Mapping[str, Any]) -> Recipe:

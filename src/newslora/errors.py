@@ -110,8 +110,10 @@ class InterruptedRun(KeyboardInterrupt):
         self.exit_code = 128 + signal_number  # the shell's own convention
 
 
-def near(value: str, allowed: Iterable[str]) -> str:
-    """A sentence offering the allowed words close to `value`; nothing when none is, or when `value` is one of them."""
+def near(value: object, allowed: Iterable[str]) -> str:
+    """A sentence offering the allowed words close to `value`; nothing when none is, or `value` is one of them or no word."""
+    if not isinstance(value, str):
+        return ""
     by_folded = {word.casefold(): word for word in allowed}
     if value in by_folded.values():
         return ""  # known, and out of reach for another reason

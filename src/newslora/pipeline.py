@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newslora import files
+from newslora.arguments import as_path
 from newslora.config import Recipe, load_recipe
 from newslora.data.articles import ArticleSet
 from newslora.data.batches import Rows
@@ -82,7 +83,7 @@ def train(
         raise SettingsError(
             f"The watcher {watcher!r} has no '{odd[0]}'. newslora.training.watch.Watcher tells what it needs."
         )
-    run = RunFolder.create(Path(output) if output is not None else None, resolved)
+    run = RunFolder.create(None if output is None else as_path(output, "The output"), resolved)
     try:
         return _stoppable(run, watcher, device, report)
     except Exception:  # so that the same command can be given again, corrected

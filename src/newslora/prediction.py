@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
+from newslora.arguments import as_path
 from newslora.config import data_changes, load_recipe
 from newslora.data.sources import parse_source
 from newslora.errors import SettingsError
@@ -58,6 +58,7 @@ def predict_file(
         NewsloraError: one of its kinds; see `newslora.predict.bulk.predict_source`.
         InterruptedRun: Ctrl-C or SIGTERM; a KeyboardInterrupt. Finished rows are kept.
     """
+    path = as_path(output, "The output")
     if not isinstance(run, Classifier):
         classifier = Classifier.load(run, device, precision)
     elif device is None and precision == DEFAULT:
@@ -71,7 +72,7 @@ def predict_file(
     name = parse_source(source).text
     with stop_on_signal() as request:
         return predict_source(
-            classifier, name, Path(output), data, progress, answers, fresh, lambda: request.signal_number, note
+            classifier, name, path, data, progress, answers, fresh, lambda: request.signal_number, note
         )
 
 

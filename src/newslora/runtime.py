@@ -87,10 +87,10 @@ def pick_device(name: str | None = None) -> "torch.device":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise SettingsError(f"There is no device '{name}' for newslora. Allowed: 'cpu', 'cuda', 'cuda:0', ...")
+        raise SettingsError(f"There is no device '{name!s:.60}' for newslora. Allowed: 'cpu', 'cuda', 'cuda:0', ...")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SettingsError(f"Device '{name}' was asked for, but this torch sees no CUDA device. Use 'cpu'.")
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):

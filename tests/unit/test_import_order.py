@@ -10,7 +10,7 @@ import newslora
 PACKAGE = Path(newslora.__file__).parent
 # lowest first; a folder is one layer
 LAYERS = [
-    "errors", "config", "files", "hub", "runtime", "runfolder", "metrics", "data", "model", "training", "predict",
+    "errors", "arguments", "config", "files", "hub", "runtime", "runfolder", "metrics", "data", "model", "training", "predict",
     "explanation", "prediction", "serving", "evaluation", "report", "exporting", "pipeline", "plan", "estimator", "auditing",
     "bench", "cli",
 ]  # fmt: skip

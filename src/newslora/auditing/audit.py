@@ -1,12 +1,14 @@
 """Files -> what is wrong with them: one result as JSON, and one CSV of each kind of finding."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations_with_replacement
+from numbers import Real
 from pathlib import Path
 from typing import Any, get_args
 
 from newslora import files
+from newslora.arguments import as_path
 from newslora.auditing.copies import LEAST, SHINGLE, SIMILARITY, Copies, find_copies
 from newslora.auditing.damage import KINDS, Damage, find_damage
 from newslora.auditing.judges import Judge
@@ -71,16 +73,17 @@ def audit(
         RunError, BackboneError: the run or backbone cannot be had.
         MissingExtraError: the extra 'audit' is not installed.
     """
-    given = [sources] if isinstance(sources, (str, os.PathLike)) else sources
+    given = [sources] if isinstance(sources, (str, os.PathLike)) or not isinstance(sources, Iterable) else sources
     named = [parse_source(one).text for one in given]
+    folder_made = None if output is None else as_path(output, "The output")
     check_device(device)
-    if not LEAST <= similarity <= 1:
-        raise SettingsError(f"The similarity is {similarity}. Allowed: {LEAST} to 1.")
+    if not isinstance(similarity, Real) or not LEAST <= similarity <= 1:
+        raise SettingsError(f"The similarity is {similarity!r:.60}. Allowed: {LEAST} to 1.")
     if judge not in get_args(Judge):
         allowed = get_args(Judge)
         raise SettingsError(f"There is no judge '{judge}'. Allowed: {', '.join(allowed)}.{near(judge, allowed)}")
-    if output is not None:
-        refuse_overwriting([Path(output) / name for name in WRITTEN], named)
+    if folder_made is not None:
+        refuse_overwriting([folder_made / name for name in WRITTEN], named)
     folder = RunFolder.open(run_path(run)) if run is not None else None
     settings, labels, columns = _reading(folder, changes or {})
     if settings.multi_label and judge != "words":
@@ -117,8 +120,8 @@ def audit(
         for split, record in zip(rows.splits, result["splits"], strict=True):
             texts = rows.texts[split.start : split.stop]
             record["tokens"] = count_tokens(encoder.tokenizer, texts, encoder.max_length)
-    if output is not None:
-        _write(Path(output), result, rows, copies, leaks, doubts, damage)
+    if folder_made is not None:
+        _write(folder_made, result, rows, copies, leaks, doubts, damage)
     return result
 
 

@@ -58,6 +58,8 @@ def parse_source(text: str | os.PathLike[str]) -> Source:
             f"A source of rows is the name of a file, folder or hub data set, not {type(text).__name__}. Write rows in memory "
             "to a CSV or Parquet file first, or train with newslora.NewsClassifier."
         )
+    if not text:  # an empty path would be the current folder
+        raise DataError("A source of rows has an empty name. Name a file, a folder or a hub data set.")
     if text == CORPUS or text.startswith(CORPUS + ":"):
         folder = Path(__file__).resolve().parent.parent / "corpus"
         return Source(text, "folder", str(folder), text.partition(":")[2] or None)

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from newslora import files
+from newslora.arguments import as_path
 from newslora.data.outputs import refuse_overwriting
 from newslora.data.sources import parse_source
 from newslora.errors import DataError, SettingsError
@@ -60,7 +61,9 @@ def compare(
         DataError: no rows in common or a single one, or other labels.
     """
     check_device(device)
-    path = None if output is None else Path(output)
+    path = None if output is None else as_path(output, "The output")
+    if path is not None and path.is_dir():
+        raise SettingsError(f"The output '{path}' is a folder. Name a file in it.")
     data = None if data is None else parse_source(data).text
     if path is not None and data is not None:
         refuse_overwriting([path, rows_file(path)], [data])

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newslora import files
+from newslora.arguments import as_count
 from newslora.config import DataSettings
 from newslora.data.articles import usable_text
-from newslora.errors import DataError, SettingsError
+from newslora.errors import DataError
 from newslora.explanation.attributions import Explanation, explain
 from newslora.explanation.words import Word
 from newslora.metrics.intervals import CONFIDENCE_LEVEL, RESAMPLES, Bounds, rate
@@ -55,10 +56,7 @@ def check_run(
         DataError: rows that cannot be read, or fewer than two usable ones.
         MissingExtraError: captum is not installed.
     """
-    if rows < 2:
-        raise SettingsError(
-            f"The number of rows (--rows) is {rows}. Give 2 or more: an interval needs them; 100 tell something."
-        )
+    as_count(rows, "The number of rows (--rows)", least=2, why=": an interval needs them; 100 tell something")
     run = RunFolder.open(run_path)
     classifier = Classifier.load(run_path, device)
     texts = sample_texts(source, rows, settings, seed=0, trained=classifier.card.text_columns)

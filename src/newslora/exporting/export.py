@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from newslora import files
+from newslora.arguments import as_count, as_path
 from newslora.config import data_changes
 from newslora.data.sources import parse_source
 from newslora.errors import ExportError, SettingsError, near
@@ -95,7 +96,7 @@ def export(
     source.manifest()  # written last: calibration and evaluation are there too
     adapter = source.adapter_folder()
     card = read_card(adapter)
-    target = Path(output) if output is not None else source.exports / to
+    target = as_path(output, "The output") if output is not None else source.exports / to
     require_place(target, replace)
     named = None if data is None else parse_source(data).text
     held = held_rows(source, named, data_changes(changes), rows)
@@ -145,8 +146,8 @@ def _check_arguments(to: str, int8: str, rows: int | None) -> None:
     for name, value, allowed in (("kind of export (--to)", to, KINDS), ("way of int8 (--int8)", int8, METHODS)):
         if value not in allowed:
             raise SettingsError(f"The {name} is '{value}'. Allowed: {', '.join(allowed)}.{near(value, allowed)}")
-    if rows is not None and rows < 1:
-        raise SettingsError(f"The number of rows (--rows) is {rows}. Allowed: 1 and more; leave it out for all rows.")
+    if rows is not None:
+        as_count(rows, "The number of rows (--rows)", why="; leave it out for all rows")
 
 
 def _write(adapter: Path, card: AdapterCard, to: str, folder: Path) -> dict[str, Any]:

@@ -168,13 +168,20 @@ class Backbone:
         return try_to_load_from_cache(self.location, file, revision=self.revision) is _CACHED_NO_EXIST
 
 
-def resolve_backbone(name: str, revision: str | None = None) -> Backbone:
+def resolve_backbone(name: str | os.PathLike[str], revision: str | None = None) -> Backbone:
     """`'minilm'`, a folder, or a hub name -> Backbone. Nothing is downloaded here.
 
     Raises:
         MissingExtraError: a bundled backbone whose package is not installed.
         BackboneError: no such folder, a folder without config.json, or a bundled file that is not what it should be.
     """
+    if isinstance(name, os.PathLike):
+        name = os.fspath(name)
+    if not isinstance(name, str):
+        raise BackboneError(
+            f"A backbone is {name!r:.60}, a {type(name).__name__}. Allowed: as str, a bundled one's name "
+            f"({', '.join(BUNDLED)}), a folder, or a hub name."
+        )
     if name in BUNDLED:
         return Backbone(name, str(_bundled_folder(name)), "bundled")
     path = Path(name).expanduser()

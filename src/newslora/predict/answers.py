@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from newslora.errors import SettingsError
+from newslora.arguments import as_count
 from newslora.predict.classifier import Prediction
 
 DIGITS = 6
@@ -19,8 +19,7 @@ class Words:
     heaviest: Callable[[str, str, int], list[tuple[str, float]]]  # text, label, how many -> words with their scores
 
     def __post_init__(self) -> None:
-        if self.many < 1:
-            raise SettingsError(f"explain is {self.many}. Allowed: 1 or more, the words to tell of each row.")
+        as_count(self.many, "explain", why=", the words to tell of each row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +40,8 @@ class Answers:
     words: Words | None = None  # tell those that decided
 
     def __post_init__(self) -> None:
-        if self.top_k is not None and not 1 <= self.top_k <= len(self.labels):
-            raise SettingsError(f"top-k is {self.top_k}. Allowed: 1 to {len(self.labels)}, the labels of this run.")
+        if self.top_k is not None:
+            as_count(self.top_k, "top-k", most=len(self.labels), why=", the labels of this run")
 
     @property
     def plain(self) -> bool:
