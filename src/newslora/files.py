@@ -104,8 +104,15 @@ def unbroken(text: str) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The JSON value in `path`.
+
+    Raises:
+        ValueError: it holds no JSON, or some that is nested beyond all reason.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
 
 
 def sha256_file(path: Path) -> str:

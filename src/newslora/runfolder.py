@@ -9,7 +9,6 @@ tensorboard/       the same metrics as event files exports/       published by `
 """
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -21,9 +20,14 @@ from typing import Any
 from newslora import files
 from newslora.config import Recipe, load_recipe, to_toml
 from newslora.errors import RunError, SettingsError, near
+from newslora.records.evaluation import Evaluation
+from newslora.records.reading import Part, check_line, read_dict
+from newslora.records.run import Data, Line, Manifest
 
 FORMAT = 1
 TRAINED_IN = "trained_in"  # in data.json alone, which stays on its machine: cards, reports and exports travel
+RESTORE = "Train the run again, or restore the file."
+SCORE_AGAIN = "Restore it, or remove it and score its rows again: `newslora evaluate RUN --data SOURCE`."
 NOT_EVALUATIONS = ("explanations", "faithfulness")  # other files in evaluation/
 
 
@@ -108,18 +112,41 @@ class RunFolder:
         return self.manifest_file.is_file()
 
     def recipe(self) -> Recipe:
-        return load_recipe(self.recipe_file)
+        """The resolved recipe.
+
+        Raises:
+            RunError: recipe.toml is damaged.
+        """
+        try:
+            return load_recipe(self.recipe_file)
+        except SettingsError as error:
+            raise RunError(f"{self.recipe_file} is damaged: {' '.join(str(error).split())} {RESTORE}") from None
 
     def data(self) -> dict[str, Any]:
-        """What data.json holds: sources, hashes, counts and label names."""
-        return self._read(self.data_file)
+        """What data.json holds (newslora.records.run.Data): sources, hashes, counts and label names.
+
+        Raises:
+            RunError: there is none yet, or it is damaged.
+        """
+        return self._read(self.data_file, Data)
 
     def trained_in(self) -> str | None:
         """The working directory that names of the data files are relative to; None: none is, or it was not kept."""
         return self.data().get(TRAINED_IN) if self.data_file.exists() else None
 
     def manifest(self) -> dict[str, Any]:
-        return self._read(self.manifest_file)
+        """What manifest.json holds (newslora.records.run.Manifest).
+
+        Raises:
+            RunError: the run did not finish, or the file is damaged or of another format.
+        """
+        found = self._read(self.manifest_file, Manifest)
+        if found["format"] != FORMAT:
+            raise RunError(
+                f"{self.manifest_file} has format {found['format']}; this newslora reads {FORMAT}. Use the newslora that made "
+                "it."
+            )
+        return found
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line torn by a kill is left out.
@@ -128,12 +155,7 @@ class RunFolder:
             RunError: a line before the last is damaged.
         """
         lines = self.metrics_file.read_bytes().split(b"\n") if self.metrics_file.exists() else []
-        try:
-            return [json.loads(line) for line in lines[:-1]]
-        except ValueError as error:
-            raise RunError(
-                f"{self.metrics_file} is damaged ({error}). Train the run again, or restore the file."
-            ) from None
+        return [check_line(self.metrics_file, number, line, Line, RESTORE) for number, line in enumerate(lines[:-1], 1)]
 
     def evaluations(self) -> list[dict[str, Any]]:
         """What evaluation/*.json hold: test first, then validation, then the others by name.
@@ -143,7 +165,9 @@ class RunFolder:
         """
         order = {"test": 0, "validation": 1}
         paths = [path for path in self.evaluation.glob("*.json") if path.stem not in NOT_EVALUATIONS]
-        return [self._read(path) for path in sorted(paths, key=lambda path: (order.get(path.stem, 2), path.stem))]
+        return [
+            self.read_evaluation(path) for path in sorted(paths, key=lambda path: (order.get(path.stem, 2), path.stem))
+        ]
 
     def own_evaluation(self) -> dict[str, Any] | None:
         """What evaluation/test.json holds, else validation.json; None before either is written.
@@ -152,7 +176,18 @@ class RunFolder:
             RunError: it is damaged.
         """
         paths = (self.evaluation / f"{name}.json" for name in ("test", "validation"))
-        return next((self._read(path) for path in paths if path.is_file()), None)
+        return next((self.read_evaluation(path) for path in paths if path.is_file()), None)
+
+    def read_evaluation(self, path: Path) -> dict[str, Any]:
+        """What one of evaluation/*.json holds (newslora.records.evaluation.Evaluation), under the file's own name.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        try:
+            return read_dict(path, Evaluation, SCORE_AGAIN) | {"name": path.stem}
+        except FileNotFoundError:
+            raise RunError(f"There is no {path}. {SCORE_AGAIN}") from None
 
     def adapter_folder(self) -> Path:
         """The trained adapter.
@@ -188,18 +223,13 @@ class RunFolder:
         finally:
             lock.release()
 
-    def _read(self, path: Path) -> dict[str, Any]:
+    def _read(self, path: Path, kind: type[Part]) -> dict[str, Any]:
         try:
-            value = files.read_json(path)
+            return read_dict(path, kind, RESTORE)
         except FileNotFoundError:
             raise RunError(
                 f"The run {self.path} has no {path.name}: it did not finish. Go on with `newslora train --resume {self.path}`."
             ) from None
-        except ValueError as error:
-            raise RunError(f"{path} is damaged ({error}). Train the run again, or restore the file.") from None
-        if not isinstance(value, dict):
-            raise RunError(f"{path} is damaged: not a JSON object. Train the run again, or restore the file.")
-        return value
 
 
 def run_path(given: object) -> Path:

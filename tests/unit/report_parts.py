@@ -94,26 +94,20 @@ def evaluation(name: str, labels: list[str], rows: int, chose: bool) -> dict[str
     return head | metrics | rest | tail | {"precision": "fp32", "seconds": 1.0}
 
 
-def make_run(path: Path, labels: list[str], source: str = "news.csv") -> tuple[RunFolder, dict[str, Any]]:
-    data = {"source": source, "label_names": ["a", "b"]}
-    recipe = make_recipe({"name": "mine", "description": f"About {source}", "data": data, "train": {"epochs": 7}})
-    run = RunFolder.create(path, recipe)
+def data_facts(labels: list[str], source: str = "news.csv") -> dict[str, Any]:
+    """What data.json holds."""
     one = {"source": source, "sha256": "12" * 32, "text_columns": ["text"], "label_column": "label"}
     splits = {
         "train": one | {"rows": 119360, "quarantined": 17},
         "validation": one | {"rows": 640, "quarantined": 3},
         "test": one | {"rows": 7600, "quarantined": 0},
     }
-    facts = {"labels": labels, "validation_is_cut_from_train": True, "splits": splits, "max_length": 512}
-    files.write_json(run.data_file, facts | {"tokenizer_sha256": "34" * 32, "tokens": {"train": 6326080}})
-    steps = [
-        {"kind": "train", "step": s, "epoch": s / 100, "loss": 3 / (s + 1), "learning_rate": 1.0}
-        for s in range(0, 300, 10)
-    ]
-    lines = [*steps, epoch_line(1), epoch_line(2, best=True), epoch_line(3)]
-    run.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    for name, rows in (("validation", 60), ("test", 90)):
-        files.write_json(run.evaluation / f"{name}.json", evaluation(name, labels, rows, name == "validation"))
+    facts = {"labels": labels, "label_base": None, "validation_is_cut_from_train": True, "splits": splits}
+    return facts | {"max_length": 512, "tokenizer_sha256": "34" * 32, "tokens": {"train": 6326080}}
+
+
+def manifest_facts(labels: list[str]) -> dict[str, Any]:
+    """What manifest.json holds."""
     environment = {
         "device": "cpu",
         "accelerator": None,
@@ -126,7 +120,7 @@ def make_run(path: Path, labels: list[str], source: str = "news.csv") -> tuple[R
         "packages": {"torch": "2.13.0", "newslora": None},
         "commit": None,
     }
-    manifest = {
+    return {
         "format": 1,
         "recipe": "mine",
         "adapter_sha256": "c" * 64,
@@ -143,5 +137,21 @@ def make_run(path: Path, labels: list[str], source: str = "news.csv") -> tuple[R
         "environment": environment,
         "finished": "2026-11-24T03:39:13Z",
     }
+
+
+def make_run(path: Path, labels: list[str], source: str = "news.csv") -> tuple[RunFolder, dict[str, Any]]:
+    data = {"source": source, "label_names": ["a", "b"]}
+    recipe = make_recipe({"name": "mine", "description": f"About {source}", "data": data, "train": {"epochs": 7}})
+    run = RunFolder.create(path, recipe)
+    files.write_json(run.data_file, data_facts(labels, source))
+    steps = [
+        {"kind": "train", "step": s, "epoch": s / 100, "loss": 3 / (s + 1), "learning_rate": 1.0}
+        for s in range(0, 300, 10)
+    ]
+    lines = [*steps, epoch_line(1), epoch_line(2, best=True), epoch_line(3)]
+    run.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    for name, rows in (("validation", 60), ("test", 90)):
+        files.write_json(run.evaluation / f"{name}.json", evaluation(name, labels, rows, name == "validation"))
+    manifest = manifest_facts(labels)
     files.write_json(run.manifest_file, manifest)
     return run, manifest

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+from report_parts import data_facts
 
 from newslora import files
 from newslora.report.audited import read_audit
 from newslora.report.pages import environment
 from newslora.runfolder import RunFolder
 
+OWN = {"sha256": "12" * 32, "label_column": "label", "text_columns": ["text"]}
 HEAD = "split,row,given,suggested,text\n"
 ROW = "train,17,World,Sports,striker scores\n"
 
@@ -17,9 +19,9 @@ ROW = "train,17,World,Sports,striker scores\n"
 def run(tmp_path: Path) -> RunFolder:
     """A run as far as an audit is concerned."""
     found = RunFolder(tmp_path / "run")
-    files.write_json(found.data_file, {"splits": {"train": {"sha256": "12" * 32}}})
+    files.write_json(found.data_file, data_facts(["World", "Sports"]))
     labels = {"split": "train", "judged_by": "words", "its_accuracy": 0.9, "likely_wrong": 37, "rows": 1000}
-    audit = {"splits": [{"sha256": "12" * 32}], "labels": [labels], "leakage": []}
+    audit = {"splits": [OWN], "labels": [labels], "leakage": []}
     files.write_json(found.path / "audit" / "audit.json", audit)
     files.write_text(found.path / "audit" / "labels.csv", HEAD + ROW)
     return found

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from report_parts import data_facts
 
 from newslora import files
 from newslora.config import DataSettings, load_recipe, parse_assignment
@@ -232,9 +233,7 @@ def test_an_export_is_judged_by_a_share_of_each_frequent_combination(tmp_path: P
     for seed in range(4):
         recipe = load_recipe("quickstart", {"data.multi_label": True, "train.seed": seed})
         run = RunFolder.create(tmp_path / str(seed), recipe)
-        record = {"labels": ["Sports", "World"], "label_base": None, "multi_label": True}
-        record["splits"] = {"train": {"text_columns": ["text"]}}
-        files.write_json(run.data_file, record)
+        files.write_json(run.data_file, data_facts(["Sports", "World"]) | {"multi_label": True})
         held = held_rows(run, str(data), None, 40)
         assert held.name == "'a.jsonl' (drawn from 400)"
         counts = np.bincount(held.articles.labels)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_parts import data_facts, manifest_facts
 
 import newslora
 from newslora import files
@@ -42,13 +43,18 @@ class Maker:
         note: str | None = None,
         train_sha256: str = "train",
         by_length: bool | None = False,
+        weights: str | None = "weights",
         **changes: Any,
     ) -> Path:
         recipe = load_recipe("quickstart", {key.replace("__", "."): value for key, value in changes.items()})
         run = RunFolder.create(self.folder / name, recipe)
-        files.write_json(run.data_file, {"labels": list(labels), "splits": {"train": {"sha256": train_sha256}}})
-        training = {} if by_length is None else {"by_length": by_length}  # runs of before tell nothing of it
-        manifest = {"adapter_sha256": name, "backbone": {"sha256": "weights"}, "training": training}
+        data = data_facts(list(labels))
+        data["splits"] = {"train": data["splits"]["train"] | {"sha256": train_sha256}}
+        files.write_json(run.data_file, data)
+        manifest = manifest_facts(list(labels)) | {"adapter_sha256": name}
+        manifest["backbone"]["sha256"] = weights
+        if by_length is not None:  # runs of before tell nothing of it
+            manifest["training"]["by_length"] = by_length
         files.write_json(run.manifest_file, manifest)
         self.score(run, right, labels, evaluation, sha256, numbers, note)
         return run.path
@@ -74,6 +80,8 @@ class Maker:
             "sha256": sha256,
             "note": note,
             "adapter_sha256": run.path.name,
+            "precision": "fp32",
+            "seconds": 1.0,
         }
         files.write_json(run.evaluation / f"{evaluation}.json", record | full_metrics(true, probabilities, labels))
         with (run.evaluation / f"{evaluation}.csv").open("w", newline="") as stream:

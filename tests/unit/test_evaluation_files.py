@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_parts import data_facts, evaluation, manifest_facts
 
 import newslora
 from newslora import files
@@ -28,8 +29,11 @@ def run(tmp_path: Path) -> RunFolder:
     source = tmp_path / "test.csv"
     files.write_csv(source, ["text", "label", "agency"], [(text, label, agency) for text, label, _, agency in ROWS])
     run = RunFolder.create(tmp_path / "run", load_recipe("quickstart"))
-    record = {"name": "test", "source": str(source), "sha256": files.sha256_file(source), "accuracy_by": []}
-    files.write_json(run.evaluation / "test.json", record)
+    whole = evaluation("test", ["World", "Sports"], 3, False)
+    record = {"source": str(source), "sha256": files.sha256_file(source), "accuracy_by": []}
+    files.write_json(run.evaluation / "test.json", whole | record)
+    files.write_json(run.data_file, data_facts(["World", "Sports"]))
+    files.write_json(run.manifest_file, manifest_facts(["World", "Sports"]))
     lines = [(number, *row[:3], 0.9) for number, row in enumerate(ROWS, 1)]
     files.write_csv(run.evaluation / "test.csv", [*COLUMNS, "probability"], lines)
     return run

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from newslora.errors import NewsloraError, RunError
+from newslora.errors import BackboneError, NewsloraError, RunError
+from newslora.exporting.forms import open_stock_peft
 from newslora.files import sha256_file
-from newslora.model.adapter import read_card
+from newslora.model.adapter import load_adapter, read_card, same_backbone
 from newslora.serving.service import Service
 from newslora.serving.settings import ServeSettings
 
@@ -85,6 +86,24 @@ def test_the_sentence_names_the_file_and_the_field(
         Service(ServeSettings()).load("news", adapter)
     assert str(path) in str(refused.value)
     assert len(str(refused.value)) < 1000
+
+
+def test_a_card_or_a_configuration_of_another_adapter_is_a_sentence(adapter: Path) -> None:
+    backbone = same_backbone(read_card(adapter))
+    for name, change, told in (
+        ("adapter_config.json", {"peft_type": {}}, r"by its adapter_config\.json: TypeError: .*Restore the folder"),
+        ("adapter_config.json", {"modules_to_save": [10**30]}, r"by its adapter_config\.json: "),
+        ("config.json", {"model_type": "no such"}, r"by its config\.json: "),
+    ):
+        before = (adapter / name).read_text()
+        (adapter / name).write_text(json.dumps(json.loads(before) | change))
+        with pytest.raises(BackboneError, match=told):
+            open_stock_peft(adapter, backbone)
+        (adapter / name).write_text(before)
+    card = json.loads((adapter / "newslora.json").read_text())
+    (adapter / "newslora.json").write_text(json.dumps(card | {"labels": card["labels"][:1]}))
+    with pytest.raises(RunError, match=r"does not fit its newslora\.json or its backbone: .*Restore the folder"):
+        load_adapter(adapter)
 
 
 def test_what_is_missing_and_what_is_no_json_is_named(adapter: Path) -> None:

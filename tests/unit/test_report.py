@@ -296,10 +296,11 @@ def test_an_audit_of_these_rows_is_shown_and_one_of_others_is_not(tmp_path: Path
     run, manifest = make_run(tmp_path / "runs" / "one", LABELS)
     labels = {"split": "train", "judged_by": "words", "its_accuracy": 0.9, "likely_wrong": 37, "rows": 1000}
     leak = {"split": "test", "repeats": "train", "equal_rows": 2, "near_rows": 13, "with_another_label": 4, "rows": 90}
-    audit = {"splits": [{"sha256": "56" * 32}], "labels": [labels], "leakage": [leak]}
+    split = {"sha256": "56" * 32, "text_columns": ["text"], "label_column": "label"}
+    audit = {"splits": [split], "labels": [labels], "leakage": [leak]}
     files.write_json(run.path.parent / "audit.json", audit)
     assert "not audited yet" in write_report(run, manifest).read_text(encoding="utf-8")
-    files.write_json(run.path.parent / "audit.json", audit | {"splits": [{"sha256": "12" * 32}]})
+    files.write_json(run.path.parent / "audit.json", audit | {"splits": [split | {"sha256": "12" * 32}]})
     files.write_text(
         run.path.parent / "labels.csv", f"split,row,given,suggested,text\ntrain,17,World,Sports,{HOSTILE}\n"
     )
@@ -339,7 +340,7 @@ def test_damaged_examples_are_made_anew_and_a_damaged_test_of_them_is_named(
     assert "has no adapter yet" in write_report(run, manifest).read_text(encoding="utf-8")  # to explain anything with
     assert not examples.exists()
     files.write_text(tested, '{"adapter_sha')
-    with pytest.raises(RunError, match=r"faithfulness\.json is damaged .* --check SOURCE"):
+    with pytest.raises(RunError, match=r"faithfulness\.json is damaged: .* --check SOURCE"):
         write_report(run, manifest)
 
 

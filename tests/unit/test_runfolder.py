@@ -1,5 +1,6 @@
 """A run folder is made once, written by one process, and read back however its writer died."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from report_parts import epoch_line, manifest_facts
 
 from newslora import files
 from newslora.config import load_recipe
@@ -31,9 +33,10 @@ def test_a_new_run_holds_its_recipe(run: RunFolder) -> None:
     assert run.recipe() == load_recipe("quickstart")
     assert RunFolder.open(run.path).recipe() == run.recipe()
     assert not run.complete
-    files.write_json(run.manifest_file, {"a": 1})
+    held = manifest_facts(["a", "b"]) | {"more": 1}
+    files.write_json(run.manifest_file, held)
     assert run.complete
-    assert run.manifest() == {"a": 1}
+    assert run.manifest() == held
 
 
 def test_an_existing_run_is_refused_with_the_way_to_continue_it(run: RunFolder) -> None:
@@ -99,15 +102,17 @@ def test_a_run_without_an_adapter_says_how_to_finish(run: RunFolder) -> None:
 
 def test_a_torn_last_line_is_left_out(run: RunFolder) -> None:
     assert run.metrics() == []
-    whole = b'{"step": 1}\n{"step": 2}\n'
+    lines = [epoch_line(1), epoch_line(2)]
+    whole = "".join(json.dumps(line) + "\n" for line in lines).encode()
     for torn in (b"", b"{", b'{"step": 3}', b'{"step": 3, "loss": 0.\xff'):
         run.metrics_file.write_bytes(whole + torn)
-        assert run.metrics() == [{"step": 1}, {"step": 2}]
+        assert run.metrics() == lines
 
 
 def test_a_damaged_line_in_the_middle_is_told(run: RunFolder) -> None:
-    run.metrics_file.write_bytes(b'{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(RunError, match=r"metrics\.jsonl is damaged"):
+    line = json.dumps(epoch_line(1))
+    run.metrics_file.write_text(f'{line}\n{{"st\n{line}\n')
+    with pytest.raises(RunError, match=r"metrics\.jsonl is damaged in line 2: "):
         run.metrics()
     with pytest.raises(RunError, match=r"metrics\.jsonl is damaged"):
         MetricsLog(run, resume_step=2)

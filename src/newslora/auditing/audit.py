@@ -151,7 +151,7 @@ def _reading(run: RunFolder | None, changes: Mapping[str, Any]) -> tuple[DataSet
     record = run.data()
     run.manifest()  # raises where the run is not whole
     labels = make_label_set(tuple(record["labels"]), record["label_base"])
-    settings = as_trained(load_recipe(run.recipe_file, data_changes(changes)).data, record)
+    settings = as_trained(load_recipe(run.recipe(), data_changes(changes)).data, record)
     return settings, labels, record["splits"]["train"]["text_columns"]
 
 

@@ -147,7 +147,7 @@ def evaluate(
     path, data = run_path(run), None if data is None else parse_source(data).text
     export = is_export(path)
     source = run_of_export(path) if export else RunFolder.open(path)
-    settings = load_recipe(source.recipe_file, data_changes(changes)).data
+    settings = load_recipe(source.recipe(), data_changes(changes)).data
     if data is None and not export:
         stored = _stored_result(source)
         return stored if by is None else _broken_down(source, stored, settings, by)

@@ -11,11 +11,11 @@ from newslora.data.readers import CELL_LIMIT
 from newslora.errors import RunError
 from newslora.metrics.basic import Labels, Probabilities
 from newslora.metrics.groups import surest_errors
+from newslora.runfolder import SCORE_AGAIN
 
 MOST_ERRORS = 50  # in the JSON; the CSV holds all
 TEXT_LENGTH = 500  # characters of a text in the JSON
 DIGITS = 6
-SCORE_AGAIN = "Restore it, or remove it and score its rows again: `newslora evaluate RUN --data SOURCE`."
 COLUMNS = ("row", "text", "label", "predicted")  # what the CSV of every prediction begins with
 
 

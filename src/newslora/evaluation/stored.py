@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from newslora import files
-from newslora.config import load_recipe
 from newslora.data.articles import find_columns
 from newslora.data.sources import open_table, parse_source, split_for
 from newslora.errors import DataError
@@ -78,7 +77,7 @@ def evaluation_of(
 
 def _stored(run: RunFolder, data: str) -> dict[str, Any] | None:
     """The record of an evaluation of the same bytes by the same adapter, text and labels in the columns that would be read."""
-    source, settings = parse_source(data), load_recipe(run.recipe_file).data
+    source, settings = parse_source(data), run.recipe().data
     table = open_table(source, split_for(source, "test"), settings.header)
     usual = run.data()["splits"]["train"]["text_columns"]
     columns, label, _ = find_columns(table, settings, f"'{data}'", usual)
@@ -91,14 +90,7 @@ def _records(run: RunFolder) -> dict[str, dict[str, Any]]:
     """Evaluation name -> its JSON, where its predictions are there too."""
     run.manifest()  # raises where the run is not whole
     found = sorted(path for path in run.evaluation.glob("*.json") if path.with_suffix(".csv").is_file())
-    records = {}
-    for path in found:
-        try:
-            one = files.read_json(path)
-            records[path.stem] = one | {"sha256": one["sha256"], "name": path.stem}
-        except (ValueError, KeyError, TypeError) as error:
-            raise damaged(path, error) from None
-    return records
+    return {path.stem: run.read_evaluation(path) for path in found}
 
 
 def _read(run: RunFolder, name: str, record: dict[str, Any]) -> Stored:

@@ -123,8 +123,11 @@ def open_stock_peft(folder: Path, backbone: Any) -> Any:
     from peft import PeftModel
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    config = AutoConfig.from_pretrained(folder)
     with quiet_transformers(), quiet_peft():
+        try:
+            config = AutoConfig.from_pretrained(folder)
+        except Exception as error:  # of every kind, as below
+            raise _unreadable(folder, "config.json", error) from error
         base = backbone.load(
             AutoModelForSequenceClassification.from_pretrained,
             config=config,
@@ -133,8 +136,15 @@ def open_stock_peft(folder: Path, backbone: Any) -> Any:
         )
         try:
             return PeftModel.from_pretrained(base, str(folder)).eval()
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise BackboneError(f"PEFT cannot load the adapter in {folder}: {error}") from error
+        except (
+            Exception
+        ) as error:  # of every kind: PEFT lets through what a damaged adapter_config.json makes of its parts
+            raise _unreadable(folder, "adapter_config.json", error) from error
+
+
+def _unreadable(folder: Path, name: str, error: Exception) -> BackboneError:
+    told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return BackboneError(f"PEFT cannot load the adapter in {folder}, by its {name}: {told}. Restore the folder.")
 
 
 def _logits_only(merged: "PreTrainedModel") -> Any:

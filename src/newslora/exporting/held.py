@@ -52,7 +52,7 @@ def held_rows(run: RunFolder, data: str | None, changes: Mapping[str, Any] | Non
         RunError: the run's own rows have changed.
     """
     if data is not None:
-        settings = load_recipe(run.recipe_file, changes).data
+        settings = load_recipe(run.recipe(), changes).data
         found = HeldRows(f"'{data_set(data.rstrip('/'))[1]}'", given_rows(run, data, settings))
     else:
         splits = own_rows(run)

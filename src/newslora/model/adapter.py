@@ -22,7 +22,7 @@ from newslora.errors import BackboneError, RunError
 from newslora.model.backbones import Backbone, resolve_backbone
 from newslora.model.classifier import build_classifier
 from newslora.model.exported import check_export
-from newslora.model.records import STRICT, read_record
+from newslora.records.reading import STRICT, read_record
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -205,7 +205,13 @@ def _load_weights(model: "PeftModel", path: Path) -> None:
     if wanted != set(tensors):
         odd = sorted(wanted ^ set(tensors))
         raise RunError(f"The adapter {path} does not fit its backbone: {len(odd)} tensors differ, first '{odd[0]}'.")
-    set_peft_model_state_dict(model, tensors)
+    try:
+        set_peft_model_state_dict(model, tensors)
+    except RuntimeError as error:  # torch's word for shapes that differ
+        told = " ".join(str(error).split())[:300]
+        raise RunError(
+            f"The adapter {path} does not fit its {CARD} or its backbone: {told}. Restore the folder."
+        ) from None
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ from newslora import files
 from newslora.errors import RunError
 from newslora.model.backbones import Backbone
 from newslora.model.classifier import quiet_transformers
-from newslora.model.records import Record, read_record
+from newslora.records.reading import Record, read_record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -17,7 +17,7 @@ from newslora import files
 from newslora.errors import RunError
 from newslora.metrics.basic import Labels, Logits, Probabilities, softmax
 from newslora.metrics.calibration import calibration_numbers
-from newslora.model.records import Record, read_record
+from newslora.records.reading import Record, read_record
 
 FORMAT = 1
 CALIBRATION = "calibration.json"

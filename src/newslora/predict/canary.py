@@ -15,7 +15,7 @@ from pydantic import Field
 from newslora import files
 from newslora.errors import CanaryError, RunError
 from newslora.metrics import Logits
-from newslora.model.records import Record, read_record
+from newslora.records.reading import Record, read_record
 
 if TYPE_CHECKING:
     from newslora.predict.classifier import Classifier

@@ -16,7 +16,8 @@ from newslora import files
 from newslora.errors import RunError
 from newslora.metrics.basic import Probabilities
 from newslora.metrics.multi_label import HALF, Indicators, quick_multi_metrics
-from newslora.model.records import Record, read_record
+from newslora.records.evaluation import Thresholds
+from newslora.records.reading import Record, read_record
 
 FORMAT = 1
 THRESHOLDS = "thresholds.json"
@@ -31,7 +32,7 @@ class LabelThresholds:
     record: dict[str, Any]  # method, rows, before and after, and by label: threshold, rows with it, why it is 0.5
 
 
-class _File(Record):
+class _File(Record, Thresholds):
     """thresholds.json as it is read."""
 
     weights_sha256: str

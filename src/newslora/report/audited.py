@@ -7,27 +7,36 @@ from typing import Any
 from newslora import files
 from newslora.errors import RunError
 from newslora.evaluation.rows import read_lines
+from newslora.records.evaluation import Audit
+from newslora.records.reading import read_dict
 from newslora.runfolder import RunFolder
 
 SHOWN = 20  # likely wrong labels
+AGAIN = "So it is not shown: audit the rows again with the run (--run), into its folder."
 COLUMNS = ("split", "row", "given", "suggested", "text")  # of labels.csv, those shown
 
 
 def read_audit(run: RunFolder) -> dict[str, Any] | None:
     """What audit.json holds, under `doubts` the worst of labels.csv, and under `damaged` why these cannot be shown, where they
-    cannot; None without an audit of this run's rows."""
-    ours = {split["sha256"] for split in run.data()["splits"].values()}
+    cannot; None without an audit of this run's rows. Of damaged audits, `other` says so alone."""
+    ours, other = {split["sha256"] for split in run.data()["splits"].values()}, None
     for folder in (run.path, run.path / "audit", run.path.parent, run.path.parent / "audit"):
         path = folder / "audit.json"
         if not path.is_file():
             continue
         try:
-            found: dict[str, Any] = files.read_json(path)
-            if ours & {split["sha256"] for split in found["splits"]}:
-                return found | _doubts(folder / "labels.csv")
+            audited = [split for split in files.read_json(path)["splits"] if split["sha256"] in ours]
         except (ValueError, KeyError, TypeError):
             continue  # another tool's file of that name
-    return None
+        if not audited:
+            continue
+        try:
+            found = read_dict(path, Audit, AGAIN)
+        except RunError as error:
+            other = other or {"other": str(error)}
+            continue
+        return found | _doubts(folder / "labels.csv")
+    return other
 
 
 def _doubts(path: Path) -> dict[str, Any]:

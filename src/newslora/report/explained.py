@@ -9,6 +9,8 @@ from newslora.errors import BackboneError, DataError, MissingExtraError, Network
 from newslora.evaluation.rows import damaged, read_lines
 from newslora.explanation.attributions import Explanation, explain
 from newslora.predict.classifier import Classifier
+from newslora.records.evaluation import Explanations
+from newslora.records.reading import read_dict
 from newslora.report.pages import environment
 from newslora.runfolder import RunFolder
 
@@ -80,17 +82,20 @@ def explain_examples(run: RunFolder, manifest: dict[str, Any], device: str | Non
 def _explained(path: Path) -> str | None:
     """The adapter whose examples a file holds; None where there is none, or it is damaged and to be made anew."""
     try:
-        held = files.read_json(path)
-        return str(held["adapter_sha256"]) if isinstance(held["examples"], list) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(_held(path)["adapter_sha256"])
+    except (FileNotFoundError, RunError):
         return None
 
 
 def read_examples(run: RunFolder) -> list[dict[str, Any]]:
     """The examples explained for this run; none where captum was missing."""
     path = run.evaluation / FILE
-    found: list[dict[str, Any]] = files.read_json(path)["examples"] if path.is_file() else []
+    found: list[dict[str, Any]] = _held(path)["examples"] if path.is_file() else []
     return found
+
+
+def _held(path: Path) -> dict[str, Any]:
+    return read_dict(path, Explanations, "Remove it: `newslora report RUN` makes it again.")
 
 
 def _chosen_rows(run: RunFolder) -> list[dict[str, str]]:

@@ -15,6 +15,8 @@ from newslora.config import Recipe, bundled_recipes, load_recipe, setting_fields
 from newslora.errors import RunError
 from newslora.evaluation.faithfulness import FILE as FAITHFULNESS
 from newslora.metrics.basic import SHARES
+from newslora.records.evaluation import Faithfulness
+from newslora.records.reading import read_dict
 from newslora.report.accuracy import draw_breakdown, draw_reliability
 from newslora.report.architecture import draw_architecture
 from newslora.report.audited import read_audit
@@ -23,9 +25,9 @@ from newslora.report.curves import draw_confusion, draw_training
 from newslora.report.drawing import Draw, Written, write_figure
 from newslora.report.explained import explain_examples, read_examples
 from newslora.report.findings import METRICS, confused, findings, speeds, wrong_rows
-from newslora.report.layer import caption
+from newslora.report.layer import NAMES, caption
 from newslora.report.pages import environment
-from newslora.runfolder import RunFolder
+from newslora.runfolder import RESTORE, RunFolder
 
 
 def report_run(path: Path) -> Path:
@@ -57,6 +59,9 @@ def write_report(run: RunFolder, manifest: dict[str, Any], device: str | None = 
     evaluations = run.evaluations()
     model, best = manifest["model"], manifest["training"]["best_epoch"]
     epochs = [line for line in metrics if line["kind"] == "epoch"]
+    if model["model_type"] not in NAMES:
+        told = f"{run.manifest_file} names the model type '{model['model_type']}'. Known: {', '.join(NAMES)}. {RESTORE}"
+        raise RunError(told)
     unexplained = explain_examples(run, manifest, device)
     figures = _figures(run, manifest, metrics, evaluations)
     page = environment().get_template("template.html").render(
@@ -116,13 +121,10 @@ def _faithful(run: RunFolder, manifest: dict[str, Any]) -> dict[str, Any] | None
     path = run.evaluation / FAITHFULNESS
     if not path.is_file():
         return None
-    try:
-        found: dict[str, Any] = files.read_json(path)
-        return found if found["adapter_sha256"] == manifest["adapter_sha256"] else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path} is damaged ({error}). Restore it, or test the explanations again: `newslora explain RUN --check SOURCE`."
-        ) from None
+    found = read_dict(
+        path, Faithfulness, "Restore it, or test the explanations again: `newslora explain RUN --check SOURCE`."
+    )
+    return found if found["adapter_sha256"] == manifest["adapter_sha256"] else None
 
 
 def _settings(recipe: Recipe) -> list[tuple[str, str, str]]:

@@ -1,9 +1,10 @@
-"""The small JSON files of an adapter or export folder: read, and every field seen to be what it should be.
+"""JSON files of a run, an adapter or an export: read, and every field seen to be what it should be.
 
 Anybody may have edited, cut or made up such a file. What passes here has the types its readers count on.
 """
 
 import functools
+import json
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -17,10 +18,14 @@ FAULTS_TOLD, LONGEST_VALUE = 3, 60  # of one file; characters of a value
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)  # no "512" for 512
 
 
-class Record(BaseModel):
-    """Of these fields at least; what else the file holds is kept as it is."""
+class Part(BaseModel):
+    """Of these fields at least; what else stands there is kept as it is."""
 
     model_config = STRICT | ConfigDict(extra="allow")
+
+
+class Record(Part):
+    """A file that tells its format."""
 
     format: int
 
@@ -37,15 +42,39 @@ def read_record(path: Path, kind: type[_T], remedy: str) -> _T:
         FileNotFoundError: there is none.
         RunError: it cannot be read, or a field is missing, unknown or not what it should be.
     """
+    found: _T = _checked(path, _contents(path, remedy), kind, remedy)
+    return found
+
+
+def read_dict(path: Path, kind: type[Part], remedy: str) -> dict[str, Any]:
+    """As `read_record`, as the plain JSON object: for readers, templates among them, that take what else there is too."""
+    content = _contents(path, remedy)
+    _checked(path, content, kind, remedy)
+    found: dict[str, Any] = json.loads(content)
+    return found
+
+
+def check_line(path: Path, number: int, line: bytes, kind: Any, remedy: str) -> dict[str, Any]:
+    """The JSON object in a line of a JSON lines file; errors as of `read_record`, with the line's number."""
+    _checked(path, line, kind, remedy, f" in line {number:,}")
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def _contents(path: Path, remedy: str) -> bytes:
     try:
-        found: _T = _reader(cast(Hashable, kind)).validate_json(path.read_bytes())
-        return found
+        return path.read_bytes()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}. {remedy}") from None
+
+
+def _checked(path: Path, content: bytes, kind: Any, remedy: str, where: str = "") -> Any:
+    try:
+        return _reader(cast(Hashable, kind)).validate_json(content)
     except ValidationError as error:
-        raise RunError(f"{path} is damaged: {_faults(error.errors())}. {remedy}") from None
+        raise RunError(f"{path} is damaged{where}: {_faults(error.errors())}. {remedy}") from None
 
 
 @functools.cache
@@ -63,8 +92,9 @@ def _fault(item: Any) -> str:
     field, kind = ".".join(str(part) for part in item["loc"]), item["type"]
     if kind == "json_invalid":
         return str(item["msg"])[:1].lower() + str(item["msg"])[1:]
-    if not field:
-        return "it is not a JSON object"
+    if not field:  # what a file's own fields say of each other, or it has none
+        told = str(item["msg"]).removeprefix("Value error, ")
+        return told if kind == "value_error" else "it is not a JSON object"
     if kind == "missing":
         return f"{field} is missing"
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
