@@ -28,6 +28,7 @@ FORMAT = 1
 TRAINED_IN = "trained_in"  # in data.json alone, which stays on its machine: cards, reports and exports travel
 RESTORE = "Train the run again, or restore the file."
 SCORE_AGAIN = "Restore it, or remove it and score its rows again: `newslora evaluate RUN --data SOURCE`."
+OWN_EVALUATIONS = ("test", "validation")  # of a run's own rows, the first tells more
 NOT_EVALUATIONS = ("explanations", "faithfulness")  # other files in evaluation/
 
 
@@ -163,7 +164,7 @@ class RunFolder:
         Raises:
             RunError: one is damaged.
         """
-        order = {"test": 0, "validation": 1}
+        order = {name: place for place, name in enumerate(OWN_EVALUATIONS)}
         paths = [path for path in self.evaluation.glob("*.json") if path.stem not in NOT_EVALUATIONS]
         return [
             self.read_evaluation(path) for path in sorted(paths, key=lambda path: (order.get(path.stem, 2), path.stem))
@@ -175,7 +176,7 @@ class RunFolder:
         Raises:
             RunError: it is damaged.
         """
-        paths = (self.evaluation / f"{name}.json" for name in ("test", "validation"))
+        paths = (self.evaluation / f"{name}.json" for name in OWN_EVALUATIONS)
         return next((self.read_evaluation(path) for path in paths if path.is_file()), None)
 
     def read_evaluation(self, path: Path) -> dict[str, Any]:

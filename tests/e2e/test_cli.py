@@ -119,8 +119,12 @@ def test_evaluate_reads_numbered_labels_when_told_their_names(
         assert [line["label"] for line in csv.DictReader(stream)] == ["World", "Sports"]
     reverse = 'data.label_names=["Sports","World"]'
     assert main(["evaluate", str(run), "--data", str(plain), "--set", reverse]) == 0
-    with (run / "evaluation" / "numbers.csv").open(newline="") as stream:
+    found = sorted((run / "evaluation").glob("numbers-????????.csv"))
+    with found[0].open(newline="") as stream:
         assert [line["label"] for line in csv.DictReader(stream)] == ["Sports", "World"]
+    result = json.loads(found[0].with_suffix(".json").read_text())
+    assert result["settings"] == {"label_names": ["Sports", "World"]}
+    assert "read by other settings than the run's own: data.label_names is Sports, World." in result["note"]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])

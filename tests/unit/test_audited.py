@@ -39,6 +39,28 @@ def test_a_whole_one_is_shown(run: RunFolder) -> None:
     assert "damaged" not in html
 
 
+def test_an_audit_by_other_settings_is_named_and_not_shown(run: RunFolder) -> None:
+    """Labels of another column, or numbers under other names, would accuse labels that the run never saw."""
+    path = run.path / "audit" / "audit.json"
+    audit = files.read_json(path) | {"label_names": ["World", "Sports"], "label_base": 1}
+    for changed, told in (
+        ({"splits": [OWN | {"label_column": "topic"}]}, "it took the label from topic, the run from label."),
+        ({"splits": [OWN | {"text_columns": ["body"]}]}, "it took the text from body, the run from text."),
+        (
+            {"label_names": ["Sports", "World"]},
+            "calls the labels Sports, World in order of number, the run World, Sports.",
+        ),
+    ):
+        files.write_json(path, audit | changed)
+        html = page(run)
+        assert told in html
+        assert "audit the rows again with the run (--run)" in html
+        assert "37 of 1,000 labels" not in html
+    beside = run.path.parent / "audit.json"  # another place may hold one of the run's own reading
+    files.write_json(beside, audit)
+    assert "37 of 1,000 labels" in page(run)
+
+
 @pytest.mark.parametrize(
     "contents",
     [

@@ -202,6 +202,21 @@ def test_what_cannot_be_compared_is_said(
         newslora.compare(spoil(make))
 
 
+def test_the_same_file_read_otherwise_or_in_part_does_not_stand_in(make: Maker) -> None:
+    first, second = make("first", wrong_on(1)), make("second", wrong_on(1, 2))
+    make.score(RunFolder(first), wrong_on(), evaluation="other", numbers=range(ROWS))
+    result = newslora.compare([first, second])
+    assert (result["evaluation"], result["pairs"][0]["only_first_right"]) == ("test", 1)
+
+
+def test_what_another_adapter_scored_is_not_compared(make: Maker) -> None:
+    first, second = make("first", wrong_on(1)), make("second", wrong_on(1, 2))
+    path = second / "evaluation" / "test.json"
+    files.write_json(path, files.read_json(path) | {"adapter_sha256": "another"})
+    with pytest.raises(DataError, match=r"no scored rows in common.*second has none"):
+        newslora.compare([first, second])
+
+
 def test_an_unfinished_run_and_a_damaged_evaluation_are_said(make: Maker) -> None:
     first, second = make("first", wrong_on(1)), make("second", wrong_on(1))
     table = second / "evaluation" / "test.csv"

@@ -108,6 +108,14 @@ def test_a_damaged_result_is_named(run: RunFolder) -> None:
         newslora.evaluate(run.path)
 
 
+def test_a_result_of_another_adapter_is_not_the_runs(run: RunFolder) -> None:
+    files.write_json(run.manifest_file, manifest_facts(["World", "Sports"]) | {"adapter_sha256": "d" * 64})
+    with pytest.raises(
+        RunError, match=r"test\.json is of another adapter \(c+\) than the run's \(d+\)\. Restore it, or"
+    ):
+        newslora.evaluate(run.path)
+
+
 def test_examples_are_not_chosen_from_damaged_rows(run: RunFolder) -> None:
     path = run.evaluation / "test.csv"
     assert [row["row"] for row in _chosen_rows(run)] == ["1", "3"]

@@ -24,7 +24,7 @@ from newslora.metrics.classes import absent_note
 from newslora.report.card import write_card
 from newslora.report.drawing import Written
 from newslora.report.explained import _chosen_rows
-from newslora.report.findings import METRICS, confused, findings, wrong_rows
+from newslora.report.findings import METRICS, confused, findings, speeds, wrong_rows
 from newslora.report.pages import seconds
 from newslora.report.report import report_run, write_report
 from newslora.runfolder import RunFolder
@@ -129,6 +129,23 @@ def test_settings_are_the_resolved_ones(reported: tuple[RunFolder, str]) -> None
     assert found["data.label_names"] == "a, b"
     assert found["data.test"] == "unset"
     assert found["train.gradient_checkpointing"] == "false"
+
+
+def test_figures_of_another_adapter_do_not_come_first(tmp_path: Path, no_figures: None) -> None:
+    run, manifest = make_run(tmp_path / "run", LABELS)
+    path = run.evaluation / "test.json"
+    files.write_json(path, files.read_json(path) | {"adapter_sha256": "d" * 64})
+    html = write_report(run, manifest).read_text(encoding="utf-8")
+    assert "Accuracy on 60 validation rows" in html
+    assert "belong to another adapter" in html
+
+
+def test_given_rows_have_not_the_tokens_of_a_split_of_their_name(tmp_path: Path) -> None:
+    run, manifest = make_run(tmp_path / "run", LABELS)
+    data = run.data() | {"tokens": {"train": 6326080, "test": 400}}
+    given = [evaluation("test", LABELS, 90, False), evaluation("train", LABELS, 10, False)]
+    lines = speeds(manifest, data, run.recipe(), 3, given)
+    assert [line.tokens for line in lines] == [3 * 6326080, 400, None]
 
 
 def test_the_first_glance_is_the_test_split_without_the_validation_caveat(reported: tuple[RunFolder, str]) -> None:

@@ -104,6 +104,8 @@ def audit(
     )
     result: dict[str, Any] = {
         "splits": [describe_split(rows, split) for split in rows.splits],
+        "label_names": list(rows.label_names),
+        "label_base": rows.label_base,
         "duplicates": _duplicates(rows, copies, similarity),
         "leakage": leakage_table(rows, leaks),
         "leakage_effect": [

@@ -41,6 +41,7 @@ class AuditRows:
     numbers: NDArray[np.int64]  # (R,) 1-based row of the source
     combinations: NDArray[np.bool_] | None = None  # (K, C) which labels a combination holds, the same for all splits
     separator: str = ";"  # between a row's labels, where they are told
+    label_base: int | None = None  # the number that the data gives the first label, where it numbers them
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -103,6 +104,7 @@ def read_rows(
         np.concatenate([one.rows for one in sets]),
         combinations,
         settings.label_separator,
+        labels.base,
     )
 
 

@@ -55,6 +55,7 @@ class ArticleSet:
     rows: NDArray[np.int64]  # (R,) 1-based rows of the source
     quarantined: Quarantine
     combinations: NDArray[np.bool_] | None = None  # (K, C) which labels a combination holds
+    reading: str | None = None  # hash of the bytes and of how they were read; None where these are a part of the rows
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -74,7 +75,7 @@ class ArticleSet:
     def take(self, places: NDArray[np.int64]) -> "ArticleSet":
         """Some of the usable rows, in this order."""
         labels, rows = gathered(self.labels, places), gathered(self.rows, places)
-        return replace(self, texts=self.texts[places], labels=labels, rows=rows)
+        return replace(self, texts=self.texts[places], labels=labels, rows=rows, reading=None)
 
     def record(self) -> dict[str, Any]:
         """What data.json says of this split."""
@@ -104,12 +105,10 @@ def read_articles(
     Raises:
         DataError: nothing readable, or columns that cannot be found.
     """
-    table = open_table(source, split, settings.header)
     where = f"'{source.text}'"
-    columns, label, first = find_columns(table, settings, where, usual)
-    if labels is not None:
-        labels = numbered(labels, _first_keys([row.fields.get(label) for row in first], settings), settings.label_names)
-    path = cache_folder() / "articles" / f"{_fingerprint(table, columns, label, settings, labels)}.safetensors"
+    table, columns, label, first, labels = _found(source, split, settings, labels, usual)
+    reading = _fingerprint(table, columns, label, settings, labels)
+    path = cache_folder() / "articles" / f"{reading}.safetensors"
     found = read_columns(path)
     if found is None:
         spool = RowSpool()
@@ -137,8 +136,27 @@ def read_articles(
         raise DataError(f"The source {where} holds no rows. A data file has at least one row of text and label.")
     combinations = indicator_table(notes["combinations"], len(labels)) if settings.multi_label else None
     return ArticleSet(
-        source, split, table.sha256, columns, label, texts, held["labels"], held["rows"], aside, combinations
+        source, split, table.sha256, columns, label, texts, held["labels"], held["rows"], aside, combinations, reading
     ), labels
+
+
+def reading_of(
+    source: Source, split: str | None, settings: DataSettings, labels: LabelSet, usual: Sequence[str] = ()
+) -> str:
+    """What `read_articles` would give as `reading`, called with the same; only the first rows are read for it."""
+    table, columns, label, _, known = _found(source, split, settings, labels, usual)
+    return _fingerprint(table, columns, label, settings, known)
+
+
+def _found(
+    source: Source, split: str | None, settings: DataSettings, labels: LabelSet | None, usual: Sequence[str]
+) -> tuple[Table, tuple[str, ...], str, list[RawRow], LabelSet | None]:
+    """A split, opened: its columns of text, that of the label, its first rows, and the labels as it may write them."""
+    table = open_table(source, split, settings.header)
+    columns, label, first = find_columns(table, settings, f"'{source.text}'", usual)
+    if labels is not None:
+        labels = numbered(labels, _first_keys([row.fields.get(label) for row in first], settings), settings.label_names)
+    return table, columns, label, first, labels
 
 
 def find_columns(

@@ -13,6 +13,7 @@ from newslora.arguments import as_path
 from newslora.data.outputs import refuse_overwriting
 from newslora.data.sources import parse_source
 from newslora.errors import DataError, SettingsError
+from newslora.evaluation.own import refuse_idle
 from newslora.evaluation.paired import METRICS, contrast_intervals, holm, mcnemar
 from newslora.evaluation.seeds import Group, compare_groups, few_seeds_note, group_runs, repeats_note, spread
 from newslora.evaluation.stored import Stored, common_evaluation, differing, evaluation_of, write_differences
@@ -55,8 +56,8 @@ def compare(
         What the JSON holds. `pairs[i]["sentence"]` says it in words.
 
     Raises:
-        SettingsError: fewer than two runs, what is no path, one run twice, an output that `data` is read from, or a device that
-            is not here.
+        SettingsError: fewer than two runs, what is no path, one run twice, an output that `data` is read from or that is a
+            folder, changes without `data`, or a device that is not here.
         RunError: an unfinished or damaged run.
         DataError: no rows in common or a single one, or other labels.
     """
@@ -65,6 +66,7 @@ def compare(
     if path is not None and path.is_dir():
         raise SettingsError(f"The output '{path}' is a folder. Name a file in it.")
     data = None if data is None else parse_source(data).text
+    refuse_idle(changes, data)
     if path is not None and data is not None:
         refuse_overwriting([path, rows_file(path)], [data])
     folders = _opened(runs, others)

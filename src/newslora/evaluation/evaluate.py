@@ -18,14 +18,24 @@ from newslora.errors import RunError
 from newslora.evaluation.abstention import abstention
 from newslora.evaluation.breakdown import breakdowns, by_name, column_values, find_column, source_column
 from newslora.evaluation.multi_label import TUNED, evaluate_several
-from newslora.evaluation.own import given_rows, held_split, is_export, own_rows, require_same_weights, run_of_export
+from newslora.evaluation.naming import result_name
+from newslora.evaluation.own import (
+    given_rows,
+    held_split,
+    is_export,
+    other_settings,
+    own_rows,
+    refuse_idle,
+    require_same_weights,
+    run_of_export,
+)
 from newslora.evaluation.rows import damaged, find_errors, read_lines, shortened, write_errors, write_rows
 from newslora.evaluation.score import Scored, score_articles
 from newslora.metrics import full_metrics, softmax
 from newslora.metrics.calibration import calibration_numbers, reliability, top_answers
 from newslora.metrics.classes import absent_note
 from newslora.predict.classifier import Classifier
-from newslora.runfolder import NOT_EVALUATIONS, RunFolder, run_path
+from newslora.runfolder import SCORE_AGAIN, RunFolder, run_path
 from newslora.runtime import check_device
 
 TRAINED = "These rows trained the classifier, or hold rows that did: the figures say nothing about other rows."
@@ -48,6 +58,7 @@ def evaluate_articles(
     trained: bool = False,
     by: str | None = None,
     scored: Scored | None = None,
+    other: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, Any]:
     """Score every row once and write `folder/NAME.json`, `folder/NAME.csv` and `folder/NAME-errors.csv`.
@@ -62,6 +73,7 @@ def evaluate_articles(
         trained: whether they were trained on, which the result then says.
         by: a column of the data to break accuracy down by; None: one that names the news' source, where there is one.
         scored: the rows' logits, where they are known already.
+        other: settings by which they were read, where these are not the run's own, which the result then says.
         progress: told the rows of each finished batch.
 
     Returns:
@@ -73,7 +85,8 @@ def evaluate_articles(
         `accuracy_by`: a list of breakdowns (newslora.evaluation.breakdown);
         `errors`: the fifty most confidently wrong rows (newslora.evaluation.rows);
         `chose_the_epoch`, `trained`, `note`: why scores may be higher than on new rows, which labels have none, and which
-            columns held the text where they are not those of the training;
+            columns held the text where they are not those of the training, or which settings read them;
+        `reading`, `settings`: a hash of how the rows were read, and the settings that are not the run's own;
         `adapter_sha256`, `precision`, `seconds`: what scored them, and how long it took;
         `export`: name, kind and hash of the weights, where an export scored them.
 
@@ -89,7 +102,9 @@ def evaluate_articles(
         "errors": shortened(errors),
         "chose_the_epoch": chose_the_epoch,
         "trained": trained,
-        "note": _note(classifier, articles, chose_the_epoch, trained, numbers),
+        "note": _note(classifier, articles, chose_the_epoch, trained, numbers, other or {}),
+        "reading": articles.reading,
+        "settings": dict(other or {}),
         "adapter_sha256": classifier.card.weights_sha256,
         "precision": classifier.precision.name,
         "seconds": round(scored.seconds, 3),
@@ -139,15 +154,18 @@ def evaluate(
         As `evaluate_articles`.
 
     Raises:
-        RunError: an unfinished run, one whose stored data cannot be found again, or an export outside of its run.
+        RunError: an unfinished or damaged run, one whose stored data cannot be found again, a stored result of another adapter,
+            or an export outside of its run.
         DataError: rows that cannot be used, or no column `by`.
-        SettingsError: `data` is read from a file that the result would take the place of, or a device that is not here.
+        SettingsError: `data` is read from a file that the result would take the place of, changes without `data`, or a device
+            that is not here.
     """
     check_device(device)
     path, data = run_path(run), None if data is None else parse_source(data).text
     export = is_export(path)
     source = run_of_export(path) if export else RunFolder.open(path)
     settings = load_recipe(source.recipe(), data_changes(changes)).data
+    refuse_idle(changes, data)
     if data is None and not export:
         stored = _stored_result(source)
         return stored if by is None else _broken_down(source, stored, settings, by)
@@ -158,9 +176,10 @@ def evaluate(
     rows = _own(source) if data is None else _given(source, data, settings, folder)
     if data is not None:
         refuse_overwriting([folder / f"{rows.name}{end}" for end in (".json", ".csv", "-errors.csv")], [data])
+    other = {} if data is None else other_settings(source, data, settings, rows.articles)
     return evaluate_articles(
         classifier, rows.articles, rows.name, folder, settings,
-        chose_the_epoch=rows.chose, trained=rows.trained, by=by, progress=progress,
+        chose_the_epoch=rows.chose, trained=rows.trained, by=by, other=other, progress=progress,
     )  # fmt: skip
 
 
@@ -185,7 +204,7 @@ def _given(run: RunFolder, data: str, settings: DataSettings, folder: Path) -> _
     articles, record = given_rows(run, data, settings), run.data()
     roles = [role for role, split in record["splits"].items() if split["sha256"] == articles.sha256]
     chose = "validation" in roles or ("train" in roles and record["validation_is_cut_from_train"])
-    return _Rows(_free_name(folder, _file_name(data), articles.sha256), articles, chose, "train" in roles)
+    return _Rows(result_name(folder, data, articles), articles, chose, "train" in roles)
 
 
 def _exported(classifier: Classifier) -> dict[str, Any]:
@@ -212,9 +231,14 @@ def _calibration(classifier: Classifier, scored: Scored) -> dict[str, Any]:
 
 
 def _note(
-    classifier: Classifier, articles: ArticleSet, chose_the_epoch: bool, trained: bool, numbers: Mapping[str, Any]
+    classifier: Classifier,
+    articles: ArticleSet,
+    chose_the_epoch: bool,
+    trained: bool,
+    numbers: Mapping[str, Any],
+    other: Mapping[str, Any],
 ) -> str | None:
-    """Why scores may be higher than on new rows, of which labels they tell nothing, and where else the text was found."""
+    """Why scores may be higher than on new rows, of which labels they tell nothing, and how else the rows were read."""
     said = [TRAINED] if trained else []
     if chose_the_epoch:
         said.append(SELECTION_BIAS)
@@ -222,8 +246,11 @@ def _note(
         said += [TUNED] if classifier.thresholds is not None else []
     if absent := absent_note(numbers["per_class"]):
         said.append(absent)
-    if other := other_columns(articles.text_columns, classifier.card.text_columns):
-        said.append(other)
+    if columns := other_columns(articles.text_columns, classifier.card.text_columns):
+        said.append(columns)
+    if other:
+        told = "; ".join(f"data.{name} is {_told(value)}" for name, value in other.items())
+        said.append(f"These rows were read by other settings than the run's own: {told}.")
     return " ".join(said) or None
 
 
@@ -231,6 +258,11 @@ def _stored_result(run: RunFolder) -> dict[str, Any]:
     found = run.own_evaluation()
     if found is None:
         raise RunError(f"The run {run.path} has no evaluation yet. Finish it: `newslora train --resume {run.path}`.")
+    if found["adapter_sha256"] != (version := run.manifest()["adapter_sha256"]):
+        raise RunError(
+            f"{run.evaluation / found['name']}.json is of another adapter ({found['adapter_sha256'][:12]}) than the run's "
+            f"({version[:12]}). {SCORE_AGAIN}"
+        )
     return found
 
 
@@ -256,17 +288,6 @@ def _broken_down(run: RunFolder, result: dict[str, Any], settings: DataSettings,
     return result
 
 
-def _free_name(folder: Path, name: str, sha256: str) -> str:
-    """`name`, with part of the rows' hash where another source's result has it: a/news.csv and b/news.jsonl are two."""
-    try:
-        holder = files.read_json(folder / f"{name}.json")["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return name  # free, or damaged and to be replaced
-    return name if holder == sha256 else f"{name}-{sha256[:8]}"
-
-
-def _file_name(source: str) -> str:
-    stem = source.rstrip("/").rpartition("/")[2].split(".")[0] or "data"
-    safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in stem)
-    # these names are the run's own, and NAME-errors.csv is another file's
-    return f"{safe}-data" if safe in ("validation", "test", *NOT_EVALUATIONS) or safe.endswith("-errors") else safe
+def _told(value: Any) -> str:
+    """A setting's value in a sentence."""
+    return "unset" if value is None else ", ".join(value) or "empty" if isinstance(value, list) else str(value)

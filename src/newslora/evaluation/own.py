@@ -1,18 +1,27 @@
 """The run behind an export, the rows a run was made of, and others read as it reads its own."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from newslora.config import DataSettings
-from newslora.data.articles import ArticleSet, check_quarantine, read_articles
-from newslora.data.labels import make_label_set
-from newslora.data.sources import parse_source, split_for
+from newslora.data.articles import ArticleSet, check_quarantine, read_articles, reading_of
+from newslora.data.labels import LabelSet, make_label_set
+from newslora.data.sources import Source, parse_source, split_for
 from newslora.data.splits import Splits, load_splits
-from newslora.errors import DataError, RunError
+from newslora.errors import DataError, RunError, SettingsError
 from newslora.model.adapter import AdapterCard
 from newslora.model.exported import MANIFEST
 from newslora.runfolder import RunFolder
+
+READING = (
+    "text_columns",
+    "label_column",
+    "label_names",
+    "label_separator",
+    "header",
+)  # settings that decide what rows say
 
 
 def is_export(path: Path) -> bool:
@@ -89,14 +98,51 @@ def given_rows(run: RunFolder, data: str, settings: DataSettings) -> ArticleSet:
     Raises:
         DataError: they cannot be read or used.
     """
-    record = run.data()
-    settings = as_trained(settings, record)
-    source = parse_source(data)
-    spellings = make_label_set(tuple(record["labels"]), record["label_base"])
-    usual = record["splits"]["train"]["text_columns"]
-    articles, _ = read_articles(source, split_for(source, "test"), settings, spellings, usual)
+    articles, _ = read_articles(*_as_given(run, data, settings))
     check_quarantine(articles, settings.max_quarantine_share, None)
     return articles
+
+
+def given_reading(run: RunFolder, data: str, settings: DataSettings) -> str:
+    """The `reading` that `given_rows` of the same would have.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    return reading_of(*_as_given(run, data, settings))
+
+
+def _as_given(
+    run: RunFolder, data: str, settings: DataSettings
+) -> tuple[Source, str | None, DataSettings, LabelSet, Sequence[str]]:
+    """How another source's rows are read with the run's labels."""
+    record, source = run.data(), parse_source(data)
+    spellings = make_label_set(tuple(record["labels"]), record["label_base"])
+    usual = record["splits"]["train"]["text_columns"]
+    return source, split_for(source, "test"), as_trained(settings, record), spellings, usual
+
+
+def other_settings(run: RunFolder, data: str, used: DataSettings, articles: ArticleSet) -> dict[str, Any]:
+    """Settings that read given rows otherwise than the run's own would, as JSON has them; nothing where they do not."""
+    own = run.recipe().data
+    found = {name: value for name in READING if (value := getattr(used, name)) != getattr(own, name)}
+    with contextlib.suppress(DataError):  # its own cannot read them at all
+        if found and given_reading(run, data, own) == articles.reading:
+            return {}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def refuse_idle(changes: Mapping[str, Any] | None, data: str | None) -> None:
+    """Refuse settings for reading rows where no rows are given: a run's own are read as they were in training.
+
+    Raises:
+        SettingsError: with the first of them.
+    """
+    if changes and data is None:
+        raise SettingsError(
+            f"'{next(iter(changes))}' is a setting (--set) for reading rows that are given as data (--data), and none are. "
+            "Give them, or leave it out: the run's own rows are read as in its training."
+        )
 
 
 def _rows(split: Mapping[str, Any] | None) -> dict[str, Any]:

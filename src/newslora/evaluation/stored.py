@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from newslora import files
-from newslora.data.articles import find_columns
-from newslora.data.sources import open_table, parse_source, split_for
 from newslora.errors import DataError
 from newslora.evaluation.evaluate import evaluate
+from newslora.evaluation.own import given_reading
 from newslora.evaluation.paired import Scores
 from newslora.evaluation.rows import COLUMNS, damaged, read_lines, short
 from newslora.runfolder import RunFolder
@@ -35,12 +34,15 @@ def common_evaluation(runs: Sequence[RunFolder]) -> list[Stored]:
         RunError: a damaged evaluation.
     """
     stored = [_records(run) for run in runs]
-    shared = set.intersection(*({record["sha256"] for record in one.values()} for one in stored))
-    order = sorted(stored[0], key=lambda name: (name == "validation", name != "test", name))
-    for digest in [stored[0][name]["sha256"] for name in order if stored[0][name]["sha256"] in shared]:
-        names = [next(name for name, record in one.items() if record["sha256"] == digest) for one in stored]
-        scored = [_read(run, name, one[name]) for run, name, one in zip(runs, names, stored, strict=True)]
-        if _same_rows(scored):
+    for name, record in stored[0].items():
+        if not all(any(_same_file(record, other) for other in one.values()) for one in stored):
+            continue
+        scored = [_read(runs[0], name, record)]
+        for run, one in zip(runs[1:], stored[1:], strict=True):
+            # a run may have scored the same file by several settings, and a part of it as its validation rows
+            alike = (_read(run, of, other) for of, other in one.items() if _same_file(record, other))
+            scored += next(([other] for other in alike if _same_rows([scored[0], other])), [])
+        if len(scored) == len(runs) and len(scored[0].rows):
             return scored
     had = "; ".join(f"{run.path} has {_described(one)}" for run, one in zip(runs, stored, strict=True))
     raise DataError(
@@ -76,21 +78,26 @@ def evaluation_of(
 
 
 def _stored(run: RunFolder, data: str) -> dict[str, Any] | None:
-    """The record of an evaluation of the same bytes by the same adapter, text and labels in the columns that would be read."""
-    source, settings = parse_source(data), run.recipe().data
-    table = open_table(source, split_for(source, "test"), settings.header)
-    usual = run.data()["splits"]["train"]["text_columns"]
-    columns, label, _ = find_columns(table, settings, f"'{data}'", usual)
-    wanted = (table.sha256, run.manifest()["adapter_sha256"], list(columns), label)
-    told = ("sha256", "adapter_sha256", "text_columns", "label_column")
-    return next((one for one in _records(run).values() if tuple(one.get(name) for name in told) == wanted), None)
+    """The record of an evaluation of all the same rows, read as they would be now; older ones do not say how they were read."""
+    reading = given_reading(run, data, run.recipe().data)
+    return next((one for one in _records(run).values() if one.get("reading") == reading), None)
+
+
+def _same_file(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return bool(one["sha256"] == other["sha256"])
 
 
 def _records(run: RunFolder) -> dict[str, dict[str, Any]]:
-    """Evaluation name -> its JSON, where its predictions are there too."""
-    run.manifest()  # raises where the run is not whole
+    """Evaluation name -> its JSON, of those by the run's adapter whose predictions are there too: test rows first, rows that
+    chose the epoch last, and those read by other settings behind others."""
+    version = run.manifest()["adapter_sha256"]  # raises where the run is not whole
     found = sorted(path for path in run.evaluation.glob("*.json") if path.with_suffix(".csv").is_file())
-    return {path.stem: run.read_evaluation(path) for path in found}
+    records = {path.stem: run.read_evaluation(path) for path in found}
+    ours = {name: one for name, one in records.items() if one["adapter_sha256"] == version}
+    order = sorted(
+        ours, key=lambda name: (name == "validation", name != "test", bool(ours[name].get("settings")), name)
+    )
+    return {name: ours[name] for name in order}
 
 
 def _read(run: RunFolder, name: str, record: dict[str, Any]) -> Stored:

@@ -13,6 +13,7 @@ from newslora.arguments import as_count, as_path
 from newslora.config import data_changes
 from newslora.data.sources import parse_source
 from newslora.errors import ExportError, SettingsError, near
+from newslora.evaluation.own import refuse_idle
 from newslora.exporting.card import write_export_card
 from newslora.exporting.forms import merge, open_stock_peft, write_common, write_merged, write_onnx, write_peft
 from newslora.exporting.gate import compare_answers, compare_exact, compare_odd, refusal, require_rows
@@ -84,13 +85,15 @@ def export(
 
     Raises:
         ExportError: it does not give the run's answers, or that cannot be told; nothing is left behind.
-        SettingsError: no such kind, method or device.
+        SettingsError: no such kind, method or device, or changes without `data`.
         RunError, DataError, BackboneError, NetworkError: run, rows or backbone cannot be had or used.
         MissingExtraError: ONNX needs the extra 'export'.
         StorageError: the disk refuses.
     """
     _check_arguments(to, int8, rows)
     check_device(device)
+    named = None if data is None else parse_source(data).text
+    refuse_idle(changes, named)
     judged_on = device or JUDGED_ON
     source = RunFolder.open(run_path(run))
     source.manifest()  # written last: calibration and evaluation are there too
@@ -98,7 +101,6 @@ def export(
     card = read_card(adapter)
     target = as_path(output, "The output") if output is not None else source.exports / to
     require_place(target, replace)
-    named = None if data is None else parse_source(data).text
     held = held_rows(source, named, data_changes(changes), rows)
     if to in INT8:
         require_rows(len(held.articles), held.name)

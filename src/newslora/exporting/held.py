@@ -1,7 +1,7 @@
 """The rows an export is judged by, and those that int8 ranges are measured on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from newslora.config import load_recipe
 from newslora.data.articles import ArticleSet
 from newslora.data.splits import draw
 from newslora.errors import DataError
-from newslora.evaluation.own import given_rows, held_split, own_rows
+from newslora.evaluation.own import given_rows, held_split, other_settings, own_rows
 from newslora.exporting.gate import Given
 from newslora.report.card import data_set
 from newslora.runfolder import RunFolder
@@ -25,11 +25,13 @@ class HeldRows:
     # as a message has it: 'the test rows' or the source asked for, and of how many the rows were drawn, where they were
     name: str
     articles: ArticleSet
+    other: dict[str, Any] = field(default_factory=dict)  # settings that read them, where these are not the run's own
 
     def record(self) -> dict[str, Any]:
         """As export.json holds them; of a path its last part only, as an export travels."""
         found, kind = self.articles.record(), self.articles.source.kind
-        return found if kind == "hub" else found | {"source": found["source"].rpartition("/")[2]}
+        told = found | ({"settings": self.other} if self.other else {})
+        return told if kind == "hub" else told | {"source": found["source"].rpartition("/")[2]}
 
     def truth(self, labels: int) -> Given:
         """(R, C) the labels rows carry."""
@@ -53,7 +55,9 @@ def held_rows(run: RunFolder, data: str | None, changes: Mapping[str, Any] | Non
     """
     if data is not None:
         settings = load_recipe(run.recipe(), changes).data
-        found = HeldRows(f"'{data_set(data.rstrip('/'))[1]}'", given_rows(run, data, settings))
+        articles = given_rows(run, data, settings)
+        other = other_settings(run, data, settings, articles)
+        found = HeldRows(f"'{data_set(data.rstrip('/'))[1]}'", articles, other)
     else:
         splits = own_rows(run)
         name = held_split(splits)
@@ -62,7 +66,9 @@ def held_rows(run: RunFolder, data: str | None, changes: Mapping[str, Any] | Non
         raise DataError(f"No row of {found.name} is usable. Give others (--data).")
     if most is not None and most < len(found.articles):
         places = draw(found.articles, most, run.recipe().train.seed)
-        return HeldRows(f"{found.name} (drawn from {len(found.articles):,})", found.articles.take(places))
+        return replace(
+            found, name=f"{found.name} (drawn from {len(found.articles):,})", articles=found.articles.take(places)
+        )
     return found
 
 

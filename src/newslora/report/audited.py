@@ -18,8 +18,9 @@ COLUMNS = ("split", "row", "given", "suggested", "text")  # of labels.csv, those
 
 def read_audit(run: RunFolder) -> dict[str, Any] | None:
     """What audit.json holds, under `doubts` the worst of labels.csv, and under `damaged` why these cannot be shown, where they
-    cannot; None without an audit of this run's rows. Of damaged audits, `other` says so alone."""
-    ours, other = {split["sha256"] for split in run.data()["splits"].values()}, None
+    cannot; None without an audit of this run's rows. Of audits that read them otherwise than the run, `other` says so alone."""
+    data, other = run.data(), None
+    ours = {split["sha256"]: split for split in data["splits"].values()}
     for folder in (run.path, run.path / "audit", run.path.parent, run.path.parent / "audit"):
         path = folder / "audit.json"
         if not path.is_file():
@@ -35,8 +36,23 @@ def read_audit(run: RunFolder) -> dict[str, Any] | None:
         except RunError as error:
             other = other or {"other": str(error)}
             continue
-        return found | _doubts(folder / "labels.csv")
+        if (how := _otherwise(found, audited[0], data, ours[audited[0]["sha256"]])) is None:
+            return found | _doubts(folder / "labels.csv")
+        other = other or {"other": f"{path} is an audit of these rows by other settings: {how}. {AGAIN}"}
     return other
+
+
+def _otherwise(found: dict[str, Any], audited: dict[str, Any], data: dict[str, Any], own: dict[str, Any]) -> str | None:
+    """How an audit read rows otherwise than the run; older ones tell of columns only."""
+    for name, what in (("label_column", "label"), ("text_columns", "text")):
+        if audited[name] != own[name]:
+            taken, ours = (
+                value if isinstance(value, str) else " + ".join(value) for value in (audited[name], own[name])
+            )
+            return f"it took the {what} from {taken}, the run from {ours}"
+    if found.get("label_base") is not None and [*found["label_names"]] != data["labels"]:
+        return f"it calls the labels {', '.join(found['label_names'])} in order of number, the run {', '.join(data['labels'])}"
+    return None
 
 
 def _doubts(path: Path) -> dict[str, Any]:

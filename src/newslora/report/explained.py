@@ -12,7 +12,7 @@ from newslora.predict.classifier import Classifier
 from newslora.records.evaluation import Explanations
 from newslora.records.reading import read_dict
 from newslora.report.pages import environment
-from newslora.runfolder import RunFolder
+from newslora.runfolder import OWN_EVALUATIONS, RunFolder
 
 OUTPUTS = (".jsonl", ".html")
 FILE = "explanations.json"
@@ -100,8 +100,7 @@ def _held(path: Path) -> dict[str, Any]:
 
 def _chosen_rows(run: RunFolder) -> list[dict[str, str]]:
     """Lines to explain of evaluation/test.csv (else validation.csv): wrong ones, then right ones. Holds no other text."""
-    names = ("test", "validation")
-    path = next((path for name in names if (path := run.evaluation / f"{name}.csv").is_file()), None)
+    path = next((path for name in OWN_EVALUATIONS if (path := run.evaluation / f"{name}.csv").is_file()), None)
     if path is None:
         return []
     sides: dict[bool, list[tuple[float, int]]] = {True: [], False: []}  # right or not -> (probability, place)

@@ -6,6 +6,7 @@ from typing import Any
 
 from newslora.config import Recipe
 from newslora.report.pages import interval, percent
+from newslora.runfolder import OWN_EVALUATIONS
 
 METRICS = {  # key in evaluation/*.json -> name, what it says
     "accuracy": ("Accuracy", "rows labelled rightly; of several labels, all of them"),
@@ -119,7 +120,13 @@ def speeds(
         )
     ]
     lines += [
-        Speed(f"evaluation, {one['name']}", one["rows"], one["seconds"], data["tokens"].get(one["name"]))
+        # data.json counts tokens of the run's own splits, and given rows may be called 'train' too
+        Speed(
+            f"evaluation, {one['name']}",
+            one["rows"],
+            one["seconds"],
+            data["tokens"].get(one["name"]) if one["name"] in OWN_EVALUATIONS else None,
+        )
         for one in evaluations
     ]
     return [line for line in lines if line.seconds > 0]

@@ -56,7 +56,8 @@ def write_report(run: RunFolder, manifest: dict[str, Any], device: str | None = 
         StorageError: the disk refuses.
     """
     data, metrics, recipe = run.data(), run.metrics(), run.recipe()
-    evaluations = run.evaluations()
+    # another adapter's figures come last: the page begins with the first
+    evaluations = sorted(run.evaluations(), key=lambda one: bool(one["adapter_sha256"] != manifest["adapter_sha256"]))
     model, best = manifest["model"], manifest["training"]["best_epoch"]
     epochs = [line for line in metrics if line["kind"] == "epoch"]
     if model["model_type"] not in NAMES:
