@@ -1,8 +1,10 @@
 """A recipe from start to finish: rows, tokens, classifier, training, evaluation, report; a run folder at the end."""
 
+import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +18,11 @@ from newslora.data.overlap import copied_rows, told
 from newslora.data.remarks import remarks
 from newslora.data.splits import Splits, load_splits
 from newslora.data.tokens import tokenize, tokenizer_sha256
-from newslora.errors import InterruptedRun, RunError, SettingsError
+from newslora.errors import BackboneError, InterruptedRun, NetworkError, RunError, SettingsError
 from newslora.evaluation.evaluate import evaluate_articles
 from newslora.evaluation.score import score_articles
 from newslora.model.adapter import AdapterCard, save_adapter
-from newslora.model.backbones import Backbone, resolve_backbone
+from newslora.model.backbones import BUNDLED, Backbone, resolve_again
 from newslora.model.classifier import build_classifier, count_parameters, length_limit
 from newslora.model.describe import describe_classifier
 from newslora.model.engine import engine_name, engine_to_try, groups_by_length
@@ -40,7 +42,17 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
+WEIGHTS_BEGUN = "backbone_sha256"  # in data.json: of the weights in a folder that a run began with
 MANY_COPIES = 0.01  # part of held rows: fewer move a score by less than its interval is wide
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A backbone, and what rows are tokenised by."""
+
+    backbone: Backbone
+    max_length: int
+    tokenizer: "PreTrainedTokenizerBase"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +133,9 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool
         target = pick_device(device)
         recipe = run.recipe()
         precision = resolve_precision(recipe.train.precision, target)
-        prepared = prepare(recipe, run.quarantine_file, run.trained_in())
+        with _saying_where_begun(run, recipe):
+            backbone = find_backbone(recipe, run.trained_in())
+        prepared = prepare(recipe, run.quarantine_file, run.trained_in(), backbone)
         _check_same_data(run, prepared)
         for name, one in prepared.splits.present().items():
             aside = f", {len(one.quarantined):,} set aside in {run.quarantine_file}" if one.quarantined else ""
@@ -157,15 +171,45 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool
     return run
 
 
-def prepare(recipe: Recipe, quarantine_file: Path | None = None, folder: str | None = None) -> Prepared:
-    """Read and tokenise all rows, and find the backbone; touches no weights. `quarantine_file`, `folder`: as `load_splits`.
+def find_backbone(recipe: Recipe, folder: str | None = None) -> Found:
+    """The backbone, its configuration and its tokenizer; touches no weights. `folder`: as `resolve_again`.
+
+    Raises:
+        BackboneError, NetworkError, MissingExtraError: it cannot be had.
+    """
+    backbone = resolve_again(recipe.model.backbone, recipe.model.revision, folder)
+    return Found(backbone, length_limit(backbone.config(), recipe.data.max_length), backbone.tokenizer())
+
+
+@contextlib.contextmanager
+def _saying_where_begun(run: RunFolder, recipe: Recipe) -> Iterator[None]:
+    """Of a run that goes on, say what to do where its backbone may be a folder that another working directory has."""
+    try:
+        yield
+    except (BackboneError, NetworkError) as error:
+        name, here = recipe.model.backbone, str(Path.cwd())
+        if not run.data_file.exists() or name in BUNDLED or Path(name).expanduser().is_absolute():
+            raise
+        places = " and ".join(dict.fromkeys((here, run.trained_in() or here)))
+        way = f"If '{name}' is a folder, go on from the directory in which the run was begun: it was looked for in {places}."
+        raise type(error)(f"{error} {way}") from error
+
+
+def prepare(
+    recipe: Recipe, quarantine_file: Path | None = None, folder: str | None = None, found: Found | None = None
+) -> Prepared:
+    """Read and tokenise all rows; touches no weights.
+
+    Args:
+        recipe: of the run.
+        quarantine_file, folder: as `load_splits`.
+        found: as `find_backbone` gives it; None: it is found.
 
     Raises:
         DataError, BackboneError, NetworkError, MissingExtraError: what cannot be had or used.
     """
-    backbone = resolve_backbone(recipe.model.backbone, recipe.model.revision)
-    max_length = length_limit(backbone.config(), recipe.data.max_length)
-    tokenizer = backbone.tokenizer()
+    found = found or find_backbone(recipe, folder)
+    backbone, max_length, tokenizer = found.backbone, found.max_length, found.tokenizer
     splits = load_splits(recipe.data, recipe.train.seed, quarantine_file, folder)
     rows = {name: _rows(one, tokenizer, max_length, recipe.data.overlap) for name, one in splits.present().items()}
     return Prepared(recipe, splits, backbone, tokenizer, max_length, rows)
@@ -183,14 +227,24 @@ def _check_same_data(run: RunFolder, prepared: Prepared) -> None:
         "tokenizer_sha256": tokenizer_sha256(prepared.tokenizer),
         "tokens": {name: int(rows.tokens.offsets[-1]) for name, rows in prepared.rows.items()},
     }
-    place = str(Path.cwd()) if prepared.splits.relative else run.trained_in()
+    relative = prepared.splits.relative or prepared.backbone.is_relative
+    place = str(Path.cwd()) if relative else run.trained_in()
     before = {key: value for key, value in run.data().items() if key != TRAINED_IN} if run.data_file.exists() else {}
+    begun = before.pop(WEIGHTS_BEGUN, None)
+    weights = prepared.backbone.weights_sha256() if prepared.backbone.kind == "folder" else None
+    if begun is not None and begun != weights and run.checkpoints.exists():
+        raise RunError(
+            f"The backbone of {run.path}, '{prepared.backbone.name}', has other weights than when the run began, so it cannot "
+            "continue to the same result. Restore them, or train anew in another folder."
+        )
     if before and run.checkpoints.exists() and before != record:
         changed = [key for key in record if before.get(key) != record[key]]
         raise RunError(
             f"The data of {run.path} has changed since the run began ({', '.join(changed)}), so it cannot continue to the "
             "same result. Restore the files, or train anew in another folder."
         )
+    if weights is not None:
+        record[WEIGHTS_BEGUN] = weights
     files.write_json(run.data_file, record if place is None else record | {TRAINED_IN: place})
 
 
@@ -241,6 +295,7 @@ def _finish(
         "recipe": recipe.name,
         "adapter_sha256": version,
         "backbone": asdict(backbone)
+        | ({"location": str(Path(backbone.name).expanduser())} if backbone.kind == "folder" else {})  # as typed
         | {"sha256": card.backbone_sha256, "commit": getattr(model.config, "_commit_hash", None)},
         "model": describe_classifier(model),
         "training": {"steps": result.steps, "seconds": round(result.seconds, 3), "best_epoch": result.best_epoch}

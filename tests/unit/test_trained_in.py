@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import newslora
 from newslora import files
 from newslora.cli.app import main
 from newslora.data.sources import parse_again, parse_source
-from newslora.errors import DataError, InterruptedRun
+from newslora.errors import BackboneError, DataError, InterruptedRun, NetworkError, RunError
 from newslora.evaluation.own import own_rows
 from newslora.report.card import data_set
 from newslora.runfolder import TRAINED_IN, RunFolder
@@ -47,6 +48,22 @@ def leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]
 def train(tiny_bert: Path, **more: Any) -> Path:
     run = newslora.train("seed", output="runs/one", report=False, model__backbone=str(tiny_bert), **SMALL | more)
     return run.path.resolve()
+
+
+def stop(monkeypatch: pytest.MonkeyPatch, begin: Callable[[], Any]) -> None:
+    """Begin a run that ends after its first checkpoint."""
+    from newslora.training import loop
+
+    save = loop.save_checkpoint
+
+    def stopped(*given: Any, **named: Any) -> None:
+        save(*given, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", stopped)
+        with pytest.raises(InterruptedRun):
+            begin()
 
 
 def test_a_run_is_exported_and_evaluated_from_elsewhere(
@@ -91,20 +108,9 @@ def test_rows_that_lie_nowhere_are_missed_where_the_run_was_trained(
 def test_a_run_is_resumed_from_elsewhere(
     desk: Path, tiny_bert: Path, leave: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from newslora.training import loop
-
     whole = train(tiny_bert, train__epochs=2)
     whole.rename(desk / "whole")
-    save = loop.save_checkpoint
-
-    def stopped(*given: Any, **named: Any) -> None:
-        save(*given, **named)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", stopped)
-        with pytest.raises(InterruptedRun):
-            train(tiny_bert, train__epochs=2)
+    stop(monkeypatch, lambda: train(tiny_bert, train__epochs=2))
     leave()
     run = newslora.resume(desk / "runs" / "one")
     weights = "adapter/adapter_model.safetensors"
@@ -113,6 +119,34 @@ def test_a_run_is_resumed_from_elsewhere(
     shutil.move(desk, desk.with_name("moved"))
     monkeypatch.chdir(desk.with_name("moved"))
     assert len(own_rows(RunFolder(Path("runs/one"))).train) == 32
+
+
+def test_a_backbone_in_a_relative_folder_is_found_again(
+    desk: Path, tiny_bert: Path, leave: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its data lie under absolute names, so nothing but the backbone asks for the directory."""
+    shutil.copytree(tiny_bert, "models/tiny")
+    more = {"data__source": str(desk / "news"), "data__test": str(desk / "held" / "test.jsonl"), "train__epochs": 2}
+    train(Path("models/tiny"), **more).rename(desk / "whole")
+    stop(monkeypatch, lambda: train(Path("models/tiny"), **more))
+    leave()
+    (desk / "models").rename(desk / "moved")
+    monkeypatch.setattr("newslora.model.backbones.hub_answers", lambda: False)
+    with pytest.raises((BackboneError, NetworkError), match=f"If 'models/tiny' is a folder, go on from .* {desk}"):
+        newslora.resume(desk / "runs" / "one")
+    (desk / "moved").rename(desk / "models")
+    shutil.copytree(tiny_bert, "models/tiny")  # what lies here comes first, if it is the same
+    weights = Path("models/tiny/model.safetensors")
+    other = {name: 2 * tensor for name, tensor in load_file(weights).items()}
+    save_file(other, weights, metadata={"format": "pt"})
+    with pytest.raises(RunError, match="'models/tiny', has other weights than when the run began"):
+        newslora.resume(desk / "runs" / "one")
+    shutil.rmtree("models")
+    run, whole = newslora.resume(desk / "runs" / "one"), RunFolder(desk / "whole")
+    name = "adapter/adapter_model.safetensors"
+    assert (run.path / name).read_bytes() == (whole.path / name).read_bytes()
+    assert run.manifest()["backbone"] == whole.manifest()["backbone"]
+    assert run.data() == whole.data()
 
 
 def test_what_lies_here_under_its_name_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

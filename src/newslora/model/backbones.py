@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -65,6 +65,11 @@ class Backbone:
     location: str
     kind: str  # "bundled", "folder" or "hub"
     revision: str | None = None
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether its folder is found from one working directory only."""
+        return self.kind == "folder" and not Path(self.location).is_absolute()
 
     @property
     def hub_name(self) -> str:
@@ -194,6 +199,16 @@ def resolve_backbone(name: str | os.PathLike[str], revision: str | None = None) 
         beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
         raise BackboneError(f"There is no backbone folder '{name}'.{near(path.name, beside)}")
     return Backbone(name, name, "hub", revision)
+
+
+def resolve_again(name: str, revision: str | None, folder: str | None) -> Backbone:
+    """`resolve_backbone` of what a run was begun with: a folder that does not lie under its name here is looked for in the one
+    the run was trained in; None: nobody knows which."""
+    if folder is not None and name not in BUNDLED and not Path(name).expanduser().is_dir():
+        there = Path(folder) / Path(name).expanduser()
+        if there.is_dir():
+            return replace(resolve_backbone(str(there)), name=name)
+    return resolve_backbone(name, revision)
 
 
 def _bundled_folder(name: str) -> Path:
