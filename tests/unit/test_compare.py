@@ -17,7 +17,7 @@ from newslora.cli.app import main
 from newslora.cli.compare import sentences, tables
 from newslora.config import load_recipe
 from newslora.errors import DataError, NewsloraError, RunError, SettingsError
-from newslora.evaluation.seeds import Group, few_seeds_note
+from newslora.evaluation.seeds import Group, few_seeds_note, group_runs
 from newslora.metrics import full_metrics
 from newslora.runfolder import RunFolder
 
@@ -250,6 +250,18 @@ def test_seeds_of_one_recipe_are_one_group_wherever_their_data_lay(make: Maker) 
     assert [pair["seeds_of_one_recipe"] for pair in result["pairs"]] == [True] + [False] * 5
     assert result["recipes"] == []  # the others have one run each
     assert "takes other seeds" in result["scope"]
+
+
+def test_seeds_of_one_backbone_are_one_group_wherever_it_lay(make: Maker) -> None:
+    runs = [make("a", wrong_on(1), train__seed=1, model__backbone="/here/models/bert")]
+    runs.append(make("b", wrong_on(2), train__seed=2, model__backbone="models/bert"))
+    assert [group["seeds"] for group in newslora.compare(runs)["seeds"]] == [[1, 2]]
+    runs.append(make("c", wrong_on(3), train__seed=3, model__backbone="models/bert", weights="others"))
+    assert [group["seeds"] for group in newslora.compare(runs)["seeds"]] == [[1, 2]]
+    names = {group.name for group in group_runs([RunFolder(run) for run in runs])}
+    assert names == {"quickstart, backbone bert weights", "quickstart, backbone bert others"}
+    unknown = [make(f"u{n}", wrong_on(n), train__seed=n, model__backbone=f"hub/{n}", weights=None) for n in (1, 2)]
+    assert newslora.compare(unknown)["seeds"] == []
 
 
 def test_a_rerun_is_no_other_seed(make: Maker) -> None:

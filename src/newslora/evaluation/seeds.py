@@ -42,6 +42,8 @@ def recipe_key(run: RunFolder) -> dict[str, Any]:
     splits, manifest = run.data()["splits"], run.manifest()
     # where it is unset, the run tells what it came to; older runs have it set
     by_length = manifest["training"].get("by_length", flat["train.group_by_length"])
+    if manifest["backbone"]["sha256"] is not None:  # where the same weights lay, and by what name, decides nothing
+        flat |= {"model.backbone": None, "model.revision": None}
     return flat | {
         "train.group_by_length": by_length,
         "data": {name: one["sha256"] for name, one in splits.items() if name != "test"},
@@ -62,7 +64,8 @@ def group_runs(runs: Sequence[RunFolder]) -> list[Group]:
             seed = runs[place].recipe().train.seed
             if first.setdefault(seed, place) != place:
                 repeats.append((place, first[seed]))
-        told = [runs[head].recipe().name, *(_told(name, keys[head][name]) for name in apart)]
+        recipe = runs[head].recipe()
+        told = [recipe.name, *(_told(name, keys[head][name], recipe.model.backbone) for name in apart)]
         groups.append(Group(", ".join(told), tuple(first.values()), tuple(first), tuple(repeats)))
     return groups
 
@@ -153,7 +156,9 @@ def _without_zero(interval: Bounds) -> bool:
     return interval is not None and (interval[0] > 0 or interval[1] < 0)
 
 
-def _told(name: str, value: Any) -> str:
-    if name in ("data", "backbone"):
-        return f"{name} {str(value['train'] if name == 'data' else value)[:8]}"
+def _told(name: str, value: Any, backbone: str) -> str:
+    if name == "data":
+        return f"data {value['train'][:8]}"
+    if name == "backbone":
+        return f"backbone {backbone.rstrip('/').rpartition('/')[2]} {str(value)[:8]}"
     return f"{name.rpartition('.')[2]} {'unset' if value is None else value}"
