@@ -13,7 +13,7 @@ import pytest
 import newslora
 from newslora.cli.app import main
 from newslora.config import load_recipe
-from newslora.errors import DataError, MissingExtraError, RunError, SettingsError
+from newslora.errors import BackboneError, DataError, MissingExtraError, RunError, SettingsError
 
 TOPICS = {"World": "minister president treaty army peace accord", "Sports": "striker club cup final sprinter record"}
 FLIPPED = range(70, 90, 2)
@@ -190,6 +190,14 @@ def test_audit_with_a_run_of_a_damaged_tokenizer_says_so(folder: Path, tmp_path:
     (run / "adapter" / "tokenizer.json").write_text("{")
     with pytest.raises(RunError, match=r"tokenizer in .* cannot be read"):
         newslora.audit([str(folder / "planted.csv")], run=run)
+
+
+def test_audit_judges_by_no_other_backbone_than_the_runs(folder: Path, tmp_path: Path) -> None:
+    card = shutil.copytree(folder / "one", tmp_path / "run") / "adapter" / "newslora.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"backbone_sha256": "0" * 64}))
+    for judge in ("backbone", "training"):
+        with pytest.raises(BackboneError, match="answers rightly only on its own backbone"):
+            newslora.audit([str(folder / "train.csv")], run=tmp_path / "run", judge=judge)  # type: ignore[arg-type]
 
 
 def test_audit_by_training_anew_leaves_each_row_out(folder: Path) -> None:

@@ -24,7 +24,7 @@ from newslora.data.outputs import refuse_overwriting
 from newslora.data.sources import parse_source
 from newslora.errors import LeakageError, SettingsError, near
 from newslora.evaluation.own import as_trained
-from newslora.model.adapter import load_tokenizer, read_card
+from newslora.model.adapter import load_tokenizer, read_card, same_backbone
 from newslora.model.backbones import resolve_backbone
 from newslora.model.classifier import length_limit
 from newslora.runfolder import RunFolder, run_path
@@ -163,8 +163,7 @@ def _encoder(run: RunFolder | None, backbone: str | None, settings: DataSettings
             raise SettingsError("The run (--run) brings its own backbone: leave the other (--backbone) out.")
         folder = run.adapter_folder()
         card = read_card(folder)
-        found = resolve_backbone(card.backbone, card.backbone_revision)
-        return Encoder(found, load_tokenizer(folder), card.max_length)
+        return Encoder(same_backbone(card), load_tokenizer(folder), card.max_length)
     if backbone is None:
         return None
     found = resolve_backbone(backbone)

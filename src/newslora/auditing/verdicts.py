@@ -149,7 +149,11 @@ def _out_of_fold(
     if judge == "training":
         if run is None:
             raise SettingsError("The judge 'training' trains a run's recipe anew and needs a run (--run).")
-        return judge_by_training(texts, labels, groups, classes, run.recipe(), device)
+        recipe = run.recipe()
+        if encoder is not None:  # the run's, which the adapter's card finds from any working directory
+            model = recipe.model.model_copy(update={"backbone": encoder.backbone.name})
+            recipe = recipe.model_copy(update={"model": model})
+        return judge_by_training(texts, labels, groups, classes, recipe, device)
     if encoder is None:
         raise SettingsError("The judge 'backbone' needs an encoder: that of a run (--run), or a backbone (--backbone).")
     vectors = embed(encoder.backbone, encoder.tokenizer, texts, encoder.max_length, device, progress)
