@@ -268,7 +268,11 @@ class EvaluationSettings(Section):
 class Recipe(Section):
     """Everything a run is made of."""
 
-    name: str = Field("seed", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Used in the run folder's name.")
+    name: str = Field(
+        "seed",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Used in the run folder's name; a recipe file without it goes by the file's own.",
+    )
     description: str = Field("", description="One line on what the recipe is for.")
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
@@ -435,11 +439,16 @@ def _read_toml(recipe: str | Path) -> dict[str, Any]:
             f"of that path.{near(str(recipe), bundled)}"
         )
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return {"name": _name_of(path), **tomllib.loads(path.read_text(encoding="utf-8"))}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"The recipe {path} is not valid TOML: {error}.") from None
     except OSError as error:
         raise SettingsError(f"The recipe {path} cannot be read: {error.strerror}.") from None
+
+
+def _name_of(path: Path) -> str:
+    """A recipe file's own name, for a recipe that gives none: 'seed' is the reference recipe's."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-") or "recipe"
 
 
 def _lay_over(values: dict[str, Any], key: str, value: Any) -> None:

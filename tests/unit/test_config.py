@@ -218,6 +218,24 @@ def test_bundled_recipes_load_and_keep_their_names() -> None:
         assert recipe.description
 
 
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("tickets.toml", "tickets"),
+        ("our tickets (new).toml", "our-tickets-new-"),
+        ("_a.b.toml", "a.b"),
+        ("新闻.toml", "recipe"),
+    ],
+)
+def test_a_recipe_file_without_a_name_goes_by_its_own(file: str, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / file
+    path.write_text("[train]\nepochs = 1\n", encoding="utf-8")
+    assert load_recipe(path).name == expected
+    path.write_text('name = "mine"\n', encoding="utf-8")
+    assert load_recipe(path).name == "mine"
+    assert load_recipe(path, {"name": "other"}).name == "other"
+
+
 def test_the_seed_recipe_changes_no_default() -> None:
     recipe = load_recipe("seed")
     changed = {key for key, _ in setting_fields() if value_of(recipe, key) != REFERENCE[key]}
