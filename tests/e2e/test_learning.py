@@ -25,7 +25,18 @@ def test_a_learning_rate_far_too_high_is_told(
     assert notes
     assert "how frequent each label is" in notes[0]
     assert "After epoch 1 the lowest validation loss is" in notes[0]
-    assert notes[0].endswith("lower train.learning_rate (30).")
+    assert notes[0].endswith("lower train.learning_rate (30); where it still falls, train for longer.")
+
+
+def test_a_warm_up_longer_than_the_run_is_named(
+    caplog: pytest.LogCaptureFixture, news_file: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    newslora.train(
+        "seed", output=tmp_path / "short", report=False, model__backbone=str(tiny_bert), data__source=str(news_file),
+        data__validation_rows=16, data__workers=0, train__epochs=1,
+    )  # fmt: skip
+    told = [one.getMessage() for one in caplog.records if one.name == "newslora"]
+    assert any(line.endswith("its peak. Lower train.warmup_steps, or train for longer.") for line in told)
 
 
 def test_a_run_that_learns_is_left_alone(

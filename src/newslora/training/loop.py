@@ -125,7 +125,7 @@ class _Loop:
         if settings.warmup_steps >= self.total_steps:
             self.watcher.warn(
                 f"train.warmup_steps is {settings.warmup_steps:,} and the run has {self.total_steps:,} steps: the learning "
-                "rate never reaches its peak. Lower it, or train for longer."
+                "rate never reaches its peak. Lower train.warmup_steps, or train for longer."
             )
         if (note := note_objective(self.objective, self.names)) is not None:
             self.watcher.note(note)
@@ -209,13 +209,13 @@ class _Loop:
         self._note_nothing_learnt()
 
     def _note_nothing_learnt(self) -> None:
-        """Too high a learning rate ends in a loss that stands still, finite: nothing else would tell."""
+        """Too high a learning rate ends in a loss that stands still, finite: nothing else would tell. So may too few steps."""
         best = min(entry["validation_loss"] for entry in self.state.history)
         if best >= self._frequency_loss:
             self.watcher.warn(
                 f"After epoch {self.state.epoch} the lowest validation loss is {best:.3f}; {self._frequency_loss:.3f} is had "
-                "by knowing no more than how frequent each label is. Where it stays so, lower train.learning_rate "
-                f"({self.settings.learning_rate:g})."
+                "by knowing no more than how frequent each label is. Where it stands still, lower train.learning_rate "
+                f"({self.settings.learning_rate:g}); where it still falls, train for longer."
             )
 
     @functools.cached_property
