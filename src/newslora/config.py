@@ -21,6 +21,7 @@ from newslora.errors import SettingsError, near
 Words = tuple[Annotated[str, Field(min_length=1)], ...]
 _TEXT = (str, str | None, Path | None)  # kinds of settings that are text, and lists of it
 _NAMES = (Words, Words | None)
+VALUE_SHOWN = 200  # characters of a refused value
 
 
 class Section(BaseModel):
@@ -471,7 +472,7 @@ def _known() -> list[str]:
 
 def _near_setting(key: str) -> str:
     """Offers settings and sections spelled alike, else those called so in some section ('seed' -> 'train.seed')."""
-    alike = near(key, [*_known(), *Recipe.model_fields])
+    alike = near(key, _known() if "." in key else [*_known(), *Recipe.model_fields])
     called = [repr(name) for name in _known() if name.rpartition(".")[2] == key.rpartition(".")[2]]
     return f" Did you mean {' or '.join(called)}?" if called and not alike else alike
 
@@ -488,4 +489,12 @@ def sentence(item: Any) -> str:
     if item["type"] == "tuple_type":
         return f'{key} is {item["input"]!r}: names are written as \'{key}=["one","other"]\'.'
     text = str(item["msg"]).removeprefix("Value error, ")
-    return f"{key} is {item['input']!r}: {text[:1].lower()}{text[1:]}."
+    return f"{key} is {_shown(item['input'])}: {text[:1].lower()}{text[1:]}."
+
+
+def _shown(value: Any) -> str:
+    """A value that was given, in a line: a table or a long text only hides what is wrong with it."""
+    text = repr(value)
+    if "\n" in text:
+        return f"a {type(value).__name__}"
+    return text if len(text) <= VALUE_SHOWN else text[:VALUE_SHOWN] + "..."

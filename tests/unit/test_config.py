@@ -69,6 +69,13 @@ REFERENCE = {
 }
 
 
+class Table:
+    """Shown as pandas shows a frame: over many lines."""
+
+    def __repr__(self) -> str:
+        return "title  label\n" * 9
+
+
 def value_of(recipe: Recipe, key: str) -> Any:
     value: Any = recipe
     for part in key.split("."):
@@ -113,6 +120,12 @@ def test_an_unknown_setting_offers_the_near_one(key: str, offer: str, tmp_path: 
     with pytest.raises(SettingsError, match=f"There is no setting '{key}'") as by_file:
         load_recipe(path)
     assert offer in str(by_file.value)
+
+
+def test_a_setting_of_a_section_is_not_offered_the_section() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_recipe("seed", {"train.lr": 1})
+    assert "'train'" not in str(caught.value).partition("Did you mean")[2]
 
 
 def test_a_name_like_no_setting_gets_no_offer() -> None:
@@ -171,6 +184,18 @@ def test_a_value_outside_its_range_is_named_with_its_setting(key: str, value: An
         load_recipe("seed", {key: value})
     assert str(caught.value).startswith(f"{key}")
     assert repr(value if not isinstance(value, list) else value[0]) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(Table(), "is a Table: "), ("x" * 9_000, "is 'xxx"), ([1] * 9_000, "is [1, 1,")]
+)
+def test_a_refused_value_is_shown_in_a_line(value: Any, told: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        make_recipe({"train": {"epochs": value}})
+    message = str(caught.value)
+    assert told in message
+    assert len(message) < 400
+    assert "\n" not in message
 
 
 def test_all_mistakes_are_told_at_once() -> None:
