@@ -261,7 +261,11 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "not a run": (["evaluate", "{folder}"], 5, "not a run folder"),
     "output suffix": (["predict", "{run}", "{news}", "-o", "out.xlsx"], 2, "'.xlsx'. Allowed: .csv"),
     "test is train": (["train", "--data", "{news}", "--test", "{news}"], 2, "same rows"),
-    "resume and settings": (["train", "--resume", "{run}", "--set", "train.epochs=9"], 2, "as it began"),
+    "resume and settings": (
+        ["train", "--resume", "{run}", "--set", "train.epochs=9"],
+        2,
+        "For more epochs or other settings",
+    ),
     "no such precision": (
         ["predict", "{run}", "{news}", "--precision", "bf61"],
         2,

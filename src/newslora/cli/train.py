@@ -54,7 +54,10 @@ def train(
     changes |= {key: value for key, value in flags.items() if value is not None}
     if resume is not None:
         if changes or output is not None or recipe != "seed" or dry_run:
-            raise SettingsError("--resume continues a run as it began; it takes no recipe and no other settings.")
+            raise SettingsError(
+                "--resume continues a run as it began, to its own last epoch; it takes no recipe, no --output and no other "
+                "settings. For more epochs or other settings train a run of its own: newslora train RECIPE --output FOLDER"
+            )
         _train(resume, None, None, device)
         return
     resolved = load_recipe(recipe, changes)
