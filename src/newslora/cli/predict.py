@@ -40,8 +40,8 @@ def predict(
         has columns but no rows gives an output without rows; a file with nothing in it is an error. A column of a name that
         is added, such as predicted, is kept as input_predicted.
     output
-        File to write (.csv or .jsonl, also with .gz or .zst behind, or .parquet); without it, label, probability and text go
-        to standard output.
+        File to write (.csv or .jsonl, also with .gz or .zst behind, or .parquet, which keeps the types of a Parquet input's
+        columns and holds those of any other input as text); without it, label, probability and text go to standard output.
     settings
         data.text_columns, data.label_column or data.header as key=value. Text is read from the columns that training read it
         from where all are there, else from those found by name, and that is told. A part of columns that only training knew
