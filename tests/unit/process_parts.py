@@ -30,12 +30,16 @@ class Process:
         self.errors = errors
 
     def wait_until_ready(self) -> None:
+        self.wait_until_listening()
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline().startswith("Ready: adapters news;")
+
+    def wait_until_listening(self) -> None:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
         assert found, line + self.errors.read_text()
         self.url, self.port = found[0], int(found[1])
-        assert self.process.stdout.readline().startswith("Ready: adapters news;")
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -48,10 +52,14 @@ class Process:
 
 
 @contextlib.contextmanager
-def started(tmp_path: Path, *command: str) -> Iterator[Process]:
+def started(tmp_path: Path, *command: str, ready: bool = True) -> Iterator[Process]:
+    """A server that is ready, or else one that listens."""
     server = Process(list(command), tmp_path / "errors.jsonl")
     try:
-        server.wait_until_ready()
+        if ready:
+            server.wait_until_ready()
+        else:
+            server.wait_until_listening()
         yield server
     finally:
         if server.process.poll() is None:

@@ -1,4 +1,5 @@
-"""A server process whose every answer is World: `python serve_fixed.py SECONDS [key=value ...]`, an answer taking SECONDS.
+"""A server process whose every answer is World: `python serve_fixed.py SECONDS [FOLDER] [key=value ...]`, an answer taking
+SECONDS. A folder with a file `slow` takes no end of time to load, and has a file `begun` from then on.
 
 What is tested with it is how the process talks and ends; without a model it starts at once.
 """
@@ -6,7 +7,7 @@ What is tested with it is how the process talks and ends; without a model it sta
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from newslora.config import parse_assignment
@@ -26,7 +27,11 @@ class Fixed:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
-    def load(self, name: str, folder: Path) -> Served:
+    def load(self, name: str, folder: Path, before_it_counts: Callable[[], None]) -> Served:
+        while (folder / "slow").exists():
+            (folder / "begun").touch()
+            time.sleep(0.05)
+        before_it_counts()
         return SERVED
 
     def adapters(self) -> list[Served]:
@@ -64,8 +69,9 @@ def main() -> None:
     seconds, *values = sys.argv[1:]
     settings = serve_settings({"port": 0, **dict(parse_assignment(value, ServeSettings) for value in values)})
     try:
-        serve({"news": Path()}, settings, Fixed(float(seconds)), lambda line: print(line, flush=True))  # type: ignore[arg-type]
+        serve({"news": folder}, settings, Fixed(float(seconds)), lambda line: print(line, flush=True))  # type: ignore[arg-type]
     except InterruptedRun as ended:
+    folder = Path() if not values or "=" in values[0] else Path(values.pop(0))
         end_process(ended.exit_code)
 
 

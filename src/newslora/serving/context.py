@@ -1,11 +1,15 @@
 """What all routes share: the service, settings, keys, rates, corrections and counts."""
 
+import asyncio
 import dataclasses
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from newslora.errors import DrainingError
+from newslora.serving.aside import Aside
 from newslora.serving.drift import Baseline, validation_baseline
 from newslora.serving.feedback import FeedbackStore
 from newslora.serving.keys import Key, KeyRing
@@ -20,6 +24,8 @@ from newslora.serving.uncertain import UncertainItems
 if TYPE_CHECKING:
     from newslora.serving.service import Answered, QueueState, Served, Service
 
+LOOK_AGAIN = 0.1  # seconds
+Outcome = TypeVar("Outcome")
 OPEN = Key("open", ("classify", "feedback", "admin", "metrics"), "", 0.0)  # whoever asks, where no keys are asked for
 
 
@@ -58,10 +64,30 @@ class Context:
         if self.feedback is not None:
             self.feedback.close()
 
+    async def change(self, work: Callable[..., Outcome], *arguments: Any) -> Outcome:
+        """Call what loads or removes adapters, such as the two below, in a thread of its own.
+
+        Raises:
+            DrainingError: the server was told to end; what is not done by then will have no effect, and nobody waits for it.
+        """
+        job: asyncio.Future[Outcome] = asyncio.wrap_future(Aside("newslora-change").submit(work, *arguments))
+        while not job.done():
+            await asyncio.wait([job], timeout=LOOK_AGAIN)
+            if self.draining and not job.done():
+                job.cancel()
+                raise _ending()
+        return job.result()
+
     def load(self, name: str, folder: Path) -> "Served":
-        """Load an adapter and begin to count for it; blocks."""
+        """Load an adapter and begin to count for it; blocks.
+
+        Raises:
+            DrainingError: the server was told to end.
+            NewsloraError: as `Service.load`.
+        """
         with self.changing:
-            served = self.service.load(name, folder)
+            self._check_not_ending()
+            served = self.service.load(name, folder, self._check_not_ending)
             self.observed.loaded(name, served.version, baseline_of(served))
             self.uncertain.loaded(name)
             self.metrics.loaded(name)
@@ -72,9 +98,11 @@ class Context:
         """Remove an adapter and what is counted for it; blocks.
 
         Raises:
+            DrainingError: the server was told to end.
             UnknownAdapterError: there is none of that name.
         """
         with self.changing:
+            self._check_not_ending()
             self.service.remove(name)
             self.observed.removed(name)
             self.uncertain.removed(name)
@@ -139,8 +167,16 @@ class Context:
             served.name, served.version, text, one.label, one.probability, one.probabilities, served.thresholds
         )
 
+    def _check_not_ending(self) -> None:
+        if self.draining:
+            raise _ending()
+
     def _complain(self, sentence: str) -> None:
         self.log.error("keys", message=sentence)
+
+
+def _ending() -> DrainingError:
+    return DrainingError("The server is ending: adapters are neither loaded nor removed any more. Ask another.")
 
 
 def _numbers(state: "QueueState") -> dict[str, float]:

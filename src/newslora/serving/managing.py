@@ -35,11 +35,11 @@ async def put(context: Context, name: str, folder: str) -> tuple[dict[str, Any],
 
     Raises:
         Problem: 403 outside --adapters-root, 404 no such folder.
-        NewsloraError: an adapter that cannot be served.
+        NewsloraError: an adapter that cannot be served, or the server is ending.
     """
     path = inside(context.settings.adapters_root, folder)
     new = all(one.name != name for one in context.service.adapters())
-    served = await asyncio.to_thread(context.load, name, path)
+    served = await context.change(context.load, name, path)
     return record(served, context.service.get(None).name == name), new
 
 
@@ -49,10 +49,11 @@ async def delete(context: Context, name: str) -> None:
     Raises:
         UnknownAdapterError: there is none of that name.
         Problem: 403 where adapters cannot be changed.
+        DrainingError: the server is ending.
     """
     if context.settings.adapters_root is None:
         raise _fixed()
-    await asyncio.to_thread(context.remove, name)
+    await context.change(context.remove, name)
 
 
 def inside(root: Path | None, folder: str) -> Path:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn import Config, Server
 
-from newslora.errors import InterruptedRun, SettingsError
+from newslora.errors import DrainingError, InterruptedRun, SettingsError
 from newslora.serving.app import create_app
 from newslora.serving.context import Context
 from newslora.serving.logs import Gathered, forward_server_logs, make_log
@@ -178,21 +178,25 @@ class DrainingServer(Server):
         """Load what was named, then say that requests may come; follow the watched folder from then on."""
         try:
             for name, folder in self.adapters.items():
-                await asyncio.to_thread(self.context.load, name, folder)
+                await self.context.change(self.context.load, name, folder)
             watched = self.context.settings.watch
             if watched is not None:
                 watch = Watch(self.context, watched, self._watched, tuple(self.adapters))
-                await asyncio.to_thread(watch.look)
+                await self.context.change(watch.look)
                 threading.Thread(target=self._follow, args=(watch,), name="newslora-watch", daemon=True).start()
                 await self._until_one_is_served(watch)
         except Exception as error:  # noqa: BLE001 - raised again where the command can tell it
             self.failure = error
-            self.should_exit = True
+            self.context.draining = self.should_exit = True
+            return
+        if self.context.draining:
             return
         gc.freeze()  # what was loaded stays: later collections, which stop every thread, need not look through it
         self.context.ready = True
         names = ", ".join(one.name for one in self.context.service.adapters()) or "none yet"
         self.told(f"Ready: adapters {names}; API at {self.address}/docs, page at {self.address}/")
+        except DrainingError:  # told to end meanwhile
+            return
 
 
 def check_exposure(settings: ServeSettings) -> None:

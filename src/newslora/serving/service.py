@@ -95,10 +95,15 @@ class Service:
 
         torch.set_num_threads(max(1, torch.get_num_threads() // self._opener.at_once))
 
-    def load(self, name: str, folder: Path) -> Served:
+    def load(self, name: str, folder: Path, before_it_counts: Callable[[], None] = lambda: None) -> Served:
         """Open a run, adapter or export folder and serve it under a name, in place of what had that name. Blocks.
 
         Requests accepted before are answered by what they were accepted with. Whatever goes wrong, nothing changes.
+
+        Args:
+            name: it is served under.
+            folder: with the run, adapter or export.
+            before_it_counts: called once it is open; what that raises is another thing that has gone wrong.
 
         Raises:
             CanaryError: it does not answer as it did when it was trained or exported.
@@ -116,6 +121,7 @@ class Service:
             with self._registry:
                 if self._draining:
                     raise DrainingError(f"The service is ending; '{name}' is not loaded.")
+                before_it_counts()
                 if opened.new_lane and self._started:
                     opened.lane.start()
                 before = self._held.get(name)

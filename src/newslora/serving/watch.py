@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
-from newslora.errors import MissingExtraError, NewsloraError, SettingsError, UnknownAdapterError
+from newslora.errors import DrainingError, MissingExtraError, NewsloraError, SettingsError, UnknownAdapterError
 from newslora.model.adapter import CARD
 from newslora.runfolder import RunFolder
 from newslora.serving.keys import NAME, NAME_RULE
@@ -112,6 +112,8 @@ class Watch:
         kept = " What was served under this name before is kept." if name in self._served else ""
         try:
             self.service.load(name, self.folder / name)
+        except DrainingError:  # the server's end, and nothing is the matter with the folder
+            return
         except (NewsloraError, OSError) as error:  # a file may go while it is read
             self.tell("warning", name, f"not loaded: {error}{kept}")
         except Exception as error:  # noqa: BLE001 - of ours, and no reason to look at no folder any more
@@ -124,7 +126,7 @@ class Watch:
         self._served.discard(name)
         try:
             self.service.remove(name)
-        except UnknownAdapterError:  # removed by another hand
+        except (UnknownAdapterError, DrainingError):  # removed by another hand; the server's end
             return
         self.tell("info", name, "removed: its folder has gone")
 
