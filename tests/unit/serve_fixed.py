@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from newslora.cli import app
 from newslora.config import parse_assignment
 from newslora.errors import InterruptedRun
 from newslora.predict.classifier import Prediction
@@ -40,6 +41,9 @@ class Fixed:
     def get(self, name: str | None) -> Served:
         return SERVED
 
+    def classifier(self, name: str) -> None:
+        time.sleep(30)
+
     async def answer(
         self, name: str | None, texts: Sequence[str], *, abstain: float | None = None, deadline: float | None = None
     ) -> list[Answered]:
@@ -65,15 +69,17 @@ class Fixed:
         return []
 
 
-def main() -> None:
+def main() -> int:
     seconds, *values = sys.argv[1:]
+    folder = Path() if not values or "=" in values[0] else Path(values.pop(0))
     settings = serve_settings({"port": 0, **dict(parse_assignment(value, ServeSettings) for value in values)})
     try:
         serve({"news": folder}, settings, Fixed(float(seconds)), lambda line: print(line, flush=True))  # type: ignore[arg-type]
     except InterruptedRun as ended:
-    folder = Path() if not values or "=" in values[0] else Path(values.pop(0))
         end_process(ended.exit_code)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    app.main = main  # type: ignore[assignment]
+    app.run()  # and end as the command does

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from process_parts import FIXED, Process, comes_true, started
+from process_parts import FIXED, TEXT, Process, comes_true, started
 from test_serving_process import in_thread
 
 SOON = 2.5  # seconds in which a process ends where it has nothing to finish; twice what it needs on a busy machine

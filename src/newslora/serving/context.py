@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,13 +53,13 @@ class Context:
         self.ready = False
         self.draining = False
         self.active = 0  # requests
-        self.explainer = ThreadPoolExecutor(1, "newslora-explain")
+        self.explainer = Aside("newslora-explain")
         self.explaining = 0  # texts waiting or being explained
         self.changing = threading.Lock()  # one adapter is loaded at a time
 
     def close(self) -> None:
         """Let go of the database and the threads."""
-        self.explainer.shutdown(wait=False, cancel_futures=True)
+        self.explainer.close()
         if self.feedback is not None:
             self.feedback.close()
 

@@ -38,7 +38,7 @@ async def explain_texts(
     context.explaining += len(texts)
     loop = asyncio.get_running_loop()
     job = context.explainer.submit(_explain, context, served, texts, predictions, deadline)
-    job.add_done_callback(lambda done: loop.call_soon_threadsafe(_done, context, len(texts)))
+    job.add_done_callback(lambda _: None if loop.is_closed() else loop.call_soon_threadsafe(_done, context, len(texts)))
     try:
         async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
             return await asyncio.wrap_future(job)
