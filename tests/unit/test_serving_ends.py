@@ -1,13 +1,19 @@
 """A server that is told to end does not wait for work whose outcome nobody will use."""
 
+import asyncio
+import contextlib
 import signal
+import sqlite3
 import time
 from pathlib import Path
 
 import httpx
 import pytest
 from process_parts import FIXED, TEXT, Process, comes_true, started
+from standin import Server
 from test_serving_process import in_thread
+
+from newslora.serving.service import Service
 
 SOON = 2.5  # seconds in which a process ends where it has nothing to finish; twice what it needs on a busy machine
 
@@ -22,13 +28,18 @@ def slow(tmp_path: Path) -> Path:
     return folder
 
 
-def ended(server: Process) -> int:
+def ended(server: Process, seconds: float = SOON) -> int:
     """The exit code after SIGTERM, which comes soon."""
     server.signal(signal.SIGTERM)
     began = time.monotonic()
     code = server.process.wait(timeout=20)
-    assert time.monotonic() - began < SOON
+    assert time.monotonic() - began < seconds
     return code
+
+
+def quietly(server: Process) -> None:
+    with contextlib.suppress(httpx.HTTPError):
+        httpx.post(f"{server.url}/v1/feedback", json={"text": TEXT, "label": "World"}, timeout=30)
 
 
 def test_loads_at_the_start_are_not_waited_for(tmp_path: Path, slow: Path) -> None:

@@ -1,6 +1,7 @@
 """The app: routes and status codes. What they do stands in the modules beside."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -199,7 +200,8 @@ def create_app(context: Context, on_start: Callable[[], None] = lambda: None) ->
         context.service.start()
         on_start()
         yield
-        await asyncio.to_thread(context.service.drain, settings.grace_seconds)
+        left = settings.grace_seconds if context.end_by is None else max(0.0, context.end_by - time.monotonic())
+        await asyncio.to_thread(context.service.drain, left)
         for end in (context.close, *ending):
             end()
 

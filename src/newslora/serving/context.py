@@ -52,6 +52,7 @@ class Context:
         self.metrics = Metrics(self.queues, service.passes, service.adapters, self.observed)
         self.ready = False
         self.draining = False
+        self.end_by: float | None = None  # `time.monotonic()` at which the grace period is over, once it has begun
         self.active = 0  # requests
         self.explainer = Aside("newslora-explain")
         self.explaining = 0  # texts waiting or being explained

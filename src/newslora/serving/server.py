@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -133,6 +134,13 @@ class DrainingServer(Server):
         if self.leave_at is not None and time.monotonic() >= self.leave_at:
             self.should_exit = True
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.context.end_by = time.monotonic() + self.context.settings.grace_seconds
+        await super().shutdown(sockets)
+        if not self.drained:
+            # the loop waits at its end for the threads of its pool, in one of which a database may never answer
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
 
     async def _wait_tasks_to_complete(self) -> None:
         await super()._wait_tasks_to_complete()
