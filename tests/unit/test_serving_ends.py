@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import socket
 import sqlite3
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from standin import Server
 from test_serving_process import in_thread
 
 from newslora.serving.service import Service
+from newslora.serving.tracing import LAST_SECONDS
 
 SOON = 2.5  # seconds in which a process ends where it has nothing to finish; twice what it needs on a busy machine
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -193,7 +193,7 @@ def create_app(context: Context, on_start: Callable[[], None] = lambda: None) ->
         on_start: called in the running event loop, once the app has started.
     """
     settings = context.settings
-    ending: list[Callable[[], None]] = []
+    traced: list[Any] = []
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -202,8 +202,10 @@ def create_app(context: Context, on_start: Callable[[], None] = lambda: None) ->
         yield
         left = settings.grace_seconds if context.end_by is None else max(0.0, context.end_by - time.monotonic())
         await asyncio.to_thread(context.service.drain, left)
-        for end in (context.close, *ending):
-            end()
+        context.close()
+        for provider in traced:
+            if not await tracing.end(provider):
+                context.log.warning("trace", message="The last spans were not taken in time, and are lost.")
 
     app = FastAPI(
         title="newslora", version=__version__, description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None,
@@ -243,5 +245,5 @@ def create_app(context: Context, on_start: Callable[[], None] = lambda: None) ->
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"], expose_headers=["X-Request-ID", "Retry-After"],
         )  # fmt: skip
     if tracing.wanted(settings):
-        ending.append(tracing.trace(app).shutdown)
+        traced.append(tracing.trace(app))
     return app

@@ -3,16 +3,19 @@
 Where they go is decided by the standard variables (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, ...).
 """
 
+import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
 from newslora.errors import MissingExtraError
+from newslora.serving.aside import Aside
 from newslora.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+LAST_SECONDS = 2.0  # that the last spans have to be sent
 UNTOLD = "health,ready,metrics"  # asked every few seconds by machines
 
 
@@ -50,3 +53,10 @@ def trace(app: "FastAPI", exporter: Any = None) -> Any:
         app, tracer_provider=provider, excluded_urls=UNTOLD, exclude_spans=["receive", "send"]
     )
     return provider
+
+
+async def end(provider: Any) -> bool:
+    """Send the last spans; whether they were in time. The library itself waits half a minute for whoever does not take them."""
+    sent = asyncio.wrap_future(Aside("newslora-spans").submit(provider.shutdown))
+    await asyncio.wait([sent], timeout=LAST_SECONDS)
+    return not sent.cancel()  # what is done cannot be cancelled
