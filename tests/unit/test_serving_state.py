@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -260,6 +261,44 @@ def test_a_log_that_cannot_be_written_ends_nothing_and_tells_later() -> None:
 
 
 def test_a_server_is_ready_where_nobody_can_be_told(planted: Path) -> None:
+class Small(io.RawIOBase):
+    """A disk with room for some bytes."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.held = room, b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = bytes(data[: self.room])
+        self.room, self.held = self.room - len(taken), self.held + taken
+        return len(taken)
+
+
+@pytest.mark.parametrize("room", [0, 30, 100, 150])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_line_is_written_whole_or_counted_as_lost(room: int, buffered: bool) -> None:
+    disk = Small(room)
+    stream = io.TextIOWrapper(io.BufferedWriter(disk) if buffered else disk, write_through=not buffered)  # type: ignore[type-var]
+    lines = Gathered(stream)
+    for first in (10, 20):
+        for number in range(first, first + 10):
+            lines.write(f'{{"number": {number}, "more": "{"x" * 20}"}}\n')
+        lines.write_out()
+    disk.room = 100_000
+    for number in (30, 31):
+        lines.write(f'{{"number": {number}}}\n')
+        lines.write_out()
+    stream.flush()
+    told = [json.loads(line) for line in disk.held.decode().splitlines()]
+    begun = -(-room // 47)  # lines, by their length
+    assert [one.get("number") for one in told] == [*range(10, 10 + begun), None, 30, 31]
+    assert told[begun]["lines_lost"] == 20 - begun
+
+
     server = Server(planted)
 
     def refuse(sentence: str) -> None:

@@ -5,6 +5,7 @@ import json
 import logging
 import random
 import sys
+import threading
 import traceback
 from collections import deque
 from typing import Any, TextIO
@@ -23,15 +24,19 @@ class Gathered:
 
     Writing lets go of Python's lock, and behind threads that compute gets it back late, while every other request waits. A
     process that is killed loses what it has gathered since the last `write_out`. Lines that the stream refuses, as on a full
-    disk, are lost, and the next that it takes says how many: answers are worth more than their log.
+    disk, are lost, and the next that it takes says how many: answers are worth more than their log. A stream's own buffer would
+    write some of them later all the same, so it is gone past; of a line that was taken in part, the rest is what comes next.
 
     Args:
         stream: takes the lines; None, as Python has it where standard error was closed: nothing does.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
-        self._stream, self._lines = stream, deque[str]()
-        self._lost = 0
+        buffer = getattr(stream, "buffer", None)
+        self._stream, self._raw = stream, getattr(buffer, "raw", buffer)
+        self._lines = deque[str]()
+        self._writing = threading.Lock()  # guards what follows
+        self._lost, self._rest = 0, b""
 
     def write(self, line: str) -> None:
         """One or more whole lines."""
@@ -44,20 +49,39 @@ class Gathered:
 
     def write_out(self) -> None:
         """Write what there is; any thread may."""
-        lines = []
-        with contextlib.suppress(IndexError):  # none are left
-            while True:
-                lines.append(self._lines.popleft())
-        if not lines or self._stream is None:
-            return
-        told = [json.dumps({"event": "log", "level": "warning", "lines_lost": self._lost}) + "\n"] if self._lost else []
-        try:
-            self._stream.write("".join(told + lines))
-            self._stream.flush()
-        except OSError:
-            self._lost += len(lines)
-        else:
-            self._lost = 0
+        with self._writing:
+            lines = []
+            with contextlib.suppress(IndexError):  # none are left
+                while True:
+                    lines.append(self._lines.popleft())
+            if not lines or self._stream is None:
+                return
+            lost = {"event": "log", "level": "warning", "lines_lost": self._lost}
+            told = [json.dumps(lost) + "\n"] if self._lost else []
+            begun = self._put([line.encode(errors="backslashreplace") for line in told + lines])
+            self._lost = self._lost + len(lines) if begun < len(told) else len(told + lines) - begun
+
+    def _put(self, lines: list[bytes]) -> int:
+        """Write lines as far as the stream takes them; how many of them it has at least begun with."""
+        data, written = self._rest + b"".join(lines), 0
+        with contextlib.suppress(OSError):
+            while written < len(data) and (taken := self._take(data[written:])):
+                written += taken
+        begun, end = 0, len(self._rest)
+        while begun < len(lines) and end < written:
+            end += len(lines[begun])
+            begun += 1
+        self._rest = data[written:end]
+        return begun
+
+    def _take(self, data: bytes) -> int:
+        """How much the stream takes of it."""
+        if self._raw is not None:
+            return int(self._raw.write(data) or 0)  # None: a pipe that is full, and does not wait
+        assert self._stream is not None
+        self._stream.write(data.decode())
+        self._stream.flush()
+        return len(data)
 
 
 def make_log(stream: TextIO | Gathered | None = None) -> Any:
