@@ -20,7 +20,16 @@ from newslora.serving.guard import LOCAL, Guard
 from newslora.serving.pages import add_pages
 from newslora.serving.problems import Problem, json_response, loading, validation_problem
 from newslora.serving.quick import Quick
-from newslora.serving.routes import CheckedRoute, context_of, describe_keys, exchange_of, key_of, needs, refusals
+from newslora.serving.routes import (
+    CheckedRoute,
+    context_of,
+    describe_keys,
+    exchange_of,
+    finder,
+    key_of,
+    needs,
+    refusals,
+)
 from newslora.serving.schemas import (
     NAME,
     Adapter,
@@ -233,10 +242,7 @@ def create_app(context: Context, on_start: Callable[[], None] = lambda: None) ->
     elif hosts is not None and "*" in hosts:
         hosts = None
     hosts = None if hosts is None else tuple(name.lower() for name in hosts)
-    paths = frozenset(
-        path for route in (*router.routes, *app.routes) if "{" not in (path := getattr(route, "path", "{"))
-    )
-    app.add_middleware(Guard, context=context, hosts=hosts, paths=paths)
+    app.add_middleware(Guard, context=context, hosts=hosts, route_of=finder((*router.routes, *app.routes)))
     if settings.cors_origins:
         from starlette.middleware.cors import CORSMiddleware
 

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -45,20 +46,20 @@ class Guard:
         app: what answers.
         context: the server's parts.
         hosts: names that requests may name, in lower case; None: any.
-        paths: of the routes without parameters, under which a request is told though no router has seen it.
+        route_of: the route of a path, under which a request is told though no router has seen it; None: there is none.
     """
 
     def __init__(
-        self, app: ASGIApp, context: Context, hosts: tuple[str, ...] | None, paths: frozenset[str] = frozenset()
+        self, app: ASGIApp, context: Context, hosts: tuple[str, ...] | None, route_of: Callable[[str], str | None]
     ) -> None:
-        self.app, self.context, self.hosts, self.paths = app, context, hosts, paths
+        self.app, self.context, self.hosts, self.route_of = app, context, hosts, route_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         asked = Exchange(self.context, scope, receive, send)
-        asked.route = scope["path"] if scope["path"] in self.paths else None  # never a path of the client's own making
+        asked.route = self.route_of(scope["path"])
         self.context.active += 1
         self.context.metrics.active.set(self.context.active)
         try:

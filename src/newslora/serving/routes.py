@@ -1,12 +1,13 @@
 """How routes are made: keys and rates before the body is read, query and JSON read strictly, errors declared."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
 from newslora.serving.context import Context
 from newslora.serving.guard import Exchange
@@ -100,6 +101,20 @@ def admit(context: Context, exchange: Exchange, scopes: tuple[str, ...]) -> Key:
     context.rates.request(context.rated(key))
     exchange.key, exchange.note["key"] = key, key.name
     return key
+
+
+def finder(routes: Iterable[BaseRoute]) -> Callable[[str], str | None]:
+    """What tells the route of a path as it stands in the code (`/v1/adapters/{name}`), never as a client made it up."""
+    known = [route for route in routes if isinstance(route, Route)]
+    plain = {route.path for route in known if not route.param_convertors}
+    patterns = [(route.path_regex, route.path) for route in known if route.param_convertors]
+
+    def find(path: str) -> str | None:
+        if path in plain:
+            return path
+        return next((told for pattern, told in patterns if pattern.match(path)), None)
+
+    return find
 
 
 def describe_keys(description: dict[str, Any], router: APIRouter, asked_for: bool) -> None:
