@@ -137,6 +137,21 @@ def test_stream_holds_lines_to_their_limit_and_goes_on(planted: Path) -> None:
     declared(server.send("/v1/classify/stream?adapter=gone", b"", "application/x-ndjson"), 404, "unknown_adapter")
 
 
+def test_a_long_line_costs_what_its_bytes_cost_and_not_the_square_of_it(planted: Path) -> None:
+    server = Server(planted, body_bytes=10_000_000)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"text": "'
+        for _ in range(4000):
+            yield b"a" * 2000
+        yield b'"}'
+
+    began = time.process_time()
+    response = server.ask(lambda client: client.post("/v1/classify/stream", content=pieces(), headers=LINES))
+    assert json.loads(response.text)["error"]["code"] == "text_too_long"
+    assert time.process_time() - began < 3  # seconds; copied with each of its pieces, it would be more than ten
+
+
 def test_stream_waits_where_the_queue_is_full(planted: Path) -> None:
     server = Server(planted)
     server.service.error = OverloadedError("The queue is full.")

@@ -87,17 +87,19 @@ class LineStream(Response):
             if message["type"] == "http.disconnect":
                 raise _Left
             more = message.get("more_body", False)
-            rest += message.get("body", b"")
-            *whole, tail = rest.split(b"\n")
-            if not more and tail.strip():
-                whole, tail = [*whole, tail], bytearray()
+            piece = message.get("body", b"")
+            rest += piece
+            whole: list[bytearray] = []
+            if b"\n" in piece:  # else a long line would be copied whole with each piece of it
+                *whole, rest = rest.split(b"\n")
+            if not more and rest.strip():
+                whole, rest = [*whole, rest], bytearray()
             lines = []
             for raw in whole:
                 if skipping:  # the end of a line that was refused by its beginning
                     skipping = False
                 elif raw.strip():
                     lines.append(self._read(raw, limit))
-            rest = bytearray(tail)
             if len(rest) > limit:
                 if not skipping:
                     lines.append(self._read(rest, limit))
