@@ -173,7 +173,11 @@ def make_app() -> Any:
         name = request.query_params.get("adapter", "news")
         items = [
             {"id": str(place), "time": time.time(), "adapter": name, "version": ADAPTERS[name]["version"], "text": text}
-            | {key: value for key, value in answer(text, name, None).items() if key in ("label", "probability")}
+            | {
+                key: value
+                for key, value in answer(text, name, None).items()
+                if key in ("label", "labels", "probability")
+            }
             | {"probabilities": probabilities(text, ADAPTERS[name]["multi_label"])}
             for place, text in enumerate(UNSURE)
         ]

@@ -56,6 +56,23 @@ def test_unsure_answers_are_gone_through_by_keyboard(visit: Visiting) -> None:
     one.gone("#triage-legend")
 
 
+def test_unsure_answers_of_several_labels_are_those_the_server_gave(visit: Visiting) -> None:
+    one = visit()
+    if one.place.several is None:
+        pytest.skip("no adapter here gives several labels")
+    shares = dict.fromkeys(one.place.labels, 0.1) | {"Business": 0.6, "Sports": 0.3}  # by thresholds of their own
+    item = {"id": "1", "adapter": one.place.several, "version": "abc", "text": "Item", "time": 0.0, "label": "Sports"}
+    item |= {"labels": ["Sports"], "probability": 0.6, "probabilities": shares}
+    one.page.route("**/v1/uncertain?*", lambda route: route.fulfill(json={"items": [item]}))
+    one.open("triage")
+    one.page.select_option("#adapter", one.place.several)
+    one.see("#triage-list h3", "Sports")
+    pressed = one.page.locator("#triage-list [aria-pressed=true]")
+    assert [words.lstrip("0123456789") for words in pressed.all_inner_texts()] == ["Sports"]
+    one.press("Send these")
+    one.see("#triage-list", "Confirmed: Sports.")
+
+
 def test_the_server_itself_has_unsure_answers(visit: Visiting) -> None:
     one = visit().open()
     one.classify(one.place.unsure)

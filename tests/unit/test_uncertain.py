@@ -13,7 +13,7 @@ def kept(limit: int) -> UncertainItems:
 
 
 def add(items: UncertainItems, text: str, sure: float, now: float, adapter: str = "news") -> None:
-    items.add(adapter, "v", text, "World", sure, {"World": sure, "Sports": 1 - sure}, now=now)
+    items.add(adapter, "v", text, ("World",), sure, {"World": sure, "Sports": 1 - sure}, now=now)
 
 
 def texts(items: UncertainItems, now: float, adapter: str | None = None) -> list[str]:
@@ -52,15 +52,15 @@ def test_after_an_hour_a_surer_one_takes_its_place() -> None:
 def test_where_each_label_is_decided_by_itself_the_closest_call_counts() -> None:
     items = kept(5)
     halves = (0.5, 0.5)
-    items.add("topics", "v", "surely none", None, 0.01, {"x": 0.01, "y": 0.005}, thresholds=halves, now=0)
-    items.add("topics", "v", "a close call", "x", 0.99, {"x": 0.99, "y": 0.48}, thresholds=halves, now=0)
+    items.add("topics", "v", "surely none", (), 0.01, {"x": 0.01, "y": 0.005}, thresholds=halves, now=0)
+    items.add("topics", "v", "a close call", ("x",), 0.99, {"x": 0.99, "y": 0.48}, thresholds=halves, now=0)
     assert texts(items, 0) == ["a close call", "surely none"]
 
 
 def test_a_call_is_close_to_the_labels_own_threshold() -> None:
     rare, items = (0.5, 0.1), kept(5)
     for text, share in (("given", 0.6), ("not given", 0.0), ("at its threshold", 0.11), ("just below", 0.08)):
-        items.add("topics", "v", text, None, share, {"x": 0.001, "y": share}, thresholds=rare, now=0)
+        items.add("topics", "v", text, (), share, {"x": 0.001, "y": share}, thresholds=rare, now=0)
     assert texts(items, 0) == ["at its threshold", "just below", "given", "not given"]
     assert [sureness({"x": share}, (0.3,)) for share in (0.0, 0.3, 0.65, 1.0)] == pytest.approx([1, 0, 0.5, 1])
     assert [sureness({"x": 1.0}, (threshold,)) for threshold in (0.0, 1.0)] == [1, 0]  # neither divides by nothing

@@ -164,7 +164,7 @@ class Context:
         self.metrics.row(served.name, one.labels, one.abstained)
         self.observed.row(served.name, served.version, one.labels, one.probability, one.abstained)
         self.uncertain.add(
-            served.name, served.version, text, one.label, one.probability, one.probabilities, served.thresholds
+            served.name, served.version, text, one.labels, one.probability, one.probabilities, served.thresholds
         )
 
     def _check_not_ending(self) -> None:

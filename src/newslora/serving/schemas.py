@@ -219,6 +219,7 @@ class Uncertain(BaseModel):
     version: str
     text: str
     label: str | None
+    labels: list[str] = Field(description="All labels given, likeliest first.")
     probability: float
     probabilities: dict[str, float]
 

@@ -21,13 +21,15 @@ class Item:
     adapter: str
     version: str
     text: str
-    label: str | None
+    label: str | None  # the likeliest of `labels`
+    labels: tuple[str, ...]
     probability: float
     probabilities: dict[str, float]
     sureness: float  # 0: could be anything; 1: certain
 
     def record(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__ if name != "sureness"}
+        told = {name: getattr(self, name) for name in self.__slots__ if name != "sureness"}
+        return told | {"labels": list(self.labels)}
 
 
 def sureness(probabilities: dict[str, float], thresholds: Sequence[float] | None) -> float:
@@ -79,7 +81,7 @@ class UncertainItems:
         adapter: str,
         version: str,
         text: str,
-        label: str | None,
+        labels: tuple[str, ...],
         probability: float,
         probabilities: dict[str, float],
         thresholds: Sequence[float] | None = None,
@@ -88,6 +90,7 @@ class UncertainItems:
         """Keep an answer if it is among the least sure; the same text is kept once.
 
         Args:
+            labels: given, likeliest first.
             thresholds: as `sureness` takes them.
         """
         if not self.limit:
@@ -105,7 +108,8 @@ class UncertainItems:
             if text in held.texts or now - held.oldest >= KEPT_SECONDS:
                 held.keep([item for item in held.items if now - item.time < KEPT_SECONDS and item.text != text])
                 held.oldest = min((item.time for item in held.items), default=now)
-            item = Item(new_id(), now, adapter, version, text, label, probability, probabilities, sure)
+            label = labels[0] if labels else None
+            item = Item(new_id(), now, adapter, version, text, label, labels, probability, probabilities, sure)
             insort(held.items, item, key=lambda one: one.sureness)
             held.texts.add(text)
             if len(held.items) > self.limit:

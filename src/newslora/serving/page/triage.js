@@ -48,7 +48,7 @@ export class Triage {
   #item(item, adapter, place) {
     const { probability } = item;
     const likely = Object.entries(item.probabilities).sort((one, other) => other[1] - one[1]);
-    const labels = adapter.multi_label ? likely.filter(([, share]) => share >= 0.5).map(([label]) => label) : [likely[0][0]];
+    const labels = adapter.multi_label ? item.labels : [likely[0][0]]; // each label has a threshold of its own
     const result = { label: labels[0] ?? null, labels, probability };
     const about = { text: item.text, adapter: item.adapter ?? adapter.name, labels: adapter.labels, multi: adapter.multi_label, given: given(result), probability };
     const correction = new Correction(about, () => this.#decided(place));
