@@ -31,6 +31,12 @@ DROP = """([name, head, row, rows]) => {
     const data = new DataTransfer(); data.items.add(new File(parts, name));
     const drop = new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true});
     setTimeout(() => document.getElementById('drop').dispatchEvent(drop)) }"""
+OVER = """([selector, kind, text]) => {
+    const data = new DataTransfer();
+    if (text) data.setData('text/plain', text); else data.items.add(new File(['text\\nA\\n'], 'a.csv'));
+    const event = new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true});
+    document.querySelector(selector).dispatchEvent(event);
+    return event.defaultPrevented }"""
 
 
 def parsed(text: str, separator: str = ",") -> list[list[str]]:
@@ -199,6 +205,41 @@ def test_a_dropped_file_is_taken(visit: Visiting) -> None:
     one.page.evaluate(drop, ["first.csv", "text\nOne\n", "", 0])
     one.see("#file-status[data-kind=error]", "2 files were dropped, and one is taken at a time.")
     one.see("#file-examples", "Dropped")
+
+
+def test_a_file_dropped_anywhere_is_taken_and_the_page_is_not_left(visit: Visiting, tmp_path: Path) -> None:
+    one = visit().open()
+    path = tmp_path / "real.csv"
+    path.write_text("text\nDropped beside the box\n")
+    browser = one.page.context.new_cdp_session(one.page)
+    dragged = {"x": 640, "y": 300, "data": {"items": [], "files": [str(path)], "dragOperationsMask": 1}}
+
+    def drag(*kinds: str) -> None:
+        for kind in kinds:
+            browser.send("Input.dispatchDragEvent", {"type": kind, **dragged})
+
+    one.gone("#dropping")
+    drag("dragEnter", "dragOver")
+    one.see("#dropping", "Drop the file anywhere on this page")
+    one.gone("#dropping")  # nothing more is heard of it
+    drag("dragOver")
+    one.see("#dropping")
+    one.page.evaluate("document.body.dispatchEvent(new DragEvent('dragleave', {bubbles: true}))")  # out of the window
+    assert one.page.is_hidden("#dropping")
+    for view in ("headline", "live", "file"):  # onto the box for headlines, and onto nothing at all
+        one.page.click(f"nav a[href='#{view}']")
+        drag("dragEnter", "dragOver", "drop")
+        one.see("#view-file #file-examples", "Dropped beside the box")
+        one.gone("#dropping")
+    assert one.page.url.startswith(one.place.url)
+    dragged["data"]["files"] = [str(tmp_path)]
+    drag("dragEnter", "dragOver", "drop")
+    one.see("#file-status[data-kind=error]", "What was dropped is a folder.")
+    one.page.click("nav a[href='#headline']")
+    for kind in ("dragover", "drop"):  # a text goes where texts go
+        assert not one.page.evaluate(OVER, ["#headline-text", kind, "Oil"])
+        one.gone("#dropping")
+    assert one.page.evaluate(OVER, ["#main", "dragover", "https://elsewhere.example"])
 
 
 def test_beginnings_of_texts_end_with_a_word_and_an_ellipsis(visit: Visiting) -> None:

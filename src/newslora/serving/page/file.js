@@ -16,21 +16,9 @@ export class FileView {
     this.state = state;
     this.task = new Task(find("file-status"));
     this.rows = new Table();
-    const drop = find("drop");
     find("file-choice").addEventListener("change", (event) => {
       if (event.target.files.length) this.read(event.target.files[0]);
       event.target.value = ""; // the same file can be chosen again
-    });
-    for (const kind of ["dragenter", "dragover"]) {
-      drop.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.add("over"); });
-    }
-    for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));
-    drop.addEventListener("drop", (event) => {
-      event.preventDefault();
-      const { files } = event.dataTransfer;
-      if (files.length === 1) this.read(files[0]);
-      else if (files.length) this.task.rest(`${count(files.length)} files were dropped, and one is taken at a time.`, "error");
-      else this.task.rest("What was dropped is no file. Choose a CSV, JSON lines or text file.", "error");
     });
     find("file-header").addEventListener("change", (event) => this.#offer(withHeader(this.table, event.target.checked)));
     find("file-start").addEventListener("click", () => this.begin());
@@ -41,6 +29,14 @@ export class FileView {
     this.#clear();
     const table = await this.task.run(`Reading ${file.name}\u2026`, (signal, _, say) => readFile(file, say, signal), () => this.read(file));
     if (table) this.#offer(table);
+  }
+
+  /** What was dropped: one file is read. */
+  drop({ files, items }) {
+    const folder = items[0]?.webkitGetAsEntry?.()?.isDirectory;
+    if (files.length === 1 && !folder) this.read(files[0]);
+    else if (files.length > 1) this.task.rest(`${count(files.length)} files were dropped, and one is taken at a time.`, "error");
+    else this.task.rest(`What was dropped is ${folder ? "a folder" : "no file"}. Choose a CSV, JSON lines or text file.`, "error");
   }
 
   /** Texts that came another way, as if each were a row of a file. */

@@ -2,6 +2,7 @@
 
 import { Problem, ask, faultOf, hasKey, onKeyWanted, setKey } from "./api.js";
 import { announce, find, listed, make, shortened } from "./dom.js";
+import { takeDrops } from "./drop.js";
 import { FileView } from "./file.js";
 import { Live } from "./live.js";
 import { Single } from "./single.js";
@@ -180,7 +181,10 @@ function start() {
     else triage.items = [];
   });
   find("abstain").addEventListener("change", () => single.again());
-  for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault()); // never leave the page for a file
+  takeDrops((data) => {
+    location.hash = "file";
+    file.drop(data);
+  });
   keyForm(() => { // whoever did not wait for it asks anew
     if (!adapters.task.running) adapters.load();
     single.recover();
