@@ -152,7 +152,13 @@ def test_label_mix_and_drift_are_told_in_words(visit: Visiting) -> None:
     one.page.route("**/v1/status", lambda route: route.fulfill(json=status))
     one.open("live")
     assert one.count("#live-figures dd", 5).all_inner_texts()[:4] == ["0.3", "1,235", "\N{EN DASH}", "12\u00a0s"]
-    news, calm_one, few_one, new, markup = one.count("#live-adapters section", 5).all_inner_texts()
+    section, told = one.count("#live-adapters section", 1), []
+    for name in status["adapters"]:
+        one.page.get_by_role("radio", name=name, exact=True).check(force=True)  # its row is what is pressed
+        one.see("#live-adapters h3", name)
+        told.append(section.inner_text())
+    news, calm_one, few_one, new, markup = told
+    one.page.get_by_role("radio", name="news", exact=True).check(force=True)
     assert (
         "400 answers in the last hour, sure to 91.0\u00a0% on average, 2.0\u00a0% left undecided, 3 corrections."
         in news
@@ -166,6 +172,51 @@ def test_label_mix_and_drift_are_told_in_words(visit: Visiting) -> None:
     assert row.locator(".n").all_inner_texts() == ["75.0\u00a0%", "50.0\u00a0%"]
     place = "one => [one.querySelector('.bar span').style.width, one.querySelector('.bar i').style.left]"
     assert row.evaluate(place) == ["75%", "50%"]
+
+
+def test_one_of_many_adapters_is_chosen_from_a_table(visit: Visiting) -> None:
+    one = visit("phone")
+    status = one.page.request.get(f"{one.place.url}/v1/status").json()
+    moved, quiet = status["adapters"]["news"], status["adapters"]["desk"]
+    calm = copy.deepcopy(moved)
+    calm["drift"]["labels"] |= {"psi": 0.031, "shifted": False}
+    status["adapters"] = {"news": calm, "desk": quiet} | {
+        f"desk-{n}": moved if n in (7, 9) else calm for n in range(28)
+    }
+    answer = copy.deepcopy(status)
+    one.page.route("**/v1/status", lambda route: route.fulfill(json=answer))
+    one.page.clock.install()
+    one.open("live")
+    one.see("#overview-words", "30 adapters. Shifted: desk-7 and desk-9.")
+    rows = one.count("#overview-body tr", 30)
+    words = lambda place: rows.nth(place).inner_text().split()  # noqa: E731
+    assert words(0) == ["news", "abc123def456", "420", "0.03", "0.04"]
+    assert words(1) == ["desk", "0123456789ab", "0", "\N{EN DASH}", "\N{EN DASH}"]
+    assert words(9) == ["desk-7", "abc123def456", "420", "\N{BLACK UP-POINTING TRIANGLE}", "0.55", "0.04"]
+    one.count("#live-adapters section", 1)
+    one.see("#live-adapters h3", "news")  # the default
+    one.page.get_by_role("radio", name="news", exact=True).focus()
+    for _ in range(9):
+        one.page.keyboard.press("ArrowDown")
+    one.see("#live-adapters h3", "desk-7")
+    focused = "document.activeElement.closest('tr')?.querySelector('label').textContent"
+    for key in ("news", "desk-3"):  # numbers come anew, and adapters go
+        answer["adapters"].pop(key)
+        answer["adapters"]["desk-7"]["drift"]["window_answers"] = 421
+        one.page.clock.run_for(3100)
+        one.count("#overview-body tr", len(answer["adapters"]))
+        assert one.page.evaluate(focused) == "desk-7"
+    one.see("#overview-body tr.chosen", "421")
+    one.page.get_by_role("row", name="desk-20").locator("td").first.click(force=True)  # anywhere in a row
+    one.see("#live-adapters h3", "desk-20")
+    assert one.page.locator("#live-adapters h3").evaluate("one => one.getBoundingClientRect().top < innerHeight")
+    answer["adapters"].pop("desk-20")
+    one.page.clock.run_for(3100)
+    one.see("#live-adapters h3", "desk")  # the first that is left
+    answer["adapters"] = dict.fromkeys(("news", "desk"), calm)
+    one.page.clock.run_for(3100)
+    one.count("#live-adapters section", 2)
+    one.gone("#overview")
 
 
 def test_bars_are_seen_in_the_readers_own_colours_and_on_paper(visit: Visiting) -> None:

@@ -193,6 +193,8 @@ class DrainingServer(Server):
                 await self.context.change(watch.look)
                 threading.Thread(target=self._follow, args=(watch,), name="newslora-watch", daemon=True).start()
                 await self._until_one_is_served(watch)
+        except DrainingError:  # told to end meanwhile
+            return
         except Exception as error:  # noqa: BLE001 - raised again where the command can tell it
             self.failure = error
             self.context.draining = self.should_exit = True
@@ -203,8 +205,6 @@ class DrainingServer(Server):
         self.context.ready = True
         names = ", ".join(one.name for one in self.context.service.adapters()) or "none yet"
         self.told(f"Ready: adapters {names}; API at {self.address}/docs, page at {self.address}/")
-        except DrainingError:  # told to end meanwhile
-            return
 
 
 def check_exposure(settings: ServeSettings) -> None:

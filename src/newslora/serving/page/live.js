@@ -2,16 +2,22 @@
 
 import { ask } from "./api.js";
 import { bar, count, counted, duration, find, listed, make, milliseconds, percent, rate } from "./dom.js";
+import { Overview } from "./overview.js";
 import { sentence } from "./task.js";
 
 const PERIOD = 3000; // milliseconds between an answer and the next question
 const LONGEST = 30_000; // after failures the pause doubles up to this
+const FEW = 2; // adapters that are told of beside each other
 const FULL = 0.8; // share of the queue's bound from which it is said to be nearly full
 
 export class Live {
   constructor() {
     Object.assign(this, { shown: false, declined: false }); // declined: the server wants a key that nobody has
     this.line = find("live-status");
+    this.overview = new Overview(() => {
+      this.#drawAdapters();
+      find("live-adapters").querySelector(".drift").scrollIntoView({ block: "nearest" });
+    });
     document.addEventListener("visibilitychange", () => this.#turn());
   }
 
@@ -66,7 +72,17 @@ export class Live {
     find("live-figures").replaceChildren(...figures.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
     const full = queue.share >= FULL;
     find("live-load").textContent = full ? "The queue is nearly full: soon requests are turned away." : "";
-    find("live-adapters").replaceChildren(...Object.entries(status.adapters).filter(([, one]) => one.last_hour).map(([name, one]) => adapterOf(name, one)));
+    this.adapters = Object.entries(status.adapters).filter(([, one]) => one.last_hour);
+    this.#drawAdapters();
+  }
+
+  /** A few are all told of; of many there is a table, and one is told of. */
+  #drawAdapters() {
+    const many = this.adapters.length > FEW;
+    find("overview").hidden = !many;
+    if (many) this.overview.draw(this.adapters);
+    const told = many ? this.adapters.filter(([name]) => name === this.overview.chosen) : this.adapters;
+    find("live-adapters").replaceChildren(...told.map(([name, one]) => adapterOf(name, one)));
   }
 }
 
@@ -90,7 +106,7 @@ function adapterOf(name, one) {
   const heads = [["label"], ["share"], ["last hour", "n"], [before, "n"]];
   return make("section.adapter", {},
     make("h3", {}, name, " ", make("code.soft", {}, one.version ?? "")),
-    make("p", {}, `${facts.join(", ")}.`), make("p", {}, drift(one.drift)),
+    make("p", {}, `${facts.join(", ")}.`), make("p.drift", {}, drift(one.drift)),
     rows.length ? make("table.mix", {}, make("caption", {}, `The bar is the last hour, the mark on it: ${before}`),
       make("thead", {}, make("tr", {}, ...heads.map(([word, kind]) => make(kind ? `th.${kind}` : "th", { scope: "col" }, word)))),
       make("tbody", {}, ...rows)) : null);
