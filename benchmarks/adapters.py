@@ -124,7 +124,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     return {
         "what": f"many adapters on {chosen.backbone}, random weights, seed recipe's LoRA, prediction in fp32",
         "environment": environment_record(device, precision),
-        "settings": vars(chosen) | {"output": str(chosen.output)},
+        "settings": {name: value for name, value in vars(chosen).items() if name != "output"},
         "tokens_a_row": float(rows.tokens.lengths.mean()),
         "memory_an_adapter": {"own_bytes": adapters[0].bytes, "measured_bytes": held, "loaded": len(adapters)},
         "by_batch_tokens": found,
@@ -143,9 +143,10 @@ def main() -> None:
     parser.add_argument(
         "--batch-tokens", type=int, nargs="+", default=[BATCH_TOKENS["cpu"], 8192], help="tokens a forward pass"
     )
-    result = measure(parser.parse_args())
-    if (output := parser.parse_args().output) is not None:
-        files.write_json(output, result)
+    chosen = parser.parse_args()
+    result = measure(chosen)
+    if chosen.output is not None:
+        files.write_json(chosen.output, result)
     memory = result["memory_an_adapter"]
     print(f"memory an adapter: {memory['measured_bytes']} bytes, its own {memory['own_bytes']}")
     for budget, told in result["by_batch_tokens"].items():

@@ -35,6 +35,14 @@ def status(pid: int) -> dict[str, int]:
     return {part[0][:-1]: int(part[1]) * 1024 for part in fields if part[0] in ("VmRSS:", "VmHWM:", "RssAnon:")}
 
 
+def size_of(path: Path) -> int:
+    """In bytes; 0 where it is not there yet, or no longer."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def watch(command: list[str], output: Path) -> dict[str, Any]:
     """Run a command; its peak memory, and the most of each tenth of its work, by the rows written."""
     child = subprocess.Popen(command)
@@ -44,7 +52,7 @@ def watch(command: list[str], output: Path) -> dict[str, Any]:
     began = time.monotonic()
     while child.poll() is None:
         if found := status(child.pid):
-            looks.append((written.stat().st_size if written.exists() else 0, found.get("VmRSS", 0)))
+            looks.append((size_of(written), found.get("VmRSS", 0)))
             highest, anonymous = max(highest, found.get("VmHWM", 0)), max(anonymous, found.get("RssAnon", 0))
         time.sleep(INTERVAL)
     if child.returncode:

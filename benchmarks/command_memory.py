@@ -92,12 +92,13 @@ def measure(rows: int, folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--rows", type=int, nargs="+", default=ROWS, help="of the files; 1,000 and more")
     chosen = parser.parse_args()
     device = pick_device("cpu")
     points = []
     with scratch() as name:
         write_backbone(Path(name) / "backbone")
-        for rows in ROWS:
+        for rows in chosen.rows:
             points.append(point := measure(rows, Path(name)))
             peaks = ", ".join(f"{how}: {point[how]['anonymous'] / 2**20:,.0f} MiB" for how in list(point)[2:])
             print(f"{rows:,} rows, a file of {point['file'] / 2**20:,.0f} MiB: anonymous memory {peaks}", flush=True)

@@ -44,6 +44,14 @@ def start(run: Path, source: Path, output: Path, commit_seconds: float) -> Any:
     return child
 
 
+def grown(rows: Path) -> int:
+    """When they last grew, in nanoseconds; 0 where they are not there yet, or no longer."""
+    try:
+        return rows.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def kill_until_done(run: Path, source: Path, output: Path, kills: int, longest: float, rng: random.Random) -> int:
     """Kill sittings until `kills` are dead, then let one end; returns the dead."""
     dead, rows = 0, output.with_name(output.name + ".partial") / "rows"
@@ -51,10 +59,9 @@ def kill_until_done(run: Path, source: Path, output: Path, kills: int, longest: 
         # half of the sittings commit at every chunk, so that many kills fall into a commit
         child = start(run, source, output, rng.choice([0.0, 1.0]))
         if dead < kills:
-            while child.is_alive() and not rows.exists():
+            while child.is_alive() and not (before := grown(rows)):
                 time.sleep(0.005)
-            before = rows.stat().st_mtime_ns if rows.exists() else 0
-            while child.is_alive() and rows.exists() and rows.stat().st_mtime_ns == before:
+            while child.is_alive() and grown(rows) == before:
                 time.sleep(0.005)
             child.join(rng.uniform(0, longest))
             if child.is_alive():

@@ -3,9 +3,9 @@
     python benchmarks/peers.py RUN --data test.csv -o benchmarks/results/DATE-peers-mpnet.json [--infinity PYTHON]
 
 RUN is a run whose exports merged, onnx and int8 lie in RUN/exports, and onnx-int8 where its gate let it pass. Every way gets
-the same texts in the same order and gives a label each; by turns, each first once; the first round warms up and is not
-counted. Batches are of 16 wherever one is to be chosen. How many labels are those of the run in fp32 stands beside each rate.
-Run it on an idle machine.
+the same texts in the same order and gives a label each; by turns, each round begun by the next way; the first round
+warms up and is not counted. Batches are of 16 wherever one is to be chosen. How many labels are those of the run in fp32 stands
+beside each rate. Run it on an idle machine.
 
 ways: `transformers pipeline` (its text-classification pipeline on the merged export), the same in bf16; `onnxruntime` (the
 onnx export, batches padded to their longest, rows as they come), the same in int8 (the onnx-int8 export); `infinity`
