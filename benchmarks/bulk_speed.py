@@ -28,7 +28,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine_alone import EngineAlone, environment, read_texts, run_facts
+from bulk_memory import size_of
+from engine_alone import OWN_PRECISION, EngineAlone, environment, read_texts, run_facts
 
 from newslora import files
 from newslora.predict.chunks import CHUNK
@@ -51,10 +52,7 @@ def predict(run: Path, source: Path, output: Path, precision: str | None) -> dic
             first = now
         if not named and output.exists():
             named = now
-        try:
-            size = (partial / ROWS).stat().st_size
-        except OSError:
-            size = 0  # not there yet, or no longer
+        size = size_of(partial / ROWS)
         if size > (looks[-1][1] if looks else 0):
             looks.append((now, size))
         time.sleep(LOOK)
@@ -88,7 +86,7 @@ def measure(given: argparse.Namespace, texts: list[str], export: str | None) -> 
         source, held = folder / "rows.jsonl", folder / "texts.json"
         files.write_text(source, "".join(json.dumps({"text": text}) + "\n" for text in texts))
         files.write_json(held, texts)
-        precision = given.precision if export is None else None
+        precision = None if export in OWN_PRECISION else given.precision
         with EngineAlone(given.run, given.precision, held) as engine:
             for turn in range(given.rounds):
                 for way in ("predict", "engine") if turn % 2 == 0 else ("engine", "predict"):
@@ -129,7 +127,7 @@ def main() -> None:
         "--rows", type=int, default=16 * CHUNK, help="texts a round; a source with fewer gives them again"
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--precision", default="fp32", help="of a run; an ONNX export has its own")
+    parser.add_argument("--precision", default="fp32", help="of a run; most exports have their own")
     given = parser.parse_args()
     before = os.getloadavg()
     run = run_facts(given.run)

@@ -28,6 +28,9 @@ from newslora.runtime import (
     resolve_precision,
 )
 
+# of an export; the others compute in what is asked for
+OWN_PRECISION = {"onnx": "fp32", "onnx-int8": "int8", "int8": "int8"}
+
 
 class EngineAlone:
     """A child that holds a loaded run and its rows already tokenised; `logits_seconds` computes them all once.
@@ -96,7 +99,7 @@ def run_facts(run: Path) -> dict[str, Any]:
 
 def environment(export: str | None, precision: str) -> dict[str, Any]:
     """`environment_record` of what this run or export computes in here, with what else takes part, and the cores."""
-    own = {"onnx": "fp32", "onnx-int8": "int8", "int8": "int8"}.get(export or "")
+    own = OWN_PRECISION.get(export or "")
     device = pick_device("cpu" if own else None)
     computed = Precision(own, "the export's own") if own else resolve_precision(precision, device)
     record = environment_record(device, computed)

@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any
 
 from closed_load import check_installed, closed_load, version
-from engine_alone import EngineAlone, environment, read_texts, run_facts
+from engine_alone import OWN_PRECISION, EngineAlone, environment, read_texts, run_facts
 from server_child import Served, serving
 
 from newslora import files
@@ -152,7 +152,7 @@ def server_settings(given: argparse.Namespace, export: str | None) -> dict[str, 
     """What is set beside the defaults."""
     usual, rows = ServeSettings(), given.in_flight * given.texts
     settings: dict[str, Any] = {"idle_seconds": IDLE_SECONDS}
-    if export is None:
+    if export not in OWN_PRECISION:
         settings["precision"] = given.precision
     least = {
         "connections": given.in_flight + 10,
@@ -181,7 +181,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--capacity", action="store_true")
     parser.add_argument("--rounds", type=int, default=5, help="of --capacity")
-    parser.add_argument("--precision", default="fp32", help="of a run; an ONNX export has its own")
+    parser.add_argument("--precision", default="fp32", help="of a run; most exports have their own")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the server")
     given = parser.parse_args()
     given.in_flight = given.in_flight or (64 if given.capacity else 900)

@@ -17,6 +17,7 @@ from engine_alone import environment, run_facts
 from server_child import serving
 
 from newslora import files
+from newslora.serving.settings import ServeSettings
 
 HERE = Path(__file__).resolve().parents[1] / "src"
 
@@ -53,7 +54,7 @@ def main() -> None:
     found = {
         "what": "seconds from the start of `newslora serve` to ready",
         "run": facts,
-        "environment": environment(facts["export"], "auto"),
+        "environment": environment(facts["export"], ServeSettings().precision),
         "seconds": measure(given.run, sources, given.rounds),
     }
     files.write_json(given.output, found)
