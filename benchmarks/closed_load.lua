@@ -30,7 +30,8 @@ function response(status, headers, body)
 end
 
 function done(summary, latency)
-  local failed = summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout
+  local broken = summary.errors.connect + summary.errors.read + summary.errors.write -- which wrk does not count as requests
+  local failed = broken + summary.errors.timeout
   for _, thread in ipairs(threads) do
     failed = failed + thread:get("without_answer")
   end
@@ -39,5 +40,5 @@ function done(summary, latency)
   for _, share in ipairs({ 50, 90, 99 }) do
     ms[#ms + 1] = latency:percentile(share) / 1000
   end
-  io.write(line:format(summary.requests, failed, summary.duration / 1e6, ms[1], ms[2], ms[3], latency.max / 1000))
+  io.write(line:format(summary.requests + broken, failed, summary.duration / 1e6, ms[1], ms[2], ms[3], latency.max / 1000))
 end

@@ -20,6 +20,8 @@ def closed_load(
 ) -> dict[str, Any]:
     """What came of it: requests answered or not, errors among them, seconds, times in ms, the generator's processor time.
 
+    Times are of what was answered within `timeout`, rightly or not, for wrk keeps no others.
+
     Args:
         url: of the server.
         bodies: of requests, sent in their order again and again.

@@ -15,7 +15,8 @@ under way; more are not sent: each is an error, timed as if it had waited --time
 
 --capacity: closed, --in-flight requests at all times for --seconds (closed_load.py, wrk), beside `Classifier.logits` on the
 same rows, already tokenised, in a child of its own; by turns, each first every other round, the other idle; the first is not
-counted. The server's processor time of each round is kept too, by itself that of the thread that talks to clients.
+counted. Texts of requests that failed are none. The server's processor time of each round is kept too, by itself that of the
+thread that talks to clients.
 
 Settings raised for the measurement: idle_seconds, so that no connection is closed while the generator picks it up; connections,
 queue_rows and queue_tokens in so far as --in-flight could reach them. Without keys the server limits no rates. All are kept in
@@ -124,7 +125,7 @@ def capacity(server: Served, texts: list[str], given: argparse.Namespace) -> dic
                         one = closed_load(server.url, sent, given.texts, given.in_flight, given.seconds, given.timeout)
                         worked = {name: now - used[name] for name, now in server.cpu_seconds().items()}
                         found.append(one | {"server_cpu_seconds": worked})
-                        rate = given.texts * one["requests"] / one["seconds"]
+                        rate = given.texts * (one["requests"] - one["errors"]) / one["seconds"]
                     if turn:
                         rates[way].append(rate)
                     print(f"round {turn}: {way} {rate:.1f} texts/s", flush=True)
