@@ -11,6 +11,7 @@ from newslora.serving.settings import ServeSettings
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(newslora.__file__).parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_file_tree_lists_every_module_and_nothing_else() -> None:
@@ -63,3 +64,23 @@ def test_exit_codes_are_documented() -> None:
     table = README.partition("## Exit codes")[2].partition("## File tree")[0]
     codes = {kind.exit_code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "exit_code")}
     assert {str(code) for code in codes - {1}} <= set(re.findall(r"^\| (\d+) ", table, re.MULTILINE))
+
+
+def test_links_lead_to_files_that_are_there() -> None:
+    links = 0
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)\s]+)\)|^\[[^]]+\]: (\S+)", text, re.MULTILINE):
+            target = "".join(link).partition("#")[0]
+            if target and ":" not in target:
+                assert (path.parent / target).exists(), f"{path.name}: {target}"
+                links += 1
+        named = set(re.findall(r"\]\[([^]]+)\]", text))
+        assert named == set(re.findall(r"^\[([^]]+)\]: ", text, re.MULTILINE)), path.name
+    assert links > 50
+
+
+def test_every_result_is_told_of_and_every_result_told_of_is_there() -> None:
+    there = {path.name for path in (ROOT / "benchmarks" / "results").iterdir()}
+    text = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    assert set(re.findall(r"benchmarks/results/([\w.-]+\.json)", text)) == there
