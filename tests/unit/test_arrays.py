@@ -56,7 +56,11 @@ def test_two_other_numbers_are_not_taken_for_0_and_1(rows: list[list[Any]], told
             read_labels(table, 3)
 
 
-@pytest.mark.parametrize("labels", [5, "World", {"a": 1}, {"World", "Sports"}, np.zeros((3, 2, 2))], ids=repr)
+@pytest.mark.parametrize(
+    "labels",
+    [5, "World", {"a": 1}, {"World", "Sports"}, np.zeros((3, 2, 2))],
+    ids=["number", "text", "mapping", "set", "cube"],
+)
 def test_what_holds_no_labels_is_said(labels: Any) -> None:
     kind = type(labels).__name__
     with pytest.raises(DataError, match=f"y is {kind}, not one label a text: .*Give a list of labels") as caught:
