@@ -129,6 +129,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", default="fp32", help="of a run; most exports have their own")
     given = parser.parse_args()
+    if given.rows < 3 * CHUNK:
+        parser.error(
+            f"--rows {given.rows} is too few to tell a steady part: 3 chunks of {CHUNK} at least, 10 or more tell it well"
+        )
     before = os.getloadavg()
     run = run_facts(given.run)
     texts, data = read_texts(given.data, given.rows)

@@ -203,7 +203,7 @@ def test_an_export_is_replaced_when_told_and_only_past_the_gate(
     [
         ({"to": "onxx"}, SettingsError, "Did you mean 'onnx'"),
         ({"int8": "both"}, SettingsError, "Allowed: dynamic, static"),
-        ({"rows": 0}, SettingsError, "1 and more"),
+        ({"rows": 0}, SettingsError, "1 or more"),
         ({"output": "taken"}, RunError, "exists and is not empty: name another place"),
         ({"output": "taken", "replace": True}, RunError, "takes the place of an export only"),
     ],

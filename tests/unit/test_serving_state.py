@@ -145,7 +145,8 @@ def test_unsure_answers_of_several_labels_are_those_near_their_own_thresholds(
     card, server = read_card(folder), Server(planted, keep_uncertain=5)
     for text, own in zip(TEXTS, Classifier.load(folder)(TEXTS), strict=True):
         values = np.array(list(own.probabilities.values())) - 1e-4
-        save_thresholds(LabelThresholds(values, {}), folder, card.weights_sha256)
+        record = {"rows": 40, "before": {"macro_f1": 0.5}, "after": {"macro_f1": 0.6}}
+        save_thresholds(LabelThresholds(values, record), folder, card.weights_sha256)
         server.context.load("topics", folder)
         server.post("/v1/classify", {"texts": TEXTS, "adapter": "topics"})
         (item, *_) = server.get("/v1/uncertain?adapter=topics").json()["items"]
