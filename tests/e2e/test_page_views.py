@@ -213,6 +213,16 @@ def test_one_of_many_adapters_is_chosen_from_a_table(visit: Visiting) -> None:
     answer["adapters"].pop("desk-20")
     one.page.clock.run_for(3100)
     one.see("#live-adapters h3", "desk")  # the first that is left
+    for found, sentence in (
+        (
+            {"news": calm, "other": calm, "desk": quiet},
+            "3 adapters, and none of the 2 that can be compared has shifted.",
+        ),
+        ({"news": quiet, "other": quiet, "desk": quiet}, "3 adapters. None can be compared with its baseline yet."),
+    ):
+        answer["adapters"] = found
+        one.page.clock.run_for(3100)
+        one.see("#overview-words", sentence)
     answer["adapters"] = dict.fromkeys(("news", "desk"), calm)
     one.page.clock.run_for(3100)
     one.count("#live-adapters section", 2)

@@ -56,7 +56,10 @@ const moved = (shift) => (shift ? `${shifted(shift) ? "\u25b2 " : ""}${shift.psi
 /** Which of them have shifted. */
 function inWords(adapters) {
   const names = adapters.filter(([, { drift }]) => shifted(drift?.labels) || shifted(drift?.confidence)).map(([name]) => name);
-  if (!names.length) return `${count(adapters.length)} adapters, and none has shifted.`;
+  const known = adapters.filter(([, { drift }]) => drift?.labels || drift?.confidence).length;
+  if (!known) return `${count(adapters.length)} adapters. None can be compared with its baseline yet.`;
+  const of = known < adapters.length ? ` of the ${count(known)} that can be compared` : "";
+  if (!names.length) return `${count(adapters.length)} adapters, and none${of} has shifted.`;
   const more = names.length - NAMED;
   const told = more > 0 ? [...names.slice(0, NAMED), `${count(more)} more`] : names;
   return `${count(adapters.length)} adapters. Shifted: ${listed(told)}.`;
