@@ -45,6 +45,8 @@ def test_a_row_that_is_far_from_the_run_is_measured_from_the_run_in_fp64() -> No
     both = exact([[1.0, 3e-5]], [[1.0, -5e-5]], fp64=[[1.0, 0.0]])
     assert both["passed"]  # off by less than twice what the run is
     assert not exact([[1.0, 3e-5]], [[1.0, -7e-5]], fp64=[[1.0, 0.0]])["passed"]
+    wrong = exact([[1.0, 3e-3]], [[1.0, 5e-3]], fp64=[[1.0, 0.0]])
+    assert not wrong["passed"]  # no rounding is as large
 
 
 def test_fp64_is_asked_for_the_farthest_rows_first_and_not_for_all_of_a_wrong_export() -> None:
