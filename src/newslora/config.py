@@ -472,8 +472,15 @@ def _known() -> list[str]:
 
 def _near_setting(key: str) -> str:
     """Offers settings and sections spelled alike, else those called so in some section ('seed' -> 'train.seed')."""
-    alike = near(key, _known() if "." in key else [*_known(), *Recipe.model_fields])
-    called = [repr(name) for name in _known() if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    section, dot, own = key.rpartition(".")
+    # a section's name is no likeness: 'train.lr' is not 'train.seed'
+    others = [
+        name
+        for name in _known()
+        if not dot or not name.startswith(f"{section}.") or near(own, [name.rpartition(".")[2]])
+    ]
+    alike = near(key, others if dot else [*others, *Recipe.model_fields])
+    called = [repr(name) for name in _known() if name.rpartition(".")[2] == own]
     return f" Did you mean {' or '.join(called)}?" if called and not alike else alike
 
 

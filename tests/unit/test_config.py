@@ -122,10 +122,10 @@ def test_an_unknown_setting_offers_the_near_one(key: str, offer: str, tmp_path: 
     assert offer in str(by_file.value)
 
 
-def test_a_setting_of_a_section_is_not_offered_the_section() -> None:
-    with pytest.raises(SettingsError) as caught:
+def test_a_section_alone_is_no_likeness() -> None:
+    with pytest.raises(SettingsError, match=r"no setting 'train\.lr'") as caught:
         load_recipe("seed", {"train.lr": 1})
-    assert "'train'" not in str(caught.value).partition("Did you mean")[2]
+    assert "Did you mean" not in str(caught.value)
 
 
 def test_a_name_like_no_setting_gets_no_offer() -> None:
