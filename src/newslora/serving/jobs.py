@@ -105,12 +105,16 @@ class Waiting:
 
     Args:
         rows_bound, tokens_bound: how much may wait.
-        budget: tokens a pass.
+        budget: tokens a pass, at most.
         at_once: passes at the same time.
+        small: tokens a pass may take even where they are more than half of what waits; None: the budget.
     """
 
-    def __init__(self, rows_bound: int, tokens_bound: int, budget: int, at_once: int = 1) -> None:
+    def __init__(
+        self, rows_bound: int, tokens_bound: int, budget: int, at_once: int = 1, small: int | None = None
+    ) -> None:
         self.rows_bound, self.tokens_bound, self.budget, self.at_once = rows_bound, tokens_bound, budget, at_once
+        self.small = budget if small is None else small
         self.rate: float | None = None  # tokens a second of all passes together, lately, where much waits
         self.rows = self.tokens = 0  # of all jobs held
         self._ahead = 0  # tokens of all jobs held that a newcomer may have to wait for
@@ -233,8 +237,13 @@ class Waiting:
         return OverloadedError(f"{waits}; {why}. Try again in {after:.0f} s.", after)
 
     def _next(self, among: int) -> int:
-        """Tokens of the next pass, more or less."""
-        return min(self.budget, -(-sum(job.tokens_left for job in self._ready) // among))
+        """Tokens of the next pass, more or less.
+
+        All of a pass are answered at its end, so who is first in the queue waits for who is last, and time is nearly that of
+        the tokens: a pass takes half of what waits. Small ones cost more a token; where load grows, so does that half.
+        """
+        waiting = sum(job.tokens_left for job in self._ready)
+        return min(self.budget, -(-waiting // among), max(self.small, -(-waiting // 2)))
 
     def _seconds(self, tokens: int) -> float:
         """Until so many are computed, at the recent rate; 0 where none is known."""

@@ -1,6 +1,6 @@
 """A lane: the queue before one encoder, a thread that tokenises ahead, and the threads that compute.
 
-A forward pass takes what has piled up when its thread is free; nothing is ever waited for, so a lone request runs at once.
+A forward pass takes of what has piled up when its thread is free; nothing is ever waited for, so a lone request runs at once.
 """
 
 import itertools
@@ -49,6 +49,7 @@ class Lane:
         limits: bounds of the queue.
         passes: where passes are counted; None counts them for this lane alone.
         at_once: forward passes at the same time.
+        small: tokens a pass may take before it is held to half of what waits; None: the budget.
     """
 
     def __init__(
@@ -59,12 +60,13 @@ class Lane:
         limits: ServeSettings,
         passes: Passes | None = None,
         at_once: int = 1,
+        small: int | None = None,
     ) -> None:
         self.passes = passes or Passes()
         self.name, self.compute = name, compute
         # held by whoever uses a tokenizer of this lane: none can be used twice at once
         self.tokenising = threading.Lock()
-        self.waiting = Waiting(limits.queue_rows, limits.queue_tokens, budget, at_once)
+        self.waiting = Waiting(limits.queue_rows, limits.queue_tokens, budget, at_once, small)
         self.broken: str | None = None  # why it can answer no more
         self._draining = False
         self._lock = threading.RLock()  # guards all of `waiting` and the above

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 NOT_TOKENIZER = {
     CARD, WEIGHTS, CALIBRATION, LOGITS, THRESHOLDS, CANARY, "adapter_config.json", "config.json", "README.md",
 }  # fmt: skip
+# tokens a forward pass may take before it is held to half of what waits, by device; a GPU takes all in the time of little
+SMALL_PASS = {"cpu": 192}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +67,16 @@ class Opener:
                 if key in self._shared and self._shared[key][1].broken is None:
                     return self._adapter(*self._shared[key], inside, card, new_lane=False)
                 encoder = load_encoder(backbone, self.precision, self.device)
-                made = self._lane(card.backbone, Together(encoder), self._budget(self.device))
+                made = self._lane(card.backbone, Together(encoder), self.device)
                 opened = self._adapter(encoder, made, inside, card, new_lane=True)
                 self._shared[key] = encoder, made  # only now: one whose first adapter is refused is not kept
                 return opened
         # by what was asked for, not by what was found: an export that runs on the CPU alone may be served beside a GPU
         classifier = Classifier.load(inside, self.limits.device, self.limits.precision)
         warning = vouch(classifier)
-        budget = self._budget(classifier.engine.device)
-        compute = Alone(classifier.engine, int(classifier.tokenizer.pad_token_id), budget)
-        return Opened(classifier, self._lane(name, compute, budget), True, warning)
+        device = classifier.engine.device
+        compute = Alone(classifier.engine, int(classifier.tokenizer.pad_token_id), self._budget(device))
+        return Opened(classifier, self._lane(name, compute, device), True, warning)
 
     def forget(self, lane: Lane) -> None:
         """Nothing uses this lane any more."""
@@ -85,8 +87,9 @@ class Opener:
         """Tokens a pass."""
         return self.limits.batch_tokens or BATCH_TOKENS[device.type]
 
-    def _lane(self, name: str, compute: Together | Alone, budget: int) -> Lane:
-        return Lane(name, compute, budget, self.limits, self.passes, self.at_once)
+    def _lane(self, name: str, compute: Together | Alone, device: "torch.device") -> Lane:
+        small = SMALL_PASS.get(device.type)
+        return Lane(name, compute, self._budget(device), self.limits, self.passes, self.at_once, small)
 
     def _adapter(self, encoder: MixedEncoder, lane: Lane, folder: Path, card: AdapterCard, new_lane: bool) -> Opened:
         engine = AdapterEngine(encoder, load_weights(encoder, folder, card))
