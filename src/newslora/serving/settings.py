@@ -28,7 +28,7 @@ class ServeSettings(Section):
         description="What adapters are computed in; fp32: a text's answer does not depend on its neighbours in a batch.",
     )
     batch_tokens: int | None = Field(
-        None, ge=8, description="Tokens a forward pass; unset: as in prediction, by device (tokens)."
+        None, ge=8, description="Most tokens of a forward pass; unset: as in prediction, by device (tokens)."
     )
     passes: int | None = Field(
         None,
