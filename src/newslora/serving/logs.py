@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any, TextIO
 
 MOST_LINES = 256  # gathered before they are written at once
+MOST_WAITING = 10_000  # lines kept for a stream that takes none for now
 _IDS = random.Random()
 
 
@@ -20,12 +21,13 @@ def new_id() -> str:
 
 
 class Gathered:
-    """Lines on their way to a stream, to be written several at a time.
+    """Lines on their way to a stream, to be written several at a time, by a thread of their own.
 
-    Writing lets go of Python's lock, and behind threads that compute gets it back late, while every other request waits. A
-    process that is killed loses what it has gathered since the last `write_out`. Lines that the stream refuses, as on a full
-    disk, are lost, and the next that it takes says how many: answers are worth more than their log. A stream's own buffer would
-    write some of them later all the same, so it is gone past; of a line that was taken in part, the rest is what comes next.
+    Writing lets go of Python's lock, and behind threads that compute gets it back late, while every other request waits; and a
+    pipe whose reader stands still takes nothing for as long. A process that is killed loses what it has gathered since it last
+    asked for writing. Lines that the stream refuses, as on a full disk, and those beyond what may wait are lost, and the next
+    that it takes says how many: answers are worth more than their log. A stream's own buffer would write some of them later all
+    the same, so it is gone past; of a line that was taken in part, the rest is what comes next.
 
     Args:
         stream: takes the lines; None, as Python has it where standard error was closed: nothing does.
@@ -34,32 +36,63 @@ class Gathered:
     def __init__(self, stream: TextIO | None) -> None:
         buffer = getattr(stream, "buffer", None)
         self._stream, self._raw = stream, getattr(buffer, "raw", buffer)
+        self._gathering = threading.Lock()  # guards the next three; nobody writes while holding it
         self._lines = deque[str]()
+        self._dropped = 0  # since lines were last taken from it
+        self._writer: threading.Thread | None = None
+        self._asked = threading.Event()
         self._writing = threading.Lock()  # guards what follows
         self._lost, self._rest = 0, b""
 
     def write(self, line: str) -> None:
         """One or more whole lines."""
-        self._lines.append(line)
-        if len(self._lines) >= MOST_LINES:
-            self.write_out()
+        with self._gathering:
+            if len(self._lines) == MOST_WAITING:
+                self._lines.popleft()
+                self._dropped += 1
+            self._lines.append(line)
+            many = len(self._lines) >= MOST_LINES
+        if many:
+            self.ask()
 
     def flush(self) -> None:
         """Nothing: a logger asks for it after every line."""
 
+    def ask(self) -> None:
+        """Let what there is be written soon; waits for nothing."""
+        with self._gathering:
+            if not self._lines:
+                return
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._keep_writing, name="newslora-log", daemon=True)
+                self._writer.start()
+        self._asked.set()
+
+    def end(self, seconds: float) -> None:
+        """Write what there is, or give up after so many seconds."""
+        last = threading.Thread(target=self.write_out, name="newslora-log-end", daemon=True)
+        last.start()
+        last.join(seconds)
+
     def write_out(self) -> None:
-        """Write what there is; any thread may."""
+        """Write what there is; waits for the stream."""
         with self._writing:
-            lines = []
-            with contextlib.suppress(IndexError):  # none are left
-                while True:
-                    lines.append(self._lines.popleft())
+            with self._gathering:
+                lines = list(self._lines)
+                self._lines.clear()
+                self._lost, self._dropped = self._lost + self._dropped, 0
             if not lines or self._stream is None:
                 return
             lost = {"event": "log", "level": "warning", "lines_lost": self._lost}
             told = [json.dumps(lost) + "\n"] if self._lost else []
             begun = self._put([line.encode(errors="backslashreplace") for line in told + lines])
             self._lost = self._lost + len(lines) if begun < len(told) else len(told + lines) - begun
+
+    def _keep_writing(self) -> None:
+        while True:
+            self._asked.wait()
+            self._asked.clear()
+            self.write_out()
 
     def _put(self, lines: list[bytes]) -> int:
         """Write lines as far as the stream takes them; how many of them it has at least begun with."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 2048  # connections that wait to be accepted
 LOOK_AGAIN = 0.5  # seconds
+LAST_LINES = 2.0  # seconds that the log has for its last lines
 
 
 def serve(
@@ -74,7 +75,7 @@ def serve(
             server.stop_watching.set()
     finally:
         listening.close()
-        lines.write_out()
+        lines.end(LAST_LINES)
     if server.failure is not None:
         raise server.failure
     if not server.drained:
@@ -130,7 +131,7 @@ class DrainingServer(Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""
-        self.lines.write_out()
+        self.lines.ask()
         if self.leave_at is not None and time.monotonic() >= self.leave_at:
             self.should_exit = True
         return await super().on_tick(counter)
