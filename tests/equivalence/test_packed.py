@@ -79,12 +79,20 @@ def assert_same(model: Any, rows: Rows, chosen: list[int]) -> None:
 
 
 def saved(config: PretrainedConfig, folder: Path) -> str:
-    """A random encoder, its bias of relative position (MPNet's) as large as scores are."""
+    """A random encoder, its bias of relative position (MPNet's) as large as scores are.
+
+    Fresh biases are zero and fresh norms all alike, so that one in another's place, or left out, would not be seen; and by
+    fresh weights every token attends to all others alike.
+    """
     torch.manual_seed(2)
     model = AutoModel.from_config(config)
     for name, parameter in model.named_parameters():
         if "relative_attention_bias" in name:
             torch.nn.init.normal_(parameter)
+        elif parameter.ndim == 1:
+            parameter.data.add_(torch.randn_like(parameter), alpha=0.2)
+        elif "embeddings" not in name:
+            parameter.data.mul_(max(1.0, 0.08 / config.initializer_range))
     model.save_pretrained(folder)
     return str(folder)
 
@@ -146,9 +154,8 @@ def test_modernbert_keeps_its_local_attention_and_its_pooling(pooling: str, tmp_
     values.pop("layer_types", None)
     config = ModernBertConfig(**values)
     assert set(config.layer_types) == {"full_attention", "sliding_attention"}
-    AutoModel.from_config(config).save_pretrained(tmp_path)
     rows = rows_of([60, 3, 41, 58, 9, 8, 10], 60)
-    assert_same(classifier(str(tmp_path), "query-value"), rows, [2, 0, 1, 3, 6, 5, 4])
+    assert_same(classifier(saved(config, tmp_path), "query-value"), rows, [2, 0, 1, 3, 6, 5, 4])
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
@@ -192,15 +199,13 @@ def test_mpnet_knows_every_distance(length: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("layers", [1, 3])
 def test_packed_is_padded_at_other_depths(layers: int, tmp_path: Path) -> None:
     config: PretrainedConfig = RobertaConfig(**(TINY["roberta"].to_dict() | {"num_hidden_layers": layers}))
-    AutoModel.from_config(config).save_pretrained(tmp_path)
-    assert_same(classifier(str(tmp_path), "all-linear"), rows_of([9, 4, 33], 60), [0, 1, 2])
+    assert_same(classifier(saved(config, tmp_path), "all-linear"), rows_of([9, 4, 33], 60), [0, 1, 2])
 
 
 @pytest.mark.parametrize("name", ["gelu_new", "relu"])
 def test_packed_is_padded_with_other_activations(name: str, tmp_path: Path) -> None:
     config = RobertaConfig(**(TINY["roberta"].to_dict() | {"hidden_act": name}))
-    AutoModel.from_config(config).save_pretrained(tmp_path)
-    assert_same(classifier(str(tmp_path), "query-value"), rows_of([9, 4, 33], 60), [0, 1, 2])
+    assert_same(classifier(saved(config, tmp_path), "query-value"), rows_of([9, 4, 33], 60), [0, 1, 2])
 
 
 def roberta_of_minilm(folder: Path) -> str:
@@ -337,7 +342,7 @@ def test_the_backward_drops_what_the_forward_dropped(
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if re.search(r"\.(query|key|q_lin|k_lin|q|k)\.(base_layer\.)?weight$", name):
-                parameter.mul_(15)  # attention that prefers some tokens, so that its scores matter
+                parameter.mul_(4)  # attention that prefers some tokens, so that its scores matter
     engine = make_engine(model, "packed", FP32, trains=True)
     batch = engine.collate(rows_of([11, 4, 20], 60), [0, 1, 2])
     lora = [p for n, p in trainable_parameters(model) if "lora_" in n and f".{along}" in n.split(".lora_")[0][-7:]]
@@ -348,7 +353,7 @@ def test_the_backward_drops_what_the_forward_dropped(
     loss().backward()  # type: ignore[no-untyped-call]
     gradients = [parameter.grad.clone() for parameter in lora]
     norm = torch.sqrt(sum((g.double() ** 2).sum() for g in gradients)).item()
-    step, values = 0.02, []
+    step, values = 0.01, []
     with torch.no_grad():
         for sign in (1, -2):  # to one side, then to the other
             for parameter, gradient in zip(lora, gradients, strict=True):
