@@ -117,6 +117,20 @@ def test_packed_is_padded(family: str, targets: str, folders: dict[str, str]) ->
     assert_same(classifier(folders[family], targets), rows, [3, 1, 8, 0, 2, 4, 5, 7, 6])
 
 
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("family", PACKED)
+def test_packed_is_padded_where_texts_spell_out_special_tokens(family: str, padding: int, tmp_path: Path) -> None:
+    """RoBERTa and MPNet do not count padding tokens among positions, and `<pad>` in a text is one."""
+    config = type(TINY[family])(**(TINY[family].to_dict() | {"pad_token_id": padding}))
+    rows = rows_of([7, 30, 1, 12, 30, 29, 3, 18, 2], vocabulary=60)
+    drawn = np.random.default_rng(2).integers(0, 5, len(rows.tokens.ids))
+    ids = np.where(np.arange(len(drawn)) % 3, rows.tokens.ids, drawn).astype(np.int32)
+    ids[7:37:29] = padding  # a row that begins and ends with it
+    assert {0, 1} <= set(ids.tolist())
+    rows = Rows(TokenTable(ids, rows.tokens.offsets), rows.labels, pad_id=padding)
+    assert_same(classifier(saved(config, tmp_path), "query-value"), rows, [3, 1, 8, 0, 2, 4, 5, 7, 6])
+
+
 @pytest.mark.parametrize("family", PACKED)
 def test_no_mask_of_all_pairs_is_made(family: str, folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """transformers decides whether to make one, and while a GPU's step is captured may decide otherwise."""

@@ -8,6 +8,7 @@ every one of these heads reads. Several threads may call at once, but of one of 
 import functools
 from typing import TYPE_CHECKING, Any
 
+from newslora.data.packing import PackedBatch
 from newslora.model.classifier import stock_model, trainable_parameters
 from newslora.model.families import family_of
 from newslora.model.packed.dropout import DropoutBits, keep_scale, masked
@@ -100,7 +101,7 @@ class PackedEncoder(StandIn):
         with self._standing_in((segments, bits)):
             arguments = {
                 "input_ids": packed.input_ids[None],
-                "position_ids": packed.positions[None] + self.first_position,
+                "position_ids": self._places(packed)[None],
                 # nobody reads it: handed four dimensions, transformers makes no mask of its own, which while a step is
                 # captured some versions would, of T x T
                 "attention_mask": packed.input_ids[None, None, None],
@@ -109,6 +110,23 @@ class PackedEncoder(StandIn):
                 arguments["token_type_ids"] = torch.zeros_like(arguments["input_ids"])
             logits: torch.Tensor = self.model(**arguments).logits
         return logits.index_select(0, packed.order)
+
+    def _places(self, packed: PackedBatch) -> "torch.Tensor":
+        """(T,) place of each token among the position embeddings, as the stock embeddings find it.
+
+        Where they count on from padding, they do so within a text too, which may spell the padding token out: it stays at
+        padding's own place and is not counted.
+        """
+        import torch
+
+        if not self.first_position:
+            return packed.positions
+        padding = self.first_position - 1
+        skipped = packed.input_ids == padding
+        seen = skipped.cumsum(0)
+        starts = torch.arange(len(seen), device=seen.device) - packed.positions
+        in_row = seen - (seen - skipped.long())[starts]
+        return (packed.positions + self.first_position - in_row).masked_fill_(skipped, padding)
 
     def _put(self) -> None:
         self.stock_encoder.forward, self._dropout.forward = self._encode, self._drop
