@@ -191,6 +191,13 @@ def test_a_family_that_is_not_in_the_table_is_refused_with_those_that_are(tmp_pa
         build_classifier(resolve_backbone(str(tmp_path)), LABELS, LoraSettings(), seed=0)
 
 
+def test_a_decoder_is_refused(tmp_path: Path) -> None:
+    """The first token, which the head reads, would see no other: every text would get one answer."""
+    AutoModel.from_config(RobertaConfig(**SIZES, is_decoder=True)).save_pretrained(tmp_path)
+    with pytest.raises(BackboneError, match=r"is a decoder \(is_decoder is true in its config.json\).*Use an encoder"):
+        build_classifier(resolve_backbone(str(tmp_path)), LABELS, LoraSettings(), seed=0)
+
+
 @pytest.mark.parametrize("family", TINY)
 def test_explanations_add_up_with_lora_in(family: str, saved: dict[str, tuple[Path, torch.Tensor]]) -> None:
     from newslora.explanation.attributions import explain

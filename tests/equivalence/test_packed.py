@@ -408,6 +408,11 @@ def test_only_families_without_a_packed_form_are_batched_by_length_unasked(famil
     assert not groups_by_length(config, False)
 
 
+def test_a_decoder_is_never_packed() -> None:
+    config = RobertaConfig(**(TINY["roberta"].to_dict() | {"is_decoder": True}))
+    assert engine_name(config, "auto", FP32, torch.device("cpu")) == "padded"
+
+
 def test_deberta_runs_padded(folders: dict[str, str]) -> None:
     model = classifier(folders["deberta-v2"], "query-value")
     assert make_engine(model, "auto", FP32).name == "padded"

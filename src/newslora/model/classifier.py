@@ -71,6 +71,11 @@ def pretrained_classifier(
     from transformers import AutoModelForSequenceClassification
 
     config = with_labels(backbone.config(), label_names)
+    if getattr(config, "is_decoder", False):
+        raise BackboneError(
+            f"The backbone '{backbone.name}' is a decoder (is_decoder is true in its config.json): its first token, which the "
+            "head reads, sees no other. Use an encoder; if it was trained as one, set is_decoder to false in a copy of it."
+        )
     if multi_label:
         config.problem_type = "multi_label_classification"
     family = family_of(config.model_type)

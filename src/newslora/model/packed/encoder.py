@@ -30,6 +30,8 @@ def has_layers(config: Any, device: "torch.device") -> bool:
     """Whether this encoder's layers have a form here, on this device."""
     if config.model_type not in STOCK_ENCODERS or (config.model_type in STOCK_BIASES and device.type != "cpu"):
         return False
+    if getattr(config, "is_decoder", False):  # its tokens see none that follow
+        return False
     try:
         activation(getattr(config, "hidden_act", None) or config.activation)
     except KeyError:
