@@ -198,6 +198,18 @@ def test_a_decoder_is_refused(tmp_path: Path) -> None:
         build_classifier(resolve_backbone(str(tmp_path)), LABELS, LoraSettings(), seed=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_backbone_saved_in_half_precision_computes_and_trains_in_fp32(dtype: torch.dtype, tmp_path: Path) -> None:
+    stock = AutoModel.from_config(TINY["roberta"]).to(dtype)
+    stock.save_pretrained(tmp_path)
+    model = build_classifier(resolve_backbone(str(tmp_path)), LABELS, LoraSettings(), seed=0)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    held = model.get_base_model().roberta.embeddings.word_embeddings.weight
+    assert torch.equal(held, stock.embeddings.word_embeddings.weight.float())
+    engine = make_engine(model, "auto", Precision("fp32", "test"))
+    assert np.isfinite(predict_logits(engine, as_rows())).all()
+
+
 @pytest.mark.parametrize("family", TINY)
 def test_explanations_add_up_with_lora_in(family: str, saved: dict[str, tuple[Path, torch.Tensor]]) -> None:
     from newslora.explanation.attributions import explain

@@ -68,6 +68,7 @@ def pretrained_classifier(
 
     Arguments and errors as in `build_classifier`.
     """
+    import torch
     from transformers import AutoModelForSequenceClassification
 
     config = with_labels(backbone.config(), label_names)
@@ -87,6 +88,7 @@ def pretrained_classifier(
             AutoModelForSequenceClassification.from_pretrained,
             config=config,
             use_safetensors=True,
+            dtype=torch.float32,  # whatever the file holds: what trains is an fp32 master, and fp32 runs add to its products
             ignore_mismatched_sizes=True,  # a head of other labels is replaced; what else does not fit is found below
             output_loading_info=True,
         )
