@@ -31,7 +31,7 @@ from newslora.errors import BackboneError
 from newslora.exporting.forms import merge, write_merged, write_onnx
 from newslora.model.adapter import AdapterCard, load_adapter, read_card, save_adapter
 from newslora.model.backbones import resolve_backbone
-from newslora.model.classifier import build_classifier, count_parameters, trainable_parameters
+from newslora.model.classifier import build_classifier, count_parameters, length_limit, trainable_parameters
 from newslora.model.engine import make_engine
 from newslora.model.exported import load_config, load_merged
 from newslora.model.families import FAMILIES, family_of
@@ -208,6 +208,12 @@ def test_a_backbone_saved_in_half_precision_computes_and_trains_in_fp32(dtype: t
     assert torch.equal(held, stock.embeddings.word_embeddings.weight.float())
     engine = make_engine(model, "auto", Precision("fp32", "test"))
     assert np.isfinite(predict_logits(engine, as_rows())).all()
+
+
+def test_debertas_added_positions_limit_its_rows_and_relative_ones_do_not() -> None:
+    for added, limit in ((True, 66), (False, 512)):
+        config = DebertaV2Config(**SIZES, relative_attention=True, position_biased_input=added)
+        assert length_limit(config, 512) == limit
 
 
 @pytest.mark.parametrize("family", TINY)

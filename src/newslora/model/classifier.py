@@ -197,7 +197,8 @@ def length_limit(config: "PretrainedConfig", wanted: int) -> int:
     """Tokens a row may have: the wanted number, or the encoder's own limit if that is less."""
     family = family_of(config.model_type)
     positions = getattr(config, "max_position_embeddings", None)
-    if not family.positions_limit_length or not positions:
+    added = family.positions_limit_length or getattr(config, "position_biased_input", False)
+    if not added or not positions:
         return wanted
     return min(wanted, int(positions) - family.first_position(config))
 

@@ -23,7 +23,7 @@ class Family:
     all_linear: tuple[str, ...]
     head: tuple[str, ...]
     position_offset: Literal["none", "after padding", "two"] = "none"  # see `first_position`
-    positions_limit_length: bool = True  # learned absolute positions; False where any length runs
+    positions_limit_length: bool = True  # learned absolute positions; False: as the configuration says
     hidden_dropout: tuple[str, ...] = ("hidden_dropout_prob",)  # names in the configuration
     attention_dropout: str = "attention_probs_dropout_prob"
 
@@ -55,7 +55,7 @@ FAMILIES: dict[str, Family] = {
         hidden_dropout=("dropout",),
         attention_dropout="attention_dropout",
     ),
-    # relative positions: the embeddings' size is no limit, and many checkpoints have none
+    # relative positions: the embeddings' size is no limit where they are not added (`position_biased_input`), as in v3
     "deberta-v2": Family(
         ("query_proj", "value_proj"),
         ("query_proj", "key_proj", "value_proj", "output.dense", "intermediate.dense"),
