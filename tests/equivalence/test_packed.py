@@ -10,8 +10,17 @@ import pytest
 import torch
 from test_families import TINY
 from torch.nn.functional import cross_entropy
-from transformers import AutoModel, ModernBertConfig, MPNetConfig, PretrainedConfig, RobertaConfig, RobertaModel
+from transformers import (
+    AlbertConfig,
+    AutoModel,
+    ModernBertConfig,
+    MPNetConfig,
+    PretrainedConfig,
+    RobertaConfig,
+    RobertaModel,
+)
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.models.albert.modeling_albert import AlbertLayer
 
 from newslora.config import LoraSettings, ModelSettings
 from newslora.data.batches import Rows
@@ -23,6 +32,7 @@ from newslora.model.engine import PaddedEngine, engine_name, groups_by_length, m
 from newslora.model.inference import predict_logits
 from newslora.model.packed.encoder import PackedEncoder
 from newslora.model.packed.grouped import Groups
+from newslora.model.packed.stock import STOCK_ENCODERS
 from newslora.runtime import Precision
 
 LABELS = ("World", "Sports", "Business", "Sci/Tech")
@@ -208,6 +218,25 @@ def test_mpnet_knows_every_distance(length: int, tmp_path: Path) -> None:
     after = predict_logits(make_engine(model, "packed", FP32), rows, batch_size=5)
     moved = np.abs(after - before).max(axis=1)
     assert moved[2] <= LOGIT_TOLERANCE < 100 * LOGIT_TOLERANCE < moved[[0, 3, 4]].min()  # a token alone has no choice
+
+
+@pytest.mark.parametrize(("layers", "groups", "inner"), [(3, 2, 1), (2, 1, 2), (18, 14, 1)])
+def test_albert_uses_the_layers_of_each_group(layers: int, groups: int, inner: int, tmp_path: Path) -> None:
+    """Of 18 layers in 14 groups, 18 / 14 rounded puts the tenth into the group before."""
+    sizes = {"num_hidden_layers": layers, "num_hidden_groups": groups, "inner_group_num": inner}
+    config = AlbertConfig(**(TINY["albert"].to_dict() | sizes))
+    model, rows = classifier(saved(config, tmp_path), "query-value"), rows_of([9, 4, 33], 60)
+    encoder = PackedEncoder(model, FP32.dtype, trains=False)
+    seen: list[torch.nn.Module] = []
+    for module in model.modules():
+        if isinstance(module, AlbertLayer):
+            module.register_forward_hook(lambda layer, *_: seen.append(layer.ffn))
+    predict_logits(PaddedEngine(model, FP32), rows)
+    taken = [stock.up for stock in STOCK_ENCODERS["albert"][1](encoder.stock_encoder)]
+    assert len(taken) == len(encoder.layers) == layers * inner
+    assert taken == seen
+    if layers < 18:  # so deep, gradients of lower layers are little more than rounding
+        assert_same(model, rows, [0, 1, 2])
 
 
 @pytest.mark.parametrize("layers", [1, 3])

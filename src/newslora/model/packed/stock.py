@@ -62,9 +62,9 @@ def _albert_layers(encoder: Any) -> list[StockLayer]:
     config = encoder.config
     found = []
     for depth in range(config.num_hidden_layers):
-        for layer in encoder.albert_layer_groups[
-            depth * config.num_hidden_groups // config.num_hidden_layers
-        ].albert_layers:
+        # the stock encoder's own expression, which rounds as floating-point numbers do
+        group = int(depth / (config.num_hidden_layers / config.num_hidden_groups))
+        for layer in encoder.albert_layer_groups[group].albert_layers:
             attention = layer.attention
             found.append(
                 StockLayer(
