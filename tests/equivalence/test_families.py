@@ -31,7 +31,13 @@ from newslora.errors import BackboneError
 from newslora.exporting.forms import merge, write_merged, write_onnx
 from newslora.model.adapter import AdapterCard, load_adapter, read_card, save_adapter
 from newslora.model.backbones import resolve_backbone
-from newslora.model.classifier import build_classifier, count_parameters, length_limit, trainable_parameters
+from newslora.model.classifier import (
+    build_classifier,
+    count_parameters,
+    length_limit,
+    random_classifier,
+    trainable_parameters,
+)
 from newslora.model.engine import make_engine
 from newslora.model.exported import load_config, load_merged
 from newslora.model.families import FAMILIES, family_of
@@ -204,6 +210,11 @@ def test_a_backbone_saved_in_half_precision_computes_and_trains_in_fp32(dtype: t
     stock.save_pretrained(tmp_path)
     model = build_classifier(resolve_backbone(str(tmp_path)), LABELS, LoraSettings(), seed=0)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    config = resolve_backbone(str(tmp_path)).config()
+    assert config.dtype == dtype
+    assert {parameter.dtype for parameter in random_classifier(config, LABELS, LoraSettings()).parameters()} == {
+        torch.float32
+    }
     held = model.get_base_model().roberta.embeddings.word_embeddings.weight
     assert torch.equal(held, stock.embeddings.word_embeddings.weight.float())
     engine = make_engine(model, "auto", Precision("fp32", "test"))

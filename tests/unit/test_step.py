@@ -101,6 +101,41 @@ def test_losses_read_late_change_nothing() -> None:
         assert torch.equal(parameter, parameters(late)[name]), name
 
 
+def test_dropout_is_drawn_by_seed_step_and_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These very numbers: a run that is resumed, or repeated, draws what it drew."""
+    rows, stepper = make_rows(16), make_stepper(SETTINGS.model_copy(update={"seed": 7}), spans=False)
+    seeds: list[Any] = []
+    logits = stepper.engine.logits
+
+    def seen(batch: Any, dropout_seed: Any = None) -> torch.Tensor:
+        seeds.append(tuple(dropout_seed))
+        return logits(batch, dropout_seed)
+
+    monkeypatch.setattr(stepper.engine, "logits", seen)
+    for step in (0, 1):
+        stepper([stepper.engine.collate(rows, chosen) for chosen in ([0, 1], [2, 3], [4])], step)
+    assert seeds == [(7, 3, step, place) for step in (0, 1) for place in (0, 1, 2)]
+
+
+@pytest.mark.parametrize("most", [1e-3, 0.0])
+def test_gradients_are_clipped_all_together_where_that_is_asked(most: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    stepper = make_stepper(SETTINGS.model_copy(update={"max_gradient_norm": most}), spans=False)
+    norms: list[float] = []
+    update = stepper.optimizer.step
+
+    def seen(*arguments: Any, **more: Any) -> Any:
+        squares = [
+            parameter.grad.double().pow(2).sum() for parameter in stepper.parameters if parameter.grad is not None
+        ]
+        norms.append(float(torch.stack(squares).sum().sqrt()))
+        return update(*arguments, **more)
+
+    monkeypatch.setattr(stepper.optimizer, "step", seen)
+    stepper([stepper.engine.collate(make_rows(4), [0, 1, 2, 3])], 0)
+    (norm,) = norms
+    assert norm == pytest.approx(most, rel=1e-3) if most else norm > 0.1
+
+
 def test_a_late_loss_comes_one_step_later_and_all_come_in_the_end() -> None:
     rows, stepper = make_rows(16), make_stepper(late=True)
     returned = [stepper([stepper.engine.collate(rows, chosen)], step) for step, chosen in enumerate(plan(4))]

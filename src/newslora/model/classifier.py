@@ -119,12 +119,13 @@ def random_classifier(
     config: "PretrainedConfig", label_names: Sequence[str], lora: LoraSettings, model: ModelSettings | None = None
 ) -> "PeftModel":
     """The same classifier with random weights: for timing and tests, where pretrained ones make no difference."""
+    import torch
     from transformers import AutoModelForSequenceClassification
 
     config = with_labels(config, label_names)
     if model is not None:
         _set_dropout(config, family_of(config.model_type), model)
-    built = AutoModelForSequenceClassification.from_config(config)
+    built = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)  # as pretrained ones are
     return _add_lora(built, lora_config(family_of(config.model_type), lora, None))
 
 
