@@ -1,5 +1,6 @@
 """Every row once, in an order that seed and epoch decide, padded and masked right, whoever prepares it."""
 
+import hashlib
 import os
 import tracemalloc
 import warnings
@@ -18,6 +19,11 @@ from newslora.data.tokens import TokenTable
 PAD = 99
 ORDER = [[0, 8, 7, 4], [3, 1, 2, 9], [6, 5]]
 ORDER_BY_LENGTH = [[7, 0, 8, 6], [9, 1, 5, 3], [2, 4]]
+# (rows up to which the order is in memory, by length) -> hash of an epoch's rows in their order
+ORDERS = {
+    (3_000, False): "c0beafa853f3d52d", (3_000, True): "b1d43aed1517c8e4",
+    (100, False): "885574d886022580", (100, True): "ff43620b08cada50",
+}  # fmt: skip
 
 
 def make_rows(lengths: Any) -> Rows:
@@ -127,6 +133,15 @@ def test_the_order_stays_as_it_was() -> None:
     lengths = np.array([5, 9, 2, 7, 1, 8, 3, 6, 4, 10])
     assert listed(epoch_batches(lengths, 4, 42, 1)) == ORDER
     assert listed(epoch_batches(lengths, 4, 42, 1, by_length=True)) == ORDER_BY_LENGTH
+
+
+@pytest.mark.parametrize(("few", "by_length"), ORDERS)
+def test_an_order_of_many_rows_stays_as_it_was(few: int, by_length: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several stretches, with many rows of one length; kept in memory, and computed where it is looked at."""
+    monkeypatch.setattr("newslora.data.order.FEW", few)
+    plan = epoch_batches(np.arange(3_000) * 7 % 40, 16, 42, 1, by_length)
+    digest = hashlib.sha256(np.concatenate(list(plan)).astype("<i8").tobytes()).hexdigest()
+    assert digest[:16] == ORDERS[few, by_length]
 
 
 def test_grouping_by_length_pads_less_and_stays_shuffled() -> None:
