@@ -103,6 +103,19 @@ def test_a_batch_of_short_rows_is_the_one_that_cutting_gives_though_others_are_l
         assert all(getattr(wanted, name).tolist() == getattr(got, name).tolist() for name in fields)
 
 
+def test_a_part_of_a_table_is_those_rows_with_their_windows(tokenizer: Any) -> None:
+    table = rows_of(tokenizer).tokens  # windows: 1, 4, 1, 2, 1
+    for start in range(len(table)):
+        for stop in range(start + 1, len(table) + 1):
+            part, places = table.part(start, stop), np.arange(start, stop)
+            assert part.lengths.tolist() == table.lengths[start:stop].tolist()
+            numbers, owners = part.windows_of(np.arange(stop - start))
+            wanted, wanted_owners = table.windows_of(places)
+            assert [part.windows[n].tolist() for n in numbers] == [table.windows[n].tolist() for n in wanted]
+            assert (owners is None) == (wanted_owners is None)
+            assert owners is None or wanted_owners is None or owners.tolist() == wanted_owners.tolist()
+
+
 def test_batches_say_whose_each_window_is(tokenizer: Any) -> None:
     rows = rows_of(tokenizer)  # windows of 6 words that share 2: 1, 4, 1, 2, 1
     assert rows.tokens.firsts is not None
