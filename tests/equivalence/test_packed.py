@@ -410,14 +410,24 @@ def _variance_of_variance(x: torch.Tensor) -> torch.Tensor:
     return centred.pow(4).mean() - centred.pow(2).mean() ** 2
 
 
-def test_the_dropout_seed_decides_alone(folders: dict[str, str]) -> None:
+@pytest.mark.parametrize("how", ["packed", "padded"])
+def test_the_dropout_seed_decides_alone(how: str, folders: dict[str, str]) -> None:
     model = classifier(folders["bert"], "query-value", lora_dropout=0.1)
-    engine = make_engine(model, "packed", FP32, trains=True)
+    engine = make_engine(model, how, FP32, trains=True)
     batch = engine.collate(rows_of([11, 4, 20], 60), [0, 1, 2])
     first, again, other = (engine.logits(batch, seed).detach() for seed in ((1, 2), (1, 2), (1, 3)))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first, engine.logits(batch).detach())
+
+
+def test_a_training_batch_has_the_filler_that_dropout_was_always_drawn_for(folders: dict[str, str]) -> None:
+    """Numbers are drawn for filler too: another T would draw others, and a run that goes on would end with other bits."""
+    model, rows = classifier(folders["roberta"], "query-value"), rows_of([5, 28, 60, 60, 60, 60], 60)
+    for trains, totals in ((True, (32, 64, 288)), (False, (8, 36, 288))):
+        collate = make_engine(model, "packed", FP32, trains=trains).collate
+        batches = [collate(rows, chosen) for chosen in ([0], [0, 1], range(6))]
+        assert tuple(len(batch.packed.input_ids) for batch in batches) == totals  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("family", "device"), [("deberta-v2", "cpu"), ("deberta-v2", "cuda"), ("mpnet", "cuda")])
