@@ -21,7 +21,7 @@ from newslora.model.shared import load_encoder
 from newslora.predict import opening
 from newslora.predict.classifier import LEVELS_KEPT, Classifier
 from newslora.predict.conformal import AnswerSets
-from newslora.serving.service import Service
+from newslora.serving.service import KEPT_FOR_EXPLAINING, Service
 
 
 def ask(service: Service, *names: str) -> Any:
@@ -200,6 +200,16 @@ def test_an_explainer_is_a_padded_classifier_of_the_served_version_on_the_server
     make_adapter(folder, labels=NEWS, seed=8)
     with pytest.raises(RunError, match="holds another version than the one served"):
         service.classifier("mine")
+
+
+def test_the_explainers_asked_for_lately_are_kept(make_service: Callable[..., Service]) -> None:
+    service = make_service("news", "newer", "desk", start=False)
+    news, _ = service.classifier("news"), service.classifier("newer")
+    assert service.classifier("news") is news
+    desk = service.classifier("desk")
+    assert service.classifier("desk") is desk
+    assert service.classifier("news") is news  # newer had to go
+    assert len(service._explaining) == KEPT_FOR_EXPLAINING
 
 
 def test_names_and_texts_that_cannot_be(make_service: Callable[..., Service], folders: dict[str, Path]) -> None:

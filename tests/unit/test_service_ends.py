@@ -1,8 +1,11 @@
 """The service where something ends: a request that fails, a worker that dies, a drain; and nobody is left waiting."""
 
 import asyncio
+import itertools
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,23 +17,35 @@ from newslora.errors import DrainingError, WorkerError
 from newslora.serving.service import Service
 
 
+@pytest.mark.parametrize("part", ["forward", "tokens"])
 def test_one_request_that_cannot_be_computed_fails_alone(
-    make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+    part: str, make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = make_service("news", "desk")
-    lane = service._held["news"].lane
-    compute = lane.compute
+    service = make_service("news", "desk", start=False)
+    held = service._held["news"]
+    compute, rows = held.lane.compute, held.classifier.rows
 
     def choke(pieces: Any) -> Any:
         if any("treaty" in piece.job.texts for piece in pieces):
             raise ValueError("choked")
         return compute(pieces)
 
-    monkeypatch.setattr(lane, "compute", choke)
+    def choke_on(texts: Any) -> Any:
+        if "treaty" in texts:
+            raise ValueError("choked")
+        return rows(texts)
+
+    if part == "forward":
+        monkeypatch.setattr(held.lane, "compute", choke)
+    else:
+        monkeypatch.setattr(held.classifier, "rows", choke_on)
 
     async def together() -> list[Any]:
-        requests = (service.answer("news", [text]) for text in ("peace", "treaty", "army"))
-        return await asyncio.gather(*requests, return_exceptions=True)
+        asked = [asyncio.create_task(service.answer("news", [text])) for text in ("peace", "treaty", "army")]
+        while service.queue().rows < 3:
+            await asyncio.sleep(0.005)
+        service.start()
+        return await asyncio.gather(*asked, return_exceptions=True)
 
     good, bad, also = asyncio.run(together())
     assert good[0].prediction.label
@@ -38,6 +53,7 @@ def test_one_request_that_cannot_be_computed_fails_alone(
     assert isinstance(bad, WorkerError)
     assert "choked" in str(bad)
     assert not service.problems()
+    assert service.queue().rows == service.queue().tokens == 0  # what failed holds no room
 
 
 @pytest.mark.parametrize("part", ["forward", "tokens"])
@@ -68,20 +84,30 @@ def test_a_worker_that_dies_fails_its_callers_and_says_so(part: str, make_servic
 
 
 def test_a_lane_without_any_answer_is_given_up(make_service: Callable[..., Service]) -> None:
+    """Three passes in a row without one; with an answer between them they are counted anew."""
     service = make_service("news")
+    lane = service._held["news"].lane
+    compute = lane.compute
 
     def fail(pieces: Any) -> Any:
+        if pieces[0].job.texts == ("peace",):
+            return compute(pieces)
         raise RuntimeError("no memory")
 
-    service._held["news"].lane.compute = fail
+    lane.compute = fail
 
-    async def ask() -> None:
-        for _ in range(3):
+    async def ask(*texts: str) -> None:
+        for text in texts:
+            if text == "peace":
+                await service.answer(None, [text])
+                continue
             with pytest.raises(WorkerError, match="no memory"):
-                await service.answer(None, TEXTS)
+                await service.answer(None, [text])
 
-    asyncio.run(ask())
-    service._held["news"].lane._threads[1].join(10)
+    asyncio.run(ask("treaty", "treaty", "peace", "treaty", "treaty", "peace"))
+    assert not service.problems()
+    asyncio.run(ask("treaty", "treaty", "treaty"))
+    lane._threads[1].join(10)
     assert service.problems()
 
 
@@ -142,3 +168,18 @@ def test_draining_within_a_time_gives_up_what_is_left(make_service: Callable[...
         gate.open.set()
 
     asyncio.run(drain())
+
+
+def test_the_time_to_drain_is_one_for_all_lanes_and_threads(make_service: Callable[..., Service]) -> None:
+    service = make_service("news", "deberta", start=False)
+    given: list[float] = []
+
+    def join(seconds: float) -> None:
+        given.append(seconds)
+        time.sleep(0.05)
+
+    for lane in service._lanes():
+        lane._threads = [SimpleNamespace(is_alive=lambda: True, join=join)] * 2  # type: ignore[list-item]
+    service.drain(10.0)
+    assert len(given) == 4
+    assert all(later <= earlier - 0.05 for earlier, later in itertools.pairwise([10.05, *given]))

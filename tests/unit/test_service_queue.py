@@ -13,6 +13,7 @@ from service_parts import folders as folders  # a fixture
 from service_parts import make_service as make_service  # a fixture
 
 from newslora.errors import DeadlineError, OverloadedError, SettingsError
+from newslora.serving.jobs import LONGEST_WAIT
 from newslora.serving.service import Service
 from newslora.serving.settings import ServeSettings
 
@@ -124,6 +125,8 @@ def test_bounds_refuse_with_the_time_to_try_again(make_service: Callable[..., Se
     waits = service._lanes()[0].waiting
     waits.rate, waits.tokens = 10.0, 400
     assert waits.retry_after() == 20
+    waits.tokens = 100_000
+    assert waits.retry_after() == LONGEST_WAIT  # nobody is sent away for hours
     waits.tokens = 0
 
 
@@ -178,6 +181,25 @@ def test_late_requests_are_dropped_before_they_are_computed(make_service: Callab
     asyncio.run(late())
     assert [len(jobs) for jobs in gate.passes] == [3]
     assert service.queue().rows == 0
+
+
+def test_what_a_client_waits_for_decides_whether_it_is_taken(make_service: Callable[..., Service]) -> None:
+    """Its own deadline, not the usual one."""
+    service = make_service("news", deadline_seconds=60)
+    gate = Gate(service)
+
+    async def ask() -> None:
+        first = asyncio.create_task(service.answer(None, TEXTS))
+        await entered(gate)
+        gate.lane.waiting.rate = 4.0  # tokens a second: some 20 wait, and another 20 come
+        with pytest.raises(OverloadedError, match=r"its deadline is in [0-5]\.\d s"):
+            await service.answer(None, TEXTS, deadline=time.monotonic() + 5)
+        taken = asyncio.create_task(service.answer(None, TEXTS))
+        await waiting(service, 2 * len(TEXTS))
+        gate.open.set()
+        await asyncio.gather(first, taken)
+
+    asyncio.run(ask())
 
 
 def test_rows_past_their_deadline_are_dropped_by_the_worker_too(make_service: Callable[..., Service]) -> None:
