@@ -163,6 +163,17 @@ def test_a_long_request_holds_a_newcomer_up_for_a_pass_only() -> None:
     assert TOKENS in [piece.job.tokens for piece in waiting.take()]
 
 
+def test_passes_part_what_is_left_and_each_request_has_its_share_of_one() -> None:
+    waiting = Waiting(100, 1_000_000, BUDGET)
+    accept(waiting, job(60.0, 100, windows=4), windows=4)
+    assert [len(waiting.take(among=2)) for _ in range(3)] == [2, 1, 1]  # half of what is left, not of what there was
+    crowd = Waiting(100, 1_000_000, BUDGET)
+    for _ in range(2):
+        accept(crowd, job(60.0, 100, windows=20), windows=20)
+    taken = [piece.job for piece in crowd.take()]
+    assert [taken.count(one) for one in crowd.jobs] == [5, 5]
+
+
 def test_small_passes_raise_the_rate_and_never_lower_it() -> None:
     waiting = Waiting(100, 1_000_000, BUDGET, at_once=2)
     waiting.worked(10, 1.0)
