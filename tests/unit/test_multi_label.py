@@ -186,6 +186,12 @@ def test_no_other_threshold_does_better_on_the_rows_it_was_tuned_on(rows: list[t
     assert f1_score(carried, scores >= found, zero_division=0) == pytest.approx(best)
 
 
+def test_a_threshold_lies_midway_so_that_no_row_decides_alone() -> None:
+    carried = np.array([True, True, False, False, False])
+    assert best_threshold(carried, np.array([0.4, 0.3, 0.1, 0.05, 0.0])) == pytest.approx(0.2)
+    assert best_threshold(carried, np.array([0.4, 0.3, 0.3, 0.05, 0.0])) == pytest.approx(0.175)
+
+
 def test_an_epochs_numbers_of_one_and_of_several_labels() -> None:
     logits = np.array([[3, -1], [-2, 1], [2, 2], [-1, -1]], dtype=np.float32)
     table = TokenTable.of([np.array([1], dtype=np.int32)] * 4)
