@@ -6,6 +6,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -15,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from newslora import files
+from newslora.config import DataSettings
 from newslora.errors import DataError, InterruptedRun, RunError, SettingsError, StorageError
-from newslora.predict import partial
+from newslora.predict import bulk, chunks, partial
 from newslora.predict.answers import Answers
 from newslora.predict.bulk import Counted
 from newslora.predict.partial import Partial
@@ -255,6 +257,50 @@ def test_another_command_is_refused_with_the_difference_and_fresh_begins_again(t
     run(moved, tmp_path / "other.csv", classifier=Fake("2"))
     run(moved, output, classifier=Fake("2"), fresh=True)
     assert output.read_bytes() == (tmp_path / "other.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"answers": Answers(Fake.labels, abstain=0.9)}, "abstain was None and is 0.9"),
+        ({"answers": Answers(Fake.labels, probabilities=True)}, "probabilities was False and is True"),
+        ({"answers": Answers(("Sports", "World"))}, "labels was"),
+        ({"settings": DataSettings(text_columns=("id",))}, "text columns was"),
+        ({"settings": DataSettings(header=False)}, "header was True and is False"),
+        ({"CHUNK": 4}, "rows a chunk was"),
+        ({"CHUNK_CHARACTERS": 30}, "rows a chunk was"),
+    ],
+    ids=lambda value: value.partition(" was")[0] if isinstance(value, str) else None,
+)
+def test_all_that_decides_the_bytes_belongs_to_the_plan(
+    change: dict[str, Any], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, output = given_file(tmp_path, "in.csv"), tmp_path / "out.csv"
+    stopped(source, output)
+    for name in change.keys() & {"CHUNK", "CHUNK_CHARACTERS"}:
+        for module in (chunks, bulk):
+            monkeypatch.setattr(module, name, change[name], raising=False)
+    data = change.get("settings", DataSettings())
+    with pytest.raises(RunError, match=named):
+        bulk.predict_source(Fake(), str(source), output, data, answers=change.get("answers"))  # type: ignore[arg-type]
+
+
+def test_a_commit_comes_a_second_after_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flushing at every chunk would slow a fast machine."""
+    now, commits, write = [0.0], [0], partial.append
+
+    def append(stream: Any, data: bytes) -> None:
+        commits[0] += Path(stream.name).name == partial.JOURNAL
+        write(stream, data)
+
+    def tick(rows: int, share: float | None) -> None:
+        now[0] += 0.4
+
+    monkeypatch.setattr(partial, "COMMIT_SECONDS", 1.0)
+    monkeypatch.setattr(partial, "append", append)
+    monkeypatch.setattr(partial, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    assert run(given_file(tmp_path, "in.csv"), tmp_path / "out.csv", progress=tick).rows == 20
+    assert commits == [3]  # after the third and the sixth of seven chunks, and at the end
 
 
 def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
