@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from newslora.serving.drift import FEWEST, THRESHOLD, Drift, compare, make_baseline
+from newslora.predict.calibration import Calibration
+from newslora.serving.drift import FEWEST, THRESHOLD, Drift, compare, make_baseline, validation_baseline
 
 LABELS = ("World", "Sports", "Business", "Sci/Tech")
 MIX = (0.4, 0.3, 0.2, 0.1)
@@ -67,6 +69,7 @@ def test_a_label_the_baseline_never_saw_counts() -> None:
     for number in range(400):
         drift.add(("World", "Business")[number % 2 :][:1], 0.9)
     assert drift.state()["labels"]["shifted"]
+    assert drift.state()["confidence"]["psi"] < 0.01  # as sure as before, to the last bit
 
 
 def test_first_answers_serve_where_there_are_no_validation_rows_and_memory_is_bounded() -> None:
@@ -75,11 +78,20 @@ def test_first_answers_serve_where_there_are_no_validation_rows_and_memory_is_bo
     seen = []
     for labels, confidence in answers(rng, 2000, MIX, 8):
         drift.add(labels, confidence)
-        seen.append(drift.state()["baseline"])
-    assert seen.index("first answers") == 149
+        seen.append((drift.state()["baseline"], drift.state()["window_answers"]))
+    assert seen[148:151] == [(None, 0), ("first answers", 0), ("first answers", 1)]  # each answer counts on one side
     state = drift.state()
     assert (state["baseline_answers"], state["window_answers"]) == (150, 200)
     assert not state["labels"]["shifted"]
+
+
+def test_a_baseline_is_what_was_answered_right_or_wrong() -> None:
+    logits = np.log(np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]], np.float32))
+    held = Calibration(1.0, logits, np.array([0, 0, 0]), {})
+    baseline = validation_baseline(held, ("World", "Sports"))
+    assert (baseline.labels, baseline.answers) == ({"World": 1, "Sports": 2}, 3)
+    hotter = validation_baseline(replace(held, temperature=2.0), ("World", "Sports"))
+    assert max(hotter.edges) < max(baseline.edges)  # as sure as the answers are
 
 
 def test_numbers_of_small_windows_become_json() -> None:

@@ -28,8 +28,11 @@ def test_the_least_sure_stay_and_each_text_once() -> None:
     add(items, "x", 0.6, now=100, adapter="other")
     assert texts(items, 100) == ["x", "b", "c"]
     assert texts(items, 100, "news") == ["b", "c"]
+    items.corrected("other", "b")
+    assert texts(items, 100, "news") == ["b", "c"]  # another adapter's answer
+    items.corrected("news", "x")
     items.corrected("news", "b")
-    assert texts(items, 100, "news") == ["c"]
+    assert texts(items, 100) == ["x", "c"]
     items.removed("news")
     assert texts(items, 100) == ["x"]
     add(items, "answered while it was removed", 0.5, now=100)
