@@ -44,13 +44,18 @@ def test_every_hash_is_compared_in_constant_time(tmp_path: Path, monkeypatch: py
 hmac_compare = hmac.compare_digest
 
 
-def test_a_running_server_sees_new_revoked_and_ended_keys(tmp_path: Path) -> None:
+def test_a_running_server_sees_new_revoked_and_ended_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "keys.json"
     old = add_key(path, "old", ["classify"])
     ring = KeyRing(path)
     new = add_key(path, "new", ["admin"], days=1)
     assert ring.find(new) is not None
-    assert ring.find(new, now=read_keys(path)[1].created + DAY + 1) is None
+    created = read_keys(path)[1].created
+    assert ring.find(new, now=created + DAY - 1) is not None
+    assert ring.find(new, now=created + DAY + 1) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(keys.time, "time", lambda: created + DAY + 1)
+        assert ring.find(new) is None
     revoke_key(path, "old")
     assert ring.find(old) is None
     assert ring.find(new) is not None
