@@ -10,7 +10,7 @@ import pytest
 from newslora.errors import ExportError
 from newslora.exporting import card
 from newslora.exporting.card import findings
-from newslora.exporting.gate import compare_answers, compare_exact, paired_interval, refusal, require_rows
+from newslora.exporting.gate import compare_answers, compare_exact, compare_odd, paired_interval, refusal, require_rows
 from newslora.metrics.multi_label import sigmoid
 
 ONE = SimpleNamespace(multi_label=False)  # a classifier, as far as the gate asks
@@ -124,6 +124,13 @@ def test_int8_may_lose_three_tenths_of_a_point_and_change_one_label_in_a_hundred
     if not passes:
         said = refusal("The onnx-int8 export of x", [("the test rows", found)])
         assert f"{found['agreement']['value']:.2%} get the same labels" in said
+
+
+def test_int8_answers_texts_unlike_any_news_with_numbers() -> None:
+    wanted = np.array([[0.3, 0.4], [1, 2]], np.float32)
+    assert compare_odd(ONE, wanted, wanted[:, ::-1])["passed"]  # type: ignore[arg-type]
+    found = compare_odd(ONE, wanted, np.array([[0.3, 0.4], [1, math.inf]], np.float32))  # type: ignore[arg-type]
+    assert (found["passed"], found["largest_difference"]) == (False, None)
 
 
 def test_few_rows_are_told_for_what_they_are() -> None:
