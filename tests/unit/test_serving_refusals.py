@@ -6,14 +6,17 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
 from standin import JSON, LINES, TEXTS, Server, declared
 from standin import server as server  # a fixture
 
 from newslora.errors import OverloadedError
-from newslora.serving.keys import add_key
+from newslora.serving.app import router
+from newslora.serving.keys import SCOPES, add_key
 
 JSON_AT_ALL = "The body is not JSON that can be used: "
 HOSTILE = {
@@ -208,6 +211,43 @@ def test_keys_scopes_and_rates(planted: Path, tmp_path: Path) -> None:
     assert TEXTS[0] not in logged
 
 
+OPENED_BY = {
+    ("POST", "/v1/classify"): {"classify"},
+    ("POST", "/v1/classify/stream"): {"classify"},
+    ("GET", "/v1/adapters"): set(SCOPES),
+    ("PUT", "/v1/adapters/{name}"): {"admin"},
+    ("DELETE", "/v1/adapters/{name}"): {"admin"},
+    ("POST", "/v1/feedback"): {"feedback"},
+    ("GET", "/v1/feedback"): {"admin"},
+    ("GET", "/v1/uncertain"): {"feedback"},
+    ("GET", "/v1/status"): set(SCOPES),
+    ("GET", "/metrics"): {"metrics"},
+    ("HEAD", "/metrics"): {"metrics"},
+}
+OPEN = {(method, path) for method in ("GET", "HEAD") for path in ("/health", "/ready")}
+
+
+def test_each_route_is_opened_by_its_scopes_and_no_other(planted: Path, tmp_path: Path) -> None:
+    routes = {(method, one.path) for one in router.routes if isinstance(one, APIRoute) for method in one.methods}
+    assert routes == OPENED_BY.keys() | OPEN
+    path = tmp_path / "keys.json"
+    keys = {scope: add_key(path, scope, [scope]) for scope in SCOPES}
+    server = Server(planted, keys=path)
+    for (method, route), scopes in OPENED_BY.items():
+
+        def ask(client: httpx.AsyncClient, method: str = method, route: str = route) -> Any:
+            return client.request(method, route.replace("{name}", "other"), headers=LINES, content=b"")
+
+        assert server.ask(ask).status_code == 401, route
+        refused = {scope for scope, key in keys.items() if wrong_scope(server.ask(ask, key))}
+        assert refused == set(SCOPES) - scopes, route
+
+
+def wrong_scope(response: httpx.Response) -> bool:
+    """An answer to HEAD has no body to say so."""
+    return response.status_code == 403 and b"adapters_fixed" not in response.content
+
+
 def test_refused_texts_are_not_charged_and_nobody_gets_more_by_asking_at_once(planted: Path, tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     reader = add_key(path, "reader", ["classify"])
@@ -256,5 +296,7 @@ def test_hosts_origins_and_headers(planted: Path) -> None:
     named = Server(planted, allowed_hosts=("*.example.org",))
     assert named.get("/v1/status", headers={"Host": "api.example.org"}).status_code == 200
     declared(named.get("/v1/status"), 400, "wrong_host")
+    for host in ("example.org", "badexample.org", "api.example.org.attacker.example", "[::1]:9"):
+        declared(named.get("/v1/status", headers={"Host": host}), 400, "wrong_host")
     for probe in ("/health", "/ready"):
         assert named.get(probe, headers={"Host": "10.1.2.3:8080"}).status_code == 200
