@@ -5,8 +5,10 @@ import errno
 import io
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,13 +21,14 @@ from standin import BASE, TEXTS, Server, declared
 from standin import classifier as classifier  # a fixture
 from standin import server as server  # a fixture
 
-from newslora.errors import StorageError
+from newslora.errors import SettingsError, StorageError
 from newslora.model.adapter import read_card
 from newslora.predict.classifier import Classifier
 from newslora.predict.thresholds import LabelThresholds, save_thresholds
 from newslora.serving.keys import add_key
 from newslora.serving.logs import MOST_LINES, Gathered, make_log
-from newslora.serving.server import DrainingServer
+from newslora.serving.server import DrainingServer, check_exposure, is_loopback
+from newslora.serving.settings import ServeSettings
 
 BATCHES = ("batches", "batch_texts", "batch_tokens", "batch_seconds")
 
@@ -116,6 +119,25 @@ def test_status_metrics_and_uncertain_count_what_was_answered(planted: Path, cla
     assert batches["batch_texts"] == 4
     assert 2 <= batches["batches"] <= 4
     assert batches["batch_tokens"] > 4 * 2
+
+
+def test_texts_characters_and_texts_left_undecided_are_counted_once(planted: Path) -> None:
+    server = Server(planted)
+    server.post("/v1/classify", {"texts": ["treaty", "games"]})
+    server.send("/v1/classify/stream", '{"text": "treaty"}\n{"text": " "}\n{"text": "in"}\n', "application/x-ndjson")
+    server.context.metrics.row("news", (), True)
+    counted = server.get("/metrics").text
+    for line in (
+        'newslora_request_texts_count{adapter="news"} 2.0',
+        'newslora_request_texts_sum{adapter="news"} 4.0',
+        f'newslora_characters_total{{adapter="news"}} {float(len("treatygamestreatyin"))}',
+        'newslora_texts_abstained_total{adapter="news"} 1.0',
+    ):
+        assert line in counted
+    assert "newslora_texts_without_label_total{" not in counted  # undecided is not the same as no label
+    assert sum(map(float, re.findall(r"^newslora_texts_total{.* (\S+)$", counted, re.MULTILINE))) == 4
+    server.context.metrics.row("news", (), False)
+    assert 'newslora_texts_without_label_total{adapter="news"} 1.0' in server.get("/metrics").text
 
 
 def test_what_is_counted_for_an_adapter_goes_with_it(planted: Path) -> None:
@@ -299,6 +321,36 @@ def test_a_line_is_written_whole_or_counted_as_lost(room: int, buffered: bool) -
     begun = -(-room // 47)  # lines, by their length
     assert [one.get("number") for one in told] == [*range(10, 10 + begun), None, 30, 31]
     assert told[begun]["lines_lost"] == 20 - begun
+
+
+@pytest.mark.parametrize(
+    ("number", "ready", "seconds"), [(signal.SIGTERM, True, 5), (signal.SIGTERM, False, 0), (signal.SIGINT, True, 0)]
+)
+def test_only_who_sends_requests_is_given_notice(number: int, ready: bool, seconds: float, planted: Path) -> None:
+    server = Server(planted, notice_seconds=5)
+    server.context.ready = ready
+    running = DrainingServer(server.context, {}, lambda _: None, BASE, Gathered(io.StringIO()))
+    began = time.monotonic()
+    running.handle_exit(number, None)
+    assert running.leave_at is not None
+    assert running.leave_at - began == pytest.approx(seconds, abs=1)
+    assert (server.context.draining, running.should_exit) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("host", "alone"),
+    [("127.0.0.1", True), ("127.8.0.1", True), ("::1", True), ("localhost", True), ("192.168.0.5", False),
+     ("10.0.0.1", False), ("0.0.0.0", False), ("::", False), ("localhost.example.org", False)],
+)  # fmt: skip
+def test_a_server_without_keys_is_for_this_machine(host: str, alone: bool, tmp_path: Path) -> None:
+    assert is_loopback(host) is alone
+    if alone:
+        check_exposure(ServeSettings(host=host))
+        return
+    with pytest.raises(SettingsError, match="there are no keys"):
+        check_exposure(ServeSettings(host=host))
+    check_exposure(ServeSettings(host=host, open=True))
+    check_exposure(ServeSettings(host=host, keys=tmp_path / "keys.json"))
 
 
 def test_a_server_is_ready_where_nobody_can_be_told(planted: Path) -> None:
