@@ -4,7 +4,10 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -15,6 +18,8 @@ from standin import server as server  # a fixture
 from newslora.errors import OverloadedError
 from newslora.predict.classifier import Classifier
 from newslora.serving.explaining import MOST_WAITING
+from newslora.serving.keys import add_key
+from newslora.serving.service import Answered
 
 
 def test_answers_are_the_classifiers_own(server: Server, classifier: Classifier) -> None:
@@ -152,9 +157,16 @@ def test_a_long_line_costs_what_its_bytes_cost_and_not_the_square_of_it(planted:
     assert time.process_time() - began < 3  # seconds; copied with each of its pieces, it would be more than ten
 
 
-def test_stream_waits_where_the_queue_is_full(planted: Path) -> None:
+def test_stream_waits_where_the_queue_is_full(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(planted)
     server.service.error = OverloadedError("The queue is full.")
+    answer, deadlines = server.service.answer, []
+
+    async def noted(*given: Any, deadline: float, **more: Any) -> list[Answered]:
+        deadlines.append(deadline)
+        return await answer(*given, deadline=deadline, **more)
+
+    monkeypatch.setattr(server.service, "answer", noted)
 
     async def talk(client: httpx.AsyncClient) -> httpx.Response:
         asking = asyncio.create_task(client.post("/v1/classify/stream", content=b'{"text": "treaty"}\n', headers=LINES))
@@ -164,6 +176,36 @@ def test_stream_waits_where_the_queue_is_full(planted: Path) -> None:
         return await asking
 
     assert json.loads(server.ask(talk).text)["error"] is None
+    assert deadlines[0] < deadlines[1]  # each try has its time
+
+
+def test_a_stream_is_answered_in_windows_each_of_which_counts_against_the_keys_rate(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = add_key(tmp_path / "keys.json", "reader", ["classify"])
+    limits = {"keys": tmp_path / "keys.json", "max_texts": 4, "stream_rows": 4, "rate_rows": 8}
+    server = Server(planted, **limits)
+    lines, sleep, tries = b'{"text": "treaty"}\n' * 13, asyncio.sleep, []
+
+    async def wait(seconds: float) -> None:
+        tries.append(seconds)
+        assert len(tries) < 9, "what is asked for can never be had"
+        if len(tries) == 2:
+            server.context.rates._begin()  # as after a minute
+        await sleep(0)
+
+    monkeypatch.setattr("newslora.serving.streaming.asyncio", SimpleNamespace(sleep=wait))
+    response = server.ask(lambda client: client.post("/v1/classify/stream", content=lines, headers=LINES), key)
+    answers = [json.loads(line) for line in response.text.splitlines()]
+    assert [one["error"] for one in answers] == [None] * 13
+    assert [len(texts) for texts in server.service.asked] == [4, 4, 4, 1]
+    assert len(tries) == 2  # after eight
+    server = Server(planted, **limits, longest_timeout=0.2)
+    monkeypatch.setattr("newslora.serving.streaming.asyncio", SimpleNamespace(sleep=lambda _: sleep(0.25)))
+    response = server.ask(lambda client: client.post("/v1/classify/stream", content=lines, headers=LINES), key)
+    codes = [one["error"] and one["error"]["code"] for one in map(json.loads, response.text.splitlines())]
+    assert codes == [None] * 8 + ["rate_limited"] * 5
+    assert json.loads(server.logged.getvalue().splitlines()[-1])["rows"] == 13
 
 
 def test_a_stream_whose_client_takes_its_time_is_no_slow_answer(planted: Path) -> None:
@@ -189,6 +231,7 @@ def test_adapters_come_change_and_go_while_requests_run(planted: Path, tmp_path:
 
     root = tmp_path / "adapters"
     shutil.copytree(planted, root / "two")
+    shutil.copytree(planted, tmp_path / "adapters-of-others")
     (root / "hollow").mkdir()
     (root / "out").symlink_to(planted)
     server = Server(planted, adapters_root=root)
@@ -200,7 +243,7 @@ def test_adapters_come_change_and_go_while_requests_run(planted: Path, tmp_path:
         assert (await put(client, "two", "two")).status_code == 201
         listed = (await client.get("/v1/adapters")).json()["adapters"]
         assert [(one["name"], one["default"]) for one in listed] == [("news", True), ("two", False)]
-        for outside in ("..", "/etc", "out", "two/../../x", "a" * 3000):
+        for outside in ("..", "/etc", "out", "two/../../x", "../adapters-of-others", "a" * 3000):
             declared(await put(client, "x", outside), 403, "outside_root")
         declared(await put(client, "x", "none"), 404, "no_folder")
         declared(await put(client, "two", "hollow"), 422, "adapter_refused")
@@ -247,3 +290,20 @@ def test_each_answer_is_of_the_version_it_names(
 
     server.ask(talk)
     assert seen == set(own)
+
+
+def test_the_version_named_is_the_one_that_answered(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaced between being looked up and answering."""
+    server = Server(planted)
+    answer = server.service.answer
+
+    async def of_another(*given: Any, **more: Any) -> list[Answered]:
+        return [replace(one, served=replace(one.served, version="another")) for one in await answer(*given, **more)]
+
+    monkeypatch.setattr(server.service, "answer", of_another)
+    assert server.post("/v1/classify", {"text": TEXTS[0]}).json()["version"] == "another"
+    line = json.dumps({"text": TEXTS[0]})
+    assert server.send("/v1/classify/stream", line, "application/x-ndjson").json()["version"] == "another"
+    logged = [json.loads(one) for one in server.logged.getvalue().splitlines()]
+    assert [one["version"] for one in logged if one["event"] == "request"] == ["another"] * 2
+    assert server.get("/v1/status").json()["adapters"]["news"]["since_start"]["texts"] == 0  # it has its own numbers
