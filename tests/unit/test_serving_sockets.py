@@ -116,8 +116,12 @@ def test_a_connection_whose_bodies_were_read_is_kept(server: Process) -> None:
 
 def test_a_body_that_is_not_wanted_is_dropped_within_bounds(server: Process) -> None:
     with server.connect() as one:
-        one.sendall(b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n")
+        head = b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: dropped\r\n"
+        one.sendall(head + b"Content-Length: 900\r\n\r\n")
         assert closed_within(one, 5).startswith(b"HTTP/1.1 404")  # although the body never comes
+    assert comes_true(lambda: any(line.get("request") == "dropped" for line in server.log()), 5)
+    (told,) = (line for line in server.log() if line.get("request") == "dropped")
+    assert float(str(told["ms"])) < 500  # to the answer's end, without the half second in which nothing came
     with server.connect() as one:
         one.sendall(b"POST /v1/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000000\r\n\r\n")
         with pytest.raises(ConnectionError):
@@ -156,6 +160,20 @@ def test_a_body_that_does_not_come_is_told_and_cut(server: Process) -> None:
         said = closed_within(one, 5)
     assert b"408" in said.splitlines()[0]
     assert b"slow_request" in said
+
+
+def test_a_body_that_drips_has_no_more_time(server: Process) -> None:
+    head = (
+        b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n"
+    )
+    with server.connect() as one:
+        one.sendall(head)
+        with contextlib.suppress(ConnectionError):
+            for letter in b" " * 25:  # 2.5 seconds, five times those allowed
+                one.sendall(bytes([letter]))
+                time.sleep(0.1)
+        one.settimeout(0.1)  # whether it was answered before
+        assert closed_within(one, 5).startswith(b"HTTP/1.1 408")
 
 
 def test_a_client_that_does_not_read_is_cut_and_slows_its_own_writing(server: Process) -> None:

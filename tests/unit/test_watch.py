@@ -34,6 +34,10 @@ def test_a_folder_is_followed(tmp_path: Path, adapter: Path, planted: Path, make
     (folder / "not-an-adapter").mkdir()
     shutil.copytree(adapter, folder / "fixed")
     shutil.copytree(planted, folder / "run")
+    (folder / "run" / "manifest.json").rename(folder / "run" / "later")
+    watch.look()
+    assert names() == ["fixed"]  # of neither all is written
+    (folder / "run" / "later").rename(folder / "run" / "manifest.json")
     watch.look()
     assert names() == ["fixed", "run"]  # news is half written
     (folder / "news" / "later").rename(folder / "news" / "newslora.json")
@@ -127,6 +131,9 @@ def test_a_bad_folder_is_told_of_once_and_the_others_are_followed(
     assert [one.name for one in service.adapters()] == ["bad", "broken", "my-name"]  # lost+found is none either
     assert told[6:][0][:2] == ("warning", "lost+found")
     assert "not a valid adapter name" in told[6][2]
+    shutil.rmtree(folder / "bad")
+    watch.look()
+    assert [one.name for one in service.adapters()] == ["broken", "my-name"]
 
 
 def test_what_cannot_be_read_for_a_while_stays_served(
@@ -144,6 +151,26 @@ def test_what_cannot_be_read_for_a_while_stays_served(
     watch.look()
     assert service.get("news") is served
     assert [level for level, _, _ in told] == ["info", "warning"]
+
+
+def test_what_changes_while_it_is_loaded_is_loaded_again(
+    tmp_path: Path, adapter: Path, make_adapter: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, service = tmp_path / "watched", Service(ServeSettings())
+    shutil.copytree(adapter, folder / "news")
+    load, loads = service.load, []
+
+    def load_and_change(name: str, path: Path) -> None:
+        load(name, path)
+        loads.append(service.get(name).version)
+        if len(loads) == 1:
+            make_adapter(folder / "news", seed=2)
+
+    monkeypatch.setattr(service, "load", load_and_change)
+    watch = Watch(service, folder, lambda *_: None)
+    for _ in range(3):
+        watch.look()
+    assert len(loads) == len(set(loads)) == 2
 
 
 def closed_folder(folder: Path) -> None:
