@@ -12,7 +12,9 @@ import sys
 import time
 import weakref
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,10 +23,12 @@ import newslora
 from children import start, start_command
 from newslora.cli.app import main
 from newslora.config import DataSettings, LoraSettings
-from newslora.errors import SettingsError
+from newslora.errors import InterruptedRun, RunError, SettingsError
 from newslora.estimator import PackedAdapter
 from newslora.predict.bulk import predict_source
+from newslora.predict.calibration import Calibration
 from newslora.predict.classifier import Classifier
+from newslora.predict.thresholds import LabelThresholds
 
 LABELS = ("World", "Sports")
 WORDS = [
@@ -189,6 +193,13 @@ def test_one_call_makes_the_bytes_of_the_command(adapter: Path, tmp_path: Path) 
     assert (folder / "one.csv").read_bytes() == (folder / "two.csv").read_bytes()
     newslora.predict_file(str(adapter), source, folder / "three.csv.gz", changes={"data.text_columns": ["kop"]})
     assert gzip.decompress((folder / "three.csv.gz").read_bytes()).count(b"\n") == 4
+    of_kop = DataSettings(text_columns=("kop",))
+    with pytest.raises(InterruptedRun):
+        predict_source(Classifier.load(adapter), str(source), folder / "five.csv", of_kop, stop=lambda: 2)
+    more: dict[str, Any] = {"top_k": 1, "changes": {"data.text_columns": ["kop"]}}
+    with pytest.raises(RunError, match="top_k was None and is 1"):
+        newslora.predict_file(adapter, source, folder / "five.csv", **more)
+    assert newslora.predict_file(adapter, source, folder / "five.csv", fresh=True, **more).rows == 3
     with pytest.raises(SettingsError, match="top-k is 9"):
         newslora.predict_file(str(adapter), source, folder / "four.csv", top_k=9)
 
@@ -213,6 +224,13 @@ def test_other_options_threads_and_a_changed_adapter_are_other_plans(adapter: Pa
         assert {name for name, value in classifier.identity().items() if one[name] != value} == {"threads"}
     finally:
         torch.set_num_threads(threads)
+    classifier.calibration = Calibration(2.0, np.zeros((1, 2), np.float32), np.zeros(1, np.int64), {})
+    assert {name for name, value in classifier.identity().items() if one[name] != value} == {
+        "temperature",
+        "validation rows",
+    }
+    classifier.calibration, classifier.thresholds = None, LabelThresholds(np.array([0.5, 0.4]), {})
+    assert {name for name, value in classifier.identity().items() if one[name] != value} == {"thresholds"}
     assert Classifier.load(adapter, precision="bf16").identity()["precision"] == "bf16"
     assert one["adapter"] == classifier.card.weights_sha256
 
