@@ -365,3 +365,48 @@ def test_it_goes_on_where_it_stopped(visit: Visiting) -> None:
     one.see("#file-status[data-kind=error]", "The server is ending.")
     one.press("Go on")
     one.see("#file-numbers", "1,200 of 1,200 rows")
+
+
+def test_rows_that_the_server_cannot_answer_now_are_asked_for_again(visit: Visiting) -> None:
+    one = visit().open("file")
+    one.choose_file("rows.csv", "text\n" + f"{one.place.unsure}\n" * 3)
+    given = {"adapter": "news", "version": "abc", "label": None, "labels": [], "probability": None}
+    good = given | {"label": "World", "labels": ["World"], "probability": 0.5, "error": None}
+
+    def answer_once(code: str, message: str) -> None:
+        """The second of three rows with an error."""
+        answers = good, given | {"error": {"code": code, "message": message}}, good
+        body = "".join(json.dumps({"id": n} | told) + "\n" for n, told in enumerate(answers))
+        one.page.route("**/v1/classify/stream?*", lambda route: route.fulfill(body=body), times=1)
+
+    answer_once("text_too_long", "Too long.")  # as it would be again
+    one.press("Classify all rows")
+    one.see("#file-numbers", "3 of 3 rows, 1 not classified")
+    answer_once("overloaded", "It is full.")
+    one.press("Classify all rows")
+    one.see("#file-status[data-kind=error]", "It is full.")
+    one.press("Go on")
+    one.see("#file-numbers", "3 of 3 rows")
+    assert "not classified" not in one.see("#file-numbers").inner_text()
+    asked = [len(each.post_data.splitlines()) for each in one.requests if "/stream" in each.url]
+    assert asked == [3, 3, 2]
+
+
+def test_rows_left_undecided_are_saved_with_what_they_may_be(visit: Visiting) -> None:
+    one = visit().open("file")
+    one.page.select_option("#abstain", one.place.level)
+    label = one.place.labels[1]
+    one.choose_file("rows.csv", f'text\n{one.place.unsure}\n{one.place.sure[label]}\n" "\n')
+    one.press("Classify all rows")
+    one.see("#file-numbers", "3 of 3 rows, 1 not classified")
+    with one.page.expect_download() as download:
+        one.press("Save as CSV")
+    unsure, sure, blank = csv.DictReader(io.StringIO(download.value.path().read_text("utf-8-sig"), newline=""))
+    assert (unsure["predicted"], unsure["abstained"], sure["abstained"], blank["abstained"]) == (
+        "",
+        "true",
+        "false",
+        "",
+    )
+    assert len(json.loads(unsure["answer_set"])) > 1
+    assert (sure["predicted"], json.loads(sure["answer_set"]), blank["answer_set"]) == (label, [label], "")

@@ -1,7 +1,9 @@
 """The server's page in a real browser where things go wrong or slowly: errors, waits, keys, answers that take their time."""
 
 import re
+import time
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -53,6 +55,29 @@ def test_too_many_requests_wait_as_long_as_the_server_says(visit: Visiting) -> N
     one.refuse("/v1/classify", 503, "The queue is full.", times=1, **{"Retry-After": "900"})  # nobody waits so long
     one.classify(one.place.unsure)
     one.see("#headline-status[data-kind=error]", "The queue is full.")
+
+
+def test_a_time_to_come_back_may_be_told_as_a_date(visit: Visiting) -> None:
+    one = visit().open()
+    later = formatdate(time.time() + 60, usegmt=True)  # as proxies tell it
+    one.refuse("/v1/classify", 503, "It is busy.", times=1, **{"Retry-After": later})
+    one.classify(one.place.unsure)
+    one.see("#headline-status", re.compile(r"It is busy\. Trying again in (60|[345]\d) seconds\."))
+
+
+def test_words_of_another_version_mark_nothing(visit: Visiting) -> None:
+    one = visit()
+
+    def replaced(route: Any) -> None:
+        asked = route.request.post_data_json
+        answer = route.fetch().json()
+        route.fulfill(json=answer | ({"version": "another"} if asked.get("explain") else {}))
+
+    one.page.route("**/v1/classify", replaced)
+    one.open()
+    one.classify(one.place.sure[one.place.labels[1]])
+    one.see(".answer .told[data-kind=error]", "The adapter was replaced meanwhile: classify again.")
+    one.count(".answer > .marked span[class^=for]", 0)
 
 
 def test_slow_answers_show_that_something_happens_and_can_be_cancelled(visit: Visiting) -> None:

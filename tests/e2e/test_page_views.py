@@ -125,6 +125,10 @@ def test_live_numbers_come_while_somebody_looks(visit: Visiting) -> None:
     one.page.unroute("**/v1/status")
     one.page.clock.run_for(6100)
     one.see("#live-status", "As of")
+    begun = asked()
+    one.page.clock.run_for(3100)
+    one.page.wait_for_timeout(1000)
+    assert asked() > begun  # no longer between two questions than before it went wrong
 
 
 def test_where_no_numbers_ever_came_none_are_called_older(visit: Visiting) -> None:
