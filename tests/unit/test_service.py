@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,20 @@ def test_a_trained_run_abstains_as_its_classifier_does(make_service: Callable[..
     got = asyncio.run(service.answer("planted", texts, abstain=0.9))
     assert [one.prediction.answer_set for one in got] == [one.answer_set for one in wanted]
     assert served.calibrated == (Classifier.load(planted).calibration.fitted)  # type: ignore[union-attr]
+
+
+def test_a_temperature_changes_no_set_of_two_labels(planted: Path) -> None:
+    """Validation rows and the text's own are divided by the same."""
+    classifier = Classifier.load(planted)
+    assert classifier.calibration is not None
+    rows = classifier.rows(["treaty meets over border signs", "twice final games record and in at as", "treaty"])
+    found = []
+    for temperature in (1.0, 5.0):
+        classifier.calibration = replace(classifier.calibration, temperature=temperature)
+        classifier._answer_sets.clear()
+        found.append([one.answer_set for one in classifier.predictions(rows, abstain=0.9)])
+    assert found[0] == found[1]
+    assert ("World",) in found[0]
 
 
 def test_any_number_of_levels_takes_bounded_memory_and_each_is_made_alone(
