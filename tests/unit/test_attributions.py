@@ -22,6 +22,7 @@ from newslora import files
 from newslora.cli.explained import footnote, marked_text, top_words
 from newslora.errors import MissingExtraError, RunError, SettingsError
 from newslora.explanation import attributions
+from newslora.model.classifier import stock_model
 from newslora.predict.calibration import Calibration
 from newslora.predict.classifier import Classifier
 from newslora.report.explained import write_explanations
@@ -49,6 +50,28 @@ def test_it_weighs_against_the_other_label_as_much(classifier: Classifier) -> No
     sports = newslora.explain(classifier, TEXTS[0], label="Sports")
     assert (sports.label, sports.predicted) == ("Sports", "World")
     assert sports.top(1)[0].score == pytest.approx(-world.top(1)[0].score, abs=0.05)  # of two labels, one loses all
+
+
+def test_the_heaviest_words_are_those_of_the_label_asked_for(classifier: Classifier) -> None:
+    heaviest = attributions.heaviest_words(classifier)
+    for label, sign in (("World", 1), ("Sports", -1)):
+        ((word, score),) = heaviest(TEXTS[0], label, 1)
+        assert (word, np.sign(score)) == (DECISIVE, sign)
+
+
+def test_a_word_is_compared_with_the_mask_where_the_vocabulary_has_one(planted: Path) -> None:
+    classifier = Classifier.load(planted, engine="padded")
+    padding, mask = classifier.tokenizer.pad_token_id, 7
+    embeddings, ids = stock_model(classifier.engine.model).get_input_embeddings(), classifier.tokenizer(DECISIVE)
+    odds = {}
+    with torch.no_grad():
+        for blank in (padding, mask):
+            alone = torch.tensor([[ids["input_ids"][0], blank, ids["input_ids"][2]]])
+            odds[blank] = attributions._log_odds(classifier, (embeddings(alone),), 0).item()
+    assert newslora.explain(classifier, DECISIVE, label="World").baseline == pytest.approx(odds[padding], abs=1e-4)
+    classifier.tokenizer.mask_token = classifier.tokenizer.convert_ids_to_tokens(mask)
+    assert newslora.explain(classifier, DECISIVE, label="World").baseline == pytest.approx(odds[mask], abs=1e-4)
+    assert abs(odds[mask] - odds[padding]) > 0.01
 
 
 def test_scores_add_up_and_the_answer_is_the_classifiers(classifier: Classifier) -> None:
