@@ -89,6 +89,49 @@ def test_an_export_does_not_answer_for_the_runs_own_rounding(
     assert [one["rows_in_fp64"] for one in checks.values()] == [1, 1]
 
 
+@pytest.mark.parametrize(("which", "name"), [(0, "the test rows"), (1, "odd texts")])
+def test_either_kind_of_rows_refuses_by_itself(
+    which: int, name: str, planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = exporting._Gate._answers
+
+    def moved(gate: Any, classifier: Any) -> Any:
+        found = answers(gate, classifier)
+        if classifier is not gate.run:
+            found[which][5, 0] += 1e-3
+        return found
+
+    monkeypatch.setattr(exporting._Gate, "_answers", moved)
+    with pytest.raises(
+        ExportError, match=f"does not give the run's answers. Of {name}, .* 0 rows get other labels"
+    ) as told:
+        newslora.export(planted, "merged", tmp_path / "merged")
+    assert str(told.value).count("were compared") == 1
+    assert list(tmp_path.glob("*merged*")) == []
+
+
+def test_nothing_is_seen_before_the_gate_and_what_came_meanwhile_is_kept(planted: Path, tmp_path: Path) -> None:
+    target = tmp_path / "merged"
+
+    def note(said: str) -> None:
+        if said != "Comparing the export with it":
+            return
+        (staged,) = tmp_path.glob(".merged.*/made")
+        assert (staged / "export.json").is_file()
+        with pytest.raises(RunError, match="has not passed its gate"):
+            Classifier.load(staged)
+        assert not target.exists()
+        target.mkdir()
+        (target / "mine.txt").write_text("kept", encoding="utf-8")
+
+    for replace in (False, True):
+        with pytest.raises(RunError, match="exists and is not empty"):
+            newslora.export(planted, "merged", target, replace=replace, note=note)
+        assert [path.name for path in target.iterdir()] == ["mine.txt"]
+        assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["merged"]
+        shutil.rmtree(target)
+
+
 def quantised_badly(path: Path) -> bytes:
     """The model with every second channel of every weight three times too large."""
     import onnx
