@@ -22,7 +22,7 @@ TYPES = {"int": int, "float": float, "Path": Path}
 def commands(text: str, program: str) -> list[list[str]]:
     """Those of a program between backticks, over line ends too, or in blocks, fenced or set in; what is optional is given."""
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", BLOCK.sub("", text))]
-    lines = [line.strip() for block in BLOCK.findall(text) for line in block.splitlines()]
+    lines = [line.strip() for block in BLOCK.findall(text) for line in block.replace("\\\n", "").splitlines()]
     lines += re.findall(r"^ {4}(\S.*)", BLOCK.sub("", text), re.MULTILINE)
     found = [one for one in (*spans, *(line.rpartition("| ")[2] for line in lines)) if one.startswith(program)]
     return [shlex.split(re.sub(r"[][]|\s#.*", "", one)) for one in found]  # a word may hold a #
