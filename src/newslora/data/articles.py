@@ -90,7 +90,12 @@ class ArticleSet:
 
 
 def read_articles(
-    source: Source, split: str | None, settings: DataSettings, labels: LabelSet | None, usual: Sequence[str] = ()
+    source: Source,
+    split: str | None,
+    settings: DataSettings,
+    labels: LabelSet | None,
+    usual: Sequence[str] = (),
+    names: Sequence[str] | None = None,
 ) -> tuple[ArticleSet, LabelSet]:
     """Read one split; with `labels` None (the training rows), learn the label set from it.
 
@@ -101,13 +106,14 @@ def read_articles(
         settings: how they are read.
         labels: those of the training rows.
         usual: the text columns of the training rows, taken where all are there and `settings` names none.
+        names: where `labels` is None, the labels of a trained head, which then are the label set; None: it is learnt.
 
     Raises:
-        DataError: nothing readable, or columns that cannot be found.
+        DataError: nothing readable, columns that cannot be found, or a label that is none of `names`.
     """
     where = f"'{source.text}'"
     table, columns, label, first, labels = _found(source, split, settings, labels, usual)
-    reading = _fingerprint(table, columns, label, settings, labels)
+    reading = _fingerprint(table, columns, label, settings, labels, names)
     path = cache_folder() / "articles" / f"{reading}.safetensors"
     found = read_columns(path)
     if found is None:
@@ -118,11 +124,12 @@ def read_articles(
         if labels is None:
             if isinstance(reader, SeveralLabels):
                 reader.check_separator(where)
-            labels = learn_labels(reader.spellings(), table, settings, where)
+            labels = learn_labels(reader.spellings(), table, settings, where, names)
             held["labels"] = gathered(reader.renumber(labels), held["labels"])
         notes: dict[str, Any] = {
             "names": labels.names,
             "base": labels.base,
+            "spellings": labels.spellings,
             "combinations": reader.combinations(),
             "reasons": dict(spool.reasons.most_common(REASONS_SHOWN)),
         }
@@ -130,6 +137,8 @@ def read_articles(
     held, notes = found
     if labels is None:
         labels = make_label_set(tuple(notes["names"]), notes["base"])
+        if names is not None:  # numbers may name them in another order, which a base would not say
+            labels = replace(labels, spellings=notes["spellings"])
     aside = Quarantine(source.text, Texts(held["aside"], held["aside_offsets"]), notes["reasons"])
     texts = Texts(held["text"], held["text_offsets"])
     if not texts and not aside:
@@ -201,11 +210,17 @@ def _read_rows(
 
 
 def _fingerprint(
-    table: Table, columns: Sequence[str], label: str, settings: DataSettings, labels: LabelSet | None
+    table: Table,
+    columns: Sequence[str],
+    label: str,
+    settings: DataSettings,
+    labels: LabelSet | None,
+    names: Sequence[str] | None = None,
 ) -> str:
     """Hex SHA-256 of all that decides what is read: the bytes, how they are taken, and the labels or what names them."""
-    names = [table.label_names, settings.label_names, settings.require_all_names]
-    known = names if labels is None else sorted(labels.spellings.items())
+    naming = [table.label_names, settings.label_names, settings.require_all_names]
+    naming += [] if names is None else [tuple(names)]
+    known = naming if labels is None else sorted(labels.spellings.items())
     several = settings.label_separator if settings.multi_label else None
     facts = [FORMAT, table.sha256, table.columns, table.has_header, columns, label, known, several]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

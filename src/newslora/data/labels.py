@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from newslora.config import DataSettings
 from newslora.data.readers import Table
-from newslora.errors import DataError
+from newslora.errors import DataError, near
 
 NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # '01' is a name: it and '1' may be two labels
 WHOLE = re.compile(rf"({NUMBER.pattern})\.0+")  # as pandas writes whole numbers to CSV, once one label is missing
@@ -68,15 +68,26 @@ class OneLabel:
         """None: there is nothing to look up."""
 
 
-def learn_labels(values: Iterable[Any], table: Table, settings: DataSettings, where: str) -> LabelSet:
+def learn_labels(
+    values: Iterable[Any], table: Table, settings: DataSettings, where: str, names: Sequence[str] | None = None
+) -> LabelSet:
     """The label set of the training rows; `require_labels` says whether it is enough to train on.
+
+    With `names`, those of a trained head, it is these, in their order: rows may lack some, and have no others.
 
     Words name themselves, in alphabetical order unless `data.label_names` (or the data set) gives the same words in
     another. Numbers start at 0 or 1 and take their names from there; without names they name themselves.
 
     Raises:
-        DataError: numbers that the given names cannot name.
+        DataError: numbers that the given names cannot name, or a label that is none of `names`.
     """
+    if names is not None:
+        return labels_of_head(_learnt(values, table, settings, where, "write the labels as words"), names, where)
+    return _learnt(values, table, settings, where, "keep the numbers as names: --set 'data.label_names=[]'")
+
+
+def _learnt(values: Iterable[Any], table: Table, settings: DataSettings, where: str, other_way: str) -> LabelSet:
+    """`learn_labels` without a trained head; `other_way`: than naming numbers rightly."""
     found = {key for value in values if (key := label_key(value)) and is_unicode(key)}
     if settings.multi_label and (odd := [key for key in sorted(found) if settings.label_separator in key]):
         raise DataError(
@@ -98,10 +109,44 @@ def learn_labels(values: Iterable[Any], table: Table, settings: DataSettings, wh
     if unlike or borrowed:
         raise DataError(
             f"data.label_names names {len(given)} labels ({', '.join(given)}), but {where} numbers its labels "
-            f'{_listed(numbers)}. Give names in order of number, as in --set \'data.label_names=["a","b"]\', or keep the '
-            "numbers as names: --set 'data.label_names=[]'."
+            f'{_listed(numbers)}. Give names in order of number, as in --set \'data.label_names=["a","b"]\', or {other_way}.'
         )
     return make_label_set(tuple(given), base)
+
+
+def labels_of_head(learnt: LabelSet, names: Sequence[str], where: str) -> LabelSet:
+    """The labels of a trained head, and all ways that rows write them.
+
+    Args:
+        learnt: of the rows.
+        names: of the head, in order.
+        where: the source, for the error.
+
+    Raises:
+        DataError: a label that is none of the head's.
+    """
+    head = make_label_set(tuple(names))
+    if strange := [name for name in learnt.names if head.find(name) is None]:
+        shown = ", ".join(strange[:LABELS_SHOWN]) + (" ..." if len(strange) > LABELS_SHOWN else "")
+        alike = next(filter(None, (near(name, names) for name in strange[:LABELS_SHOWN])), "")
+        numbers = all(NUMBER.fullmatch(name) for name in strange)
+        way = (
+            "Name the numbers (--set 'data.label_names=[...]')" if numbers else "Take these rows out, rename the labels"
+        )
+        raise DataError(
+            f"{where} has {_counted(len(strange))} that the adapter training starts from (model.adapter) does not know: "
+            f"{shown}. It knows {', '.join(names[:LABELS_SHOWN])}{' ...' if len(names) > LABELS_SHOWN else ''}, and its head "
+            f"has room for no others.{alike} {way}, or leave model.adapter out to train a new head on all labels."
+        )
+    if learnt.names == head.names:
+        return make_label_set(head.names, learnt.base)
+    # numbers name places in another order, or of fewer labels: their spellings say which, one base would not
+    own = {spelling: head.find(learnt.names[place]) for spelling, place in learnt.spellings.items()}
+    return LabelSet(head.names, None, {key: place for key, place in own.items() if place is not None} | head.spellings)
+
+
+def _counted(labels: int) -> str:
+    return "1 label" if labels == 1 else f"{labels:,} labels"
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -41,6 +41,11 @@ class Splits:
         found = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: one for name, one in found.items() if one is not None}
 
+    def held(self) -> dict[str, ArticleSet]:
+        """Those that do not train."""
+        apart = ("train", "validation") if self.validation_is_train else ("train",)
+        return {name: one for name, one in self.present().items() if name not in apart}
+
     @property
     def relative(self) -> bool:
         """Whether some of them were found from the working directory."""
@@ -59,7 +64,11 @@ class Splits:
 
 
 def load_splits(
-    settings: DataSettings, seed: int, quarantine_file: Path | None = None, folder: str | None = None
+    settings: DataSettings,
+    seed: int,
+    quarantine_file: Path | None = None,
+    folder: str | None = None,
+    names: Sequence[str] | None = None,
 ) -> Splits:
     """Read everything `settings` names.
 
@@ -68,13 +77,14 @@ def load_splits(
         seed: decides which rows are cut from train for validation.
         quarantine_file: where rows set aside are written, before any error about them is raised.
         folder: of a run that was made of them before, the one it was trained in; see `parse_again`.
+        names: the labels of a trained head that training goes on with; None: they are learnt.
 
     Raises:
         DataError: sources that cannot be read, the same rows in two roles, too many unusable rows, fewer than two
-            labels, or too few rows to split.
+            labels, one that is none of `names`, or too few rows to split.
     """
     source = parse_again(settings.source, folder)
-    train, labels = read_articles(source, split_for(source, "train"), settings, None)
+    train, labels = read_articles(source, split_for(source, "train"), settings, None, names=names)
     validation = _role(source, settings.validation, "validation", settings, labels, train.text_columns, folder)
     test = _role(source, settings.test, "test", settings, labels, train.text_columns, folder)
     sets = {"train": train, "validation": validation, "test": test}
