@@ -154,6 +154,12 @@ class ModelSettings(Section):
         "roberta-base", description="Bundled name ('minilm'), local folder, or hub name of the pretrained encoder."
     )
     revision: str | None = Field(None, description="Commit, tag or branch of a hub backbone; unset: its default.")
+    adapter: str | None = Field(
+        None,
+        min_length=1,
+        description="Trained adapter whose LoRA and head training starts from: a run folder, or its adapter/. Backbone, rank, "
+        "alpha and targets must be its own, and its labels are the run's; unset: fresh weights.",
+    )
     hidden_dropout: float | None = Field(
         None, ge=0, lt=1, description="Dropout of the encoder's hidden states; unset: the backbone's own (probability)."
     )

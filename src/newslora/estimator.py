@@ -203,6 +203,11 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     def _recipe(self, rows_file: Path, rows: int, names: tuple[str, ...], several: bool) -> Recipe:
         """The recipe with this estimator's parameters and rows in it."""
         base = self.recipe if isinstance(self.recipe, Recipe) else load_recipe(self.recipe)
+        if base.model.adapter is not None:  # whose labels, in its own order, would be the columns of predict_proba
+            raise SettingsError(
+                f"The recipe starts from the adapter '{base.model.adapter}' (model.adapter), and `fit` starts from fresh "
+                "weights. Leave it out, or train with newslora.train."
+            )
         values: dict[str, Any] = base.model_dump()
         for name, key in SETTINGS.items():
             value = self._seed() if name == "random_state" else getattr(self, name)

@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,12 @@ from newslora.arguments import as_path
 from newslora.config import Recipe, load_recipe
 from newslora.data.articles import ArticleSet
 from newslora.data.batches import Rows
-from newslora.data.overlap import copied_rows, told
+from newslora.data.overlap import copied_rows, told, told_earlier, told_unread
 from newslora.data.remarks import remarks
 from newslora.data.splits import Splits, load_splits
 from newslora.data.tokens import tokenize, tokenizer_sha256
 from newslora.errors import BackboneError, InterruptedRun, NetworkError, RunError, SettingsError
+from newslora.evaluation.earlier import describe_start
 from newslora.evaluation.evaluate import evaluate_articles
 from newslora.evaluation.score import score_articles
 from newslora.model.adapter import AdapterCard, save_adapter
@@ -26,14 +27,16 @@ from newslora.model.backbones import BUNDLED, Backbone, resolve_again
 from newslora.model.classifier import build_classifier, count_parameters, length_limit
 from newslora.model.describe import describe_classifier
 from newslora.model.engine import engine_name, engine_to_try, groups_by_length
+from newslora.model.start import Start, find_start, load_start
 from newslora.predict.calibration import calibrate, save_calibration
 from newslora.predict.canary import make_canary, save_canary
 from newslora.predict.classifier import Classifier
 from newslora.predict.thresholds import save_thresholds, tune_thresholds
 from newslora.report.card import write_card
 from newslora.report.report import write_report
-from newslora.runfolder import FORMAT, TRAINED_IN, RunFolder, run_path
+from newslora.runfolder import FORMAT, STARTED_FROM, TRAINED_IN, RunFolder, run_path
 from newslora.runtime import Precision, cache_folder, environment_record, pick_device, resolve_precision
+from newslora.training.checkpoint import is_saved
 from newslora.training.loop import FitResult, fit
 from newslora.training.watch import ASKED, Logged, Watcher
 
@@ -134,19 +137,28 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool
         recipe = run.recipe()
         precision = resolve_precision(recipe.train.precision, target)
         with _saying_where_begun(run, recipe):
+            start, origin = _start(run, recipe)  # first: where it does not fit, its own backbone is the one to ask for
             backbone = find_backbone(recipe, run.trained_in())
-        prepared = prepare(recipe, run.quarantine_file, run.trained_in(), backbone)
-        _check_same_data(run, prepared)
+        labels = start.card.labels if start is not None else None if origin is None else run.data()["labels"]
+        prepared = prepare(recipe, run.quarantine_file, run.trained_in(), backbone, labels)
+        if start is not None:
+            origin = origin or describe_start(start, prepared.splits)
+        _check_same_data(run, prepared, origin, start is not None and start.is_relative)
         for name, one in prepared.splits.present().items():
             aside = f", {len(one.quarantined):,} set aside in {run.quarantine_file}" if one.quarantined else ""
             watcher.note(f"{name}: {len(one):,} rows of {one.described}{aside}")
         for remark in remarks(prepared.splits, recipe.data):
             watcher.note(remark)
         copies = _count_copies(prepared.splits, watcher)
+        if start is not None and origin is not None:
+            _tell_start(start, origin, prepared.splits, watcher)
         names = prepared.splits.labels.names
         model = build_classifier(
             prepared.backbone, names, recipe.lora, recipe.train.seed, recipe.model, recipe.data.multi_label
-        ).to(target)
+        )
+        if start is not None:
+            load_start(model, start, recipe, prepared.backbone)
+        model = model.to(target)
         counts = count_parameters(model)
         grouped = groups_by_length(model.config, recipe.train.group_by_length)
         watcher.note(
@@ -164,6 +176,8 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool
         )  # fmt: skip
         manifest = _finish(run, prepared, model, result, precision, target, watcher)
         manifest["copies_of_training_rows"] = copies
+        if origin is not None:
+            manifest[STARTED_FROM] = {name: origin[name] for name in ("adapter", "sha256")}
         write_card(run, manifest)
         if report:
             write_report(run, manifest, str(target))
@@ -195,8 +209,43 @@ def _saying_where_begun(run: RunFolder, recipe: Recipe) -> Iterator[None]:
         raise type(error)(f"{error} {way}") from error
 
 
+def _start(run: RunFolder, recipe: Recipe) -> tuple[Start | None, dict[str, Any] | None]:
+    """The adapter to load weights from, if any, and what data.json says of it, where that was written already.
+
+    Raises:
+        RunError, SettingsError, BackboneError: as `find_start`, or the run began with another.
+    """
+    origin = run.data().get(STARTED_FROM) if run.data_file.exists() else None
+    if origin is not None and is_saved(run.checkpoints):  # the weights it came to since are in there
+        return None, origin
+    folder = run.trained_in()
+    start = find_start(recipe, resolve_again(recipe.model.backbone, recipe.model.revision, folder), folder)
+    if start is not None and origin is not None and origin["sha256"] != start.version:
+        raise RunError(
+            f"The adapter '{start.name}' (model.adapter) has other weights than when {run.path} began with it, so the run "
+            "cannot continue to the same result. Restore it, or train anew in another folder."
+        )
+    return start, origin
+
+
+def _tell_start(start: Start, origin: dict[str, Any], splits: Splits, watcher: Watcher) -> None:
+    """Say where the weights came from, and which held rows are nothing new to them."""
+    watcher.note(start.told)
+    if origin["unread"]:
+        watcher.note(told_unread(origin["unread"]))
+    for name, copies in origin["copies"].items():
+        if copies:
+            rows = len(splits.present()[name])
+            tell = watcher.warn if copies > MANY_COPIES * rows else watcher.note
+            tell(f"{told_earlier(name, copies, rows)} Give rows that it never saw (--validation, --test).")
+
+
 def prepare(
-    recipe: Recipe, quarantine_file: Path | None = None, folder: str | None = None, found: Found | None = None
+    recipe: Recipe,
+    quarantine_file: Path | None = None,
+    folder: str | None = None,
+    found: Found | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Prepared:
     """Read and tokenise all rows; touches no weights.
 
@@ -204,13 +253,14 @@ def prepare(
         recipe: of the run.
         quarantine_file, folder: as `load_splits`.
         found: as `find_backbone` gives it; None: it is found.
+        labels: those of the adapter it starts from; None: they are learnt from the rows.
 
     Raises:
         DataError, BackboneError, NetworkError, MissingExtraError: what cannot be had or used.
     """
     found = found or find_backbone(recipe, folder)
     backbone, max_length, tokenizer = found.backbone, found.max_length, found.tokenizer
-    splits = load_splits(recipe.data, recipe.train.seed, quarantine_file, folder)
+    splits = load_splits(recipe.data, recipe.train.seed, quarantine_file, folder, labels)
     rows = {name: _rows(one, tokenizer, max_length, recipe.data.overlap) for name, one in splits.present().items()}
     return Prepared(recipe, splits, backbone, tokenizer, max_length, rows)
 
@@ -220,16 +270,23 @@ def _rows(one: ArticleSet, tokenizer: "PreTrainedTokenizerBase", max_length: int
     return Rows(tokens, one.labels, int(tokenizer.pad_token_id), one.combinations)
 
 
-def _check_same_data(run: RunFolder, prepared: Prepared) -> None:
-    """Write data.json, or on resuming see that it would be the same."""
+def _check_same_data(run: RunFolder, prepared: Prepared, origin: dict[str, Any] | None, relative: bool) -> None:
+    """Write data.json, or on resuming see that it would be the same.
+
+    Args:
+        run, prepared: whose.
+        origin: what it says of the adapter that the run starts from.
+        relative: whether that was found from the working directory.
+    """
     record = prepared.splits.record() | {
         "max_length": prepared.max_length,
         "tokenizer_sha256": tokenizer_sha256(prepared.tokenizer),
         "tokens": {name: int(rows.tokens.offsets[-1]) for name, rows in prepared.rows.items()},
     }
-    relative = prepared.splits.relative or prepared.backbone.is_relative
+    relative = relative or prepared.splits.relative or prepared.backbone.is_relative
     place = str(Path.cwd()) if relative else run.trained_in()
-    before = {key: value for key, value in run.data().items() if key != TRAINED_IN} if run.data_file.exists() else {}
+    apart = (TRAINED_IN, STARTED_FROM)
+    before = {key: value for key, value in run.data().items() if key not in apart} if run.data_file.exists() else {}
     begun = before.pop(WEIGHTS_BEGUN, None)
     weights = prepared.backbone.weights_sha256() if prepared.backbone.kind == "folder" else None
     if begun is not None and begun != weights and run.checkpoints.exists():
@@ -245,15 +302,15 @@ def _check_same_data(run: RunFolder, prepared: Prepared) -> None:
         )
     if weights is not None:
         record[WEIGHTS_BEGUN] = weights
+    if origin is not None:
+        record[STARTED_FROM] = origin
     files.write_json(run.data_file, record if place is None else record | {TRAINED_IN: place})
 
 
 def _count_copies(splits: Splits, watcher: Watcher) -> dict[str, int]:
     """Rows of each held split that stand among the training rows too; those of a split that is the training rows count not."""
     found = {}
-    for name, one in splits.present().items():
-        if name == "train" or (name == "validation" and splits.validation_is_train):
-            continue
+    for name, one in splits.held().items():
         found[name] = copied_rows(splits.train.texts, one.texts)
         if found[name]:
             tell = watcher.warn if found[name] > MANY_COPIES * len(one) else watcher.note
@@ -273,7 +330,7 @@ def _finish(
     """Save the adapter, evaluate it, and return the manifest, which is for the caller to write last."""
     recipe, backbone = prepared.recipe, prepared.backbone
     card = AdapterCard(
-        backbone=_portable_name(backbone),
+        backbone=backbone.portable_name,
         backbone_kind=backbone.kind,
         backbone_revision=backbone.revision,
         backbone_sha256=backbone.weights_sha256(),
@@ -327,8 +384,3 @@ def _evaluate(run: RunFolder, prepared: Prepared, classifier: Classifier, watche
     if splits.test is not None:
         watcher.note(f"Evaluating {len(splits.test):,} test rows")
         evaluate_articles(classifier, splits.test, "test", run.evaluation, recipe.data, chose_the_epoch=False)
-
-
-def _portable_name(backbone: Backbone) -> str:
-    """A folder by its absolute path, so the run works from anywhere; other names as written."""
-    return str(Path(backbone.location).resolve()) if backbone.kind == "folder" else backbone.name

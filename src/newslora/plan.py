@@ -9,6 +9,7 @@ import numpy as np
 
 from newslora.config import Recipe, TrainSettings
 from newslora.data.batches import Rows, epoch_batches
+from newslora.data.labels import labels_of_head, make_label_set
 from newslora.data.remarks import remarks
 from newslora.data.splits import load_splits
 from newslora.data.tokens import TokenTable, tokenize
@@ -16,6 +17,7 @@ from newslora.errors import NewsloraError, near
 from newslora.model.backbones import ARCHITECTURES, BUNDLED, Backbone, resolve_backbone
 from newslora.model.classifier import Counts, count_parameters, empty_classifier, length_limit, random_classifier
 from newslora.model.engine import engine_name, engine_to_try, groups_by_length, make_engine
+from newslora.model.start import find_start
 from newslora.runtime import Precision, cache_folder, pick_device, resolve_precision
 from newslora.training.loop import steps_per_epoch
 from newslora.training.step import Stepper
@@ -76,11 +78,14 @@ def make_plan(recipe: Recipe, device: str | None = None) -> Plan:
     config = backbone.architecture()
     limit = recipe.data.max_length if config is None else length_limit(config, recipe.data.max_length)
     grouped = config is not None and groups_by_length(config, recipe.train.group_by_length)
+    start = find_start(recipe, backbone)
+    names = None if start is None else start.card.labels
+    notes += [] if start is None else [start.told]
     published = PUBLISHED.get(recipe.data.source)
     if published is not None:
-        found = _published_rows(recipe, published, limit, grouped, notes)
+        found = _published_rows(recipe, published, limit, grouped, notes, names)
     else:
-        found = _read_rows(recipe, backbone, limit, grouped, notes)
+        found = _read_rows(recipe, backbone, limit, grouped, notes, names)
     counts = seconds = None
     if config is None:
         hint = near(backbone.name, (*BUNDLED, *ARCHITECTURES))
@@ -120,8 +125,14 @@ class _Rows:
     windows: float = 1.0  # a training row
 
 
-def _published_rows(recipe: Recipe, published: Published, limit: int, grouped: bool, notes: list[str]) -> _Rows:
-    """The rows of a hub data set whose sizes are known."""
+def _published_rows(
+    recipe: Recipe, published: Published, limit: int, grouped: bool, notes: list[str], names: Sequence[str] | None
+) -> _Rows:
+    """The rows of a hub data set whose sizes are known; `names`: of the adapter's labels that training goes on with."""
+    labels = published.labels
+    if names is not None:
+        own = make_label_set(recipe.data.label_names or labels)
+        labels = labels_of_head(own, names, f"'{recipe.data.source}'").names
     validation = recipe.data.validation_rows if recipe.data.validation is None else None
     rows = published.train_rows - (validation or 0)
     rows = min(rows, recipe.data.train_rows or rows)
@@ -130,12 +141,14 @@ def _published_rows(recipe: Recipe, published: Published, limit: int, grouped: b
         each, padded = min(each, limit), min(padded, limit)
     notes.append(f"{recipe.data.source} as published: {published.train_rows:,} train rows; nothing was downloaded.")
     # rows of like length need next to no padding
-    return _Rows(published.labels, rows, validation, round(rows * each), (each if grouped else padded, each))
+    return _Rows(labels, rows, validation, round(rows * each), (each if grouped else padded, each))
 
 
-def _read_rows(recipe: Recipe, backbone: Backbone, limit: int, grouped: bool, notes: list[str]) -> _Rows:
-    """The rows as training would read them."""
-    splits = load_splits(recipe.data, recipe.train.seed)
+def _read_rows(
+    recipe: Recipe, backbone: Backbone, limit: int, grouped: bool, notes: list[str], names: Sequence[str] | None
+) -> _Rows:
+    """The rows as training would read them; `names` as above."""
+    splits = load_splits(recipe.data, recipe.train.seed, names=names)
     notes += remarks(splits, recipe.data)
     labels, rows, validation = splits.labels.names, len(splits.train), len(splits.validation)
     table = _token_table(backbone, splits.train.texts, limit, recipe.data.overlap, notes)

@@ -26,6 +26,7 @@ from newslora.records.run import Data, Line, Manifest
 
 FORMAT = 1
 TRAINED_IN = "trained_in"  # in data.json alone, which stays on its machine: cards, reports and exports travel
+STARTED_FROM = "started_from"  # in data.json and the manifest: the adapter whose weights training began with, if any
 RESTORE = "Train the run again, or restore the file."
 SCORE_AGAIN = "Restore it, or remove it and score its rows again: `newslora evaluate RUN --data SOURCE`."
 OWN_EVALUATIONS = ("test", "validation")  # of a run's own rows, the first tells more
@@ -134,6 +135,11 @@ class RunFolder:
     def trained_in(self) -> str | None:
         """The working directory that names of the data files are relative to; None: none is, or it was not kept."""
         return self.data().get(TRAINED_IN) if self.data_file.exists() else None
+
+    def trained_on(self) -> set[str]:
+        """Hashes of the files whose rows trained this run, or the adapter that it started from, or one before that."""
+        data = self.data()
+        return {data["splits"]["train"]["sha256"], *(data.get(STARTED_FROM) or {}).get("trained_on", ())}
 
     def manifest(self) -> dict[str, Any]:
         """What manifest.json holds (newslora.records.run.Manifest).

@@ -15,7 +15,7 @@ from newslora.metrics.basic import SHARES
 from newslora.model.adapter import read_card
 from newslora.report.card import HUB_METRICS, write_card
 from newslora.report.report import report_run
-from newslora.runfolder import RunFolder
+from newslora.runfolder import STARTED_FROM, RunFolder
 
 
 def test_the_header_parses_and_its_numbers_are_the_evaluations(tmp_path: Path) -> None:
@@ -75,6 +75,28 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     assert "<script" not in card.text
     assert r"a\|b \*c\* \`d\` \[e\](f)" in card.text
     assert len(card.data.eval_results) == 2 * len(HUB_METRICS)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("../runs/news", "news"),
+        ("/home/somebody/news/adapter", "news"),
+        ("a|b*c", r"a\|b\*c"),
+        ("..", ".."),
+        (".", "."),
+    ],
+)
+def test_the_adapter_it_started_from_is_named_without_its_place(name: str, shown: str, tmp_path: Path) -> None:
+    run, manifest = make_run(tmp_path / "run", LABELS)
+    assert "started from" not in write_card(run, manifest).read_text(encoding="utf-8")
+    origin = {"adapter": name, "sha256": "ef" * 32, "trained_on": [], "copies": {"test": 7}, "unread": [name]}
+    files.write_json(run.data_file, run.data() | {STARTED_FROM: origin})
+    text = write_card(run, manifest).read_text(encoding="utf-8")
+    assert f"- Training started from the adapter {shown}, SHA-256 `{'ef' * 32}`" in text
+    assert "7 of 7,600 test rows stand among those that trained the adapter" in text
+    assert f"among those that trained {shown} before is not known" in text
+    assert "/home/somebody" not in text
 
 
 def test_a_run_has_a_card_its_hash_does_not_rest_on_and_whose_code_runs(

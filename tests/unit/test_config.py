@@ -34,6 +34,7 @@ REFERENCE = {
     "data.workers": 4,
     "model.backbone": "roberta-base",
     "model.revision": None,
+    "model.adapter": None,
     "model.hidden_dropout": None,
     "model.attention_dropout": None,
     "lora.rank": 4,

@@ -56,8 +56,8 @@ def run_answers(
     run: RunFolder, rows: AuditRows, device: str | None, progress: Callable[[int], None]
 ) -> tuple[dict[int, Answers], list[int]]:
     """The run's answers of every split it was not trained on, and the numbers of those it was."""
-    trained = run.data()["splits"]["train"]["sha256"]
-    seen = [number for number, split in enumerate(rows.splits) if split.articles.sha256 == trained]
+    trained = run.trained_on()
+    seen = [number for number, split in enumerate(rows.splits) if split.articles.sha256 in trained]
     others = [number for number in range(len(rows.splits)) if number not in seen]
     if not others:
         return {}, seen
@@ -150,9 +150,10 @@ def _out_of_fold(
         if run is None:
             raise SettingsError("The judge 'training' trains a run's recipe anew and needs a run (--run).")
         recipe = run.recipe()
+        changes: dict[str, Any] = {"adapter": None}  # one that the run started from may have learnt these rows by heart
         if encoder is not None:  # the run's, which the adapter's card finds from any working directory
-            model = recipe.model.model_copy(update={"backbone": encoder.backbone.name})
-            recipe = recipe.model_copy(update={"model": model})
+            changes["backbone"] = encoder.backbone.name
+        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=changes)})
         return judge_by_training(texts, labels, groups, classes, recipe, device)
     if encoder is None:
         raise SettingsError("The judge 'backbone' needs an encoder: that of a run (--run), or a backbone (--backbone).")

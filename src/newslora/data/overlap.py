@@ -34,6 +34,22 @@ def told(name: str, copies: int, rows: int) -> str:
     )
 
 
+def told_earlier(name: str, copies: int, rows: int) -> str:
+    """The same of rows that trained the adapter a run started from."""
+    return (
+        f"{copies:,} of {rows:,} {name} rows stand among those that trained the adapter this run started from (case and "
+        "white space aside): scores on them are higher than on new texts."
+    )
+
+
+def told_unread(names: Sequence[str]) -> str:
+    """What is not known where those rows cannot be read again."""
+    return (
+        f"Whether held rows stand among those that trained {' and '.join(names)} before is not known: those rows are not "
+        "here, or have changed."
+    )
+
+
 def _hashes(texts: Iterable[str]) -> NDArray[np.uint64]:
     """(R,) one a text."""
     words = (" ".join(text.casefold().split()).encode("utf-8", "surrogatepass") for text in texts)

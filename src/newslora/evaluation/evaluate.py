@@ -204,7 +204,7 @@ def _given(run: RunFolder, data: str, settings: DataSettings, folder: Path) -> _
     articles, record = given_rows(run, data, settings), run.data()
     roles = [role for role, split in record["splits"].items() if split["sha256"] == articles.sha256]
     chose = "validation" in roles or ("train" in roles and record["validation_is_cut_from_train"])
-    return _Rows(result_name(folder, data, articles), articles, chose, "train" in roles)
+    return _Rows(result_name(folder, data, articles), articles, chose, articles.sha256 in run.trained_on())
 
 
 def _exported(classifier: Classifier) -> dict[str, Any]:

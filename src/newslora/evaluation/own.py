@@ -63,15 +63,18 @@ def own_rows(run: RunFolder) -> Splits:
         DataError: they cannot be read.
         RunError: they have changed.
     """
-    recipe, folder = run.recipe(), run.trained_in()
+    recipe, folder, record = run.recipe(), run.trained_in(), run.data()
+    names = (
+        None if recipe.model.adapter is None else record["labels"]
+    )  # which it had from the adapter, not from the rows
     try:
-        splits = load_splits(recipe.data, recipe.train.seed, folder=folder)
+        splits = load_splits(recipe.data, recipe.train.seed, folder=folder, names=names)
     except DataError as error:
         whose = run.path if folder is None else f"{run.path}, trained in {folder},"
         raise DataError(
             f"The rows of {whose} cannot be read again. {error} Or give other rows as data (--data FILE)."
         ) from error
-    record, now = run.data(), splits.record()
+    now = splits.record()
     if changed := [name for name, one in now["splits"].items() if _rows(record["splits"].get(name)) != _rows(one)]:
         raise RunError(
             f"The {changed[0]} rows of {run.path} have changed since it was trained. Restore them, or give held rows as "

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from newslora.evaluation.paired import METRICS, Scores, contrast_intervals
 from newslora.metrics.intervals import CONFIDENCE_LEVEL, Bounds
-from newslora.runfolder import RunFolder
+from newslora.runfolder import STARTED_FROM, RunFolder
 
 # settings that decide nothing of a run but its seed: names, places of data known by hash, limits that a finished run kept, and
 # how it was worked and watched, which leaves the same bytes
@@ -45,6 +45,7 @@ def recipe_key(run: RunFolder) -> dict[str, Any]:
     if manifest["backbone"]["sha256"] is not None:  # where the same weights lay, and by what name, decides nothing
         flat |= {"model.backbone": None, "model.revision": None}
     return flat | {
+        "model.adapter": (manifest.get(STARTED_FROM) or {}).get("sha256"),
         "train.group_by_length": by_length,
         "data": {name: one["sha256"] for name, one in splits.items() if name != "test"},
         "backbone": manifest["backbone"]["sha256"],
@@ -161,4 +162,6 @@ def _told(name: str, value: Any, backbone: str) -> str:
         return f"data {value['train'][:8]}"
     if name == "backbone":
         return f"backbone {backbone.rstrip('/').rpartition('/')[2]} {str(value)[:8]}"
+    if name == "model.adapter" and value is not None:
+        return f"adapter {value[:8]}"
     return f"{name.rpartition('.')[2]} {'unset' if value is None else value}"

@@ -159,7 +159,7 @@ def load_adapter(
     card = card or read_card(folder)
     backbone = same_backbone(card)
     model = build_classifier(backbone, card.labels, LoraSettings(**card.lora), seed=0, multi_label=card.multi_label)
-    _load_weights(model, folder / WEIGHTS)
+    load_tensors(model, folder / WEIGHTS)
     return model.eval(), load_tokenizer(folder), card
 
 
@@ -195,8 +195,12 @@ def same_backbone(card: AdapterCard) -> Backbone:
     return backbone
 
 
-def _load_weights(model: "PeftModel", path: Path) -> None:
-    """Load every tensor of the file into the model, and refuse if any is left over or any place stays fresh."""
+def load_tensors(model: "PeftModel", path: Path) -> None:
+    """Load every tensor of the file into the model.
+
+    Raises:
+        RunError: one is left over or has another shape, or a place in the model stays fresh.
+    """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 

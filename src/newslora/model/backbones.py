@@ -76,6 +76,11 @@ class Backbone:
         """Where other tools find the weights: a hub name, or the local folder."""
         return BUNDLED[self.name].hub_name if self.kind == "bundled" else self.location
 
+    @property
+    def portable_name(self) -> str:
+        """A folder by its absolute path, so that it is found from anywhere; other names as written."""
+        return str(Path(self.location).resolve()) if self.kind == "folder" else self.name
+
     def config(self) -> "PretrainedConfig":
         """The configuration.
 

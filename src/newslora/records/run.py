@@ -27,6 +27,21 @@ def _with_train(splits: dict[str, Split]) -> dict[str, Split]:
     return splits
 
 
+class Origin(Part):
+    """The adapter whose weights training began with."""
+
+    adapter: str  # as the recipe names it
+    sha256: str  # of its weights
+
+
+class StartedFrom(Origin):
+    """The same with the rows that had trained it by then."""
+
+    trained_on: list[str]  # hashes of their files, those of adapters before it too
+    copies: dict[str, Count]  # of held rows among them, by split
+    unread: list[str]  # adapters whose rows could not be read again
+
+
 class Data(Part):
     """data.json."""
 
@@ -40,6 +55,7 @@ class Data(Part):
     multi_label: bool = False
     trained_in: str | None = None
     backbone_sha256: str | None = None
+    started_from: StartedFrom | None = None
 
 
 class BackboneFacts(Part):
@@ -133,6 +149,7 @@ class Manifest(Record):
     environment: Machine
     finished: str
     copies_of_training_rows: dict[str, Count] = Field(default_factory=dict)
+    started_from: Origin | None = None
 
 
 class TrainLine(Part):

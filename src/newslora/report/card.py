@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newslora import files
-from newslora.data.overlap import told
+from newslora.data.overlap import told, told_earlier, told_unread
 from newslora.data.sources import parse_again
 from newslora.errors import DataError
 from newslora.metrics.basic import SHARES
 from newslora.model.backbones import Backbone
 from newslora.report.findings import METRICS, weakest_label
 from newslora.report.pages import count, interval, percent, seconds
-from newslora.runfolder import TRAINED_IN, RunFolder
+from newslora.runfolder import STARTED_FROM, TRAINED_IN, RunFolder
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -124,7 +124,7 @@ def _body(run: RunFolder, manifest: dict[str, Any], data: dict[str, Any], evalua
         f"A LoRA adapter that turns {_text(_base(manifest).hub_name)} into a classifier of texts with "
         f"{len(data['labels'])} labels: {labels}. Made by newslora; every number here comes from the run's own files.",
         *_evaluation(evaluations),
-        *copies_told(manifest, data),
+        *map(_text, copies_told(manifest, data)),
         "## Training data",
         _training_data(data),
         "## Model",
@@ -152,9 +152,20 @@ def _evaluation(evaluations: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def copies_told(manifest: dict[str, Any], data: dict[str, Any]) -> list[str]:
-    """Of each split that repeats training rows; nothing of runs that did not count."""
-    copies = manifest.get("copies_of_training_rows", {})
-    return [told(name, number, data["splits"][name]["rows"]) for name, number in copies.items() if number]
+    """Of each split that repeats training rows, or rows that trained an adapter before; nothing of runs that did not count."""
+    copies, origin = manifest.get("copies_of_training_rows", {}), data.get(STARTED_FROM)
+    found = [told(name, number, data["splits"][name]["rows"]) for name, number in copies.items() if number]
+    if origin is None:
+        return found
+    earlier = origin["copies"].items()
+    found += [told_earlier(name, number, data["splits"][name]["rows"]) for name, number in earlier if number]
+    return found + ([told_unread([adapter_name(name) for name in origin["unread"]])] if origin["unread"] else [])
+
+
+def adapter_name(name: str) -> str:
+    """An adapter by its run's folder alone: a card travels."""
+    parts = [part for part in Path(name).parts if part not in ("..", "/")] or [name]
+    return parts[-2] if len(parts) > 1 and parts[-1] == "adapter" else parts[-1]
 
 
 def _told(key: str, rate: dict[str, Any]) -> list[str]:
@@ -197,8 +208,19 @@ def _model(manifest: dict[str, Any], data: dict[str, Any], evaluations: Sequence
             else f"- Reads the first {count(data['max_length'])} tokens of a text",
             f"- Temperature: {temperature:.4g}; newslora divides the logits by it; plain transformers and PEFT do not",
             f"- Adapter SHA-256 `{manifest['adapter_sha256']}`",
+            *_origin(data),
         ]
     )
+
+
+def _origin(data: dict[str, Any]) -> list[str]:
+    """Where the weights came from that training began with, if not from nowhere."""
+    origin = data.get(STARTED_FROM)
+    if origin is None:
+        return []
+    return [
+        f"- Training started from the adapter {_text(adapter_name(origin['adapter']))}, SHA-256 `{origin['sha256']}`"
+    ]
 
 
 def _usage(manifest: dict[str, Any], multi_label: bool) -> str:

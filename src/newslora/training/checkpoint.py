@@ -98,6 +98,11 @@ def load_newest(
     return None, damaged
 
 
+def is_saved(folder: Path) -> bool:
+    """Whether there is a whole checkpoint to continue from."""
+    return any(_whole_state(path) is not None for path in _newest_first(folder))
+
+
 def load_parameters(folder: Path, step: int, model: "PeftModel") -> bool:
     """Put the trainable parameters of one step into the model; False if that checkpoint is missing or damaged."""
     path = folder / f"step-{step:08d}"
