@@ -139,7 +139,7 @@ def _train_in(run: RunFolder, watcher: Watcher, device: str | None, report: bool
         with _saying_where_begun(run, recipe):
             start, origin = _start(run, recipe)  # first: where it does not fit, its own backbone is the one to ask for
             backbone = find_backbone(recipe, run.trained_in())
-        labels = start.card.labels if start is not None else None if origin is None else run.data()["labels"]
+        labels = run.data()["labels"] if origin is not None else None if start is None else start.card.labels
         prepared = prepare(recipe, run.quarantine_file, run.trained_in(), backbone, labels)
         if start is not None:
             origin = origin or describe_start(start, prepared.splits)

@@ -64,9 +64,8 @@ def own_rows(run: RunFolder) -> Splits:
         RunError: they have changed.
     """
     recipe, folder, record = run.recipe(), run.trained_in(), run.data()
-    names = (
-        None if recipe.model.adapter is None else record["labels"]
-    )  # which it had from the adapter, not from the rows
+    # a run that went on from an adapter had its labels from there, not from its rows
+    names = None if recipe.model.adapter is None else record["labels"]
     try:
         splits = load_splits(recipe.data, recipe.train.seed, folder=folder, names=names)
     except DataError as error:
