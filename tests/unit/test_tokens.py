@@ -1,6 +1,7 @@
 """Token tables come back from the cache unchanged, and a cache that is damaged or closed costs time only."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from newslora.data import store, tokens
 from newslora.data.tokens import TokenTable, tokenize, tokenizer_sha256
+from newslora.errors import BackboneError
 from newslora.model.backbones import resolve_backbone
 
 TEXTS = ["minister meets president over border treaty", "striker scores", "", "club wins nothing unheard of"]
@@ -103,6 +105,15 @@ def test_a_tokenizer_with_a_way_of_its_own_is_asked_itself(tiny_bert: Path) -> N
 
     plain, own = AutoTokenizer.from_pretrained(tiny_bert), Own.from_pretrained(tiny_bert)
     assert rows(tokenize(own, ["treaty"], 64)) == plain(["TREATY border"])["input_ids"]
+
+
+def test_a_tokenizer_that_cannot_fill_rows_is_refused_in_a_sentence(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "backbone"
+    shutil.copytree(tiny_bert, folder)
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}', encoding="utf-8")
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    with pytest.raises(BackboneError, match=r"has no padding token, .* \"pad_token\": \"\[PAD\]\""):
+        resolve_backbone(str(folder)).tokenizer()
 
 
 def test_many_rows_in_several_calls_keep_their_order(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

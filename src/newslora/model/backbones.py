@@ -93,10 +93,16 @@ class Backbone:
         return config
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The tokenizer; errors as in `config`."""
+        """The tokenizer; errors as in `config`, or one without a padding token."""
         from transformers import AutoTokenizer
 
-        return self.load(AutoTokenizer.from_pretrained)
+        found: PreTrainedTokenizerBase = self.load(AutoTokenizer.from_pretrained)
+        if found.pad_token_id is None:
+            raise BackboneError(
+                f"The tokenizer of '{self.name}' has no padding token, with which rows of a batch are filled. Name one of its "
+                'vocabulary in a copy of its tokenizer_config.json, as in "pad_token": "[PAD]".'
+            )
+        return found
 
     def architecture(self) -> "PretrainedConfig | None":
         """The configuration if it can be known without a network, else None."""
