@@ -139,3 +139,25 @@ def make_adapter(tiny_bert: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+    """Begin a run, and stop it after its first checkpoint."""
+
+    def begun(begin: Callable[[], Any]) -> None:
+        from newslora.errors import InterruptedRun
+        from newslora.training import loop
+
+        save = loop.save_checkpoint
+
+        def stopped(*given: Any, **named: Any) -> None:
+            save(*given, **named)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "save_checkpoint", stopped)
+            with pytest.raises(InterruptedRun):
+                begin()
+
+    return begun

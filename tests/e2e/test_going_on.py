@@ -15,7 +15,7 @@ from newslora.cli.app import main
 from newslora.config import Recipe
 from newslora.data.batches import Rows
 from newslora.data.tokens import tokenize
-from newslora.errors import DataError, InterruptedRun, RunError
+from newslora.errors import DataError, RunError
 from newslora.evaluation.own import own_rows
 from newslora.files import sha256_file
 from newslora.model.adapter import load_adapter
@@ -25,7 +25,6 @@ from newslora.report.report import report_run
 from newslora.runfolder import STARTED_FROM, RunFolder
 from newslora.runtime import Precision
 from newslora.serving.feedback import FeedbackStore, Given
-from newslora.training import loop
 
 WEIGHTS = "adapter/adapter_model.safetensors"
 SENTENCES = {
@@ -76,19 +75,6 @@ def again(first: Path, tmp_path: Path, name: str = "news-2", **changes: Any) -> 
     if not (tmp_path / "corrections.jsonl").exists():
         write(tmp_path / "corrections.jsonl", ("World", "Peace"), start=100)
     return newslora.train(first / "recipe.toml", output=tmp_path / name, report=False, **given | changes)
-
-
-def stop_after_first_save(monkeypatch: pytest.MonkeyPatch, begin: Callable[[], Any]) -> None:
-    save = loop.save_checkpoint
-
-    def stopped(*given: Any, **named: Any) -> None:
-        save(*given, **named)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", stopped)
-        with pytest.raises(InterruptedRun):
-            begin()
 
 
 @pytest.mark.parametrize("engine", ["packed", "padded"])
@@ -143,24 +129,24 @@ def test_the_same_adapter_gives_the_same_bytes_and_another_others(first: Path, t
     assert hashes[0] != sha256_file(first / WEIGHTS)
 
 
-def test_an_interrupted_run_goes_on_without_the_adapter(
-    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def lent(first: Path, tmp_path: Path, interrupt: Callable[[Callable[[], Any]], None]) -> Path:
+    """A copy of the first run, from which the run news-2 began, that stopped at its first checkpoint."""
+    copy = Path(shutil.copytree(first, tmp_path / "lent"))
+    interrupt(lambda: again(copy, tmp_path))
+    return copy
+
+
+def test_an_interrupted_run_goes_on_without_the_adapter(first: Path, lent: Path, tmp_path: Path) -> None:
     whole = again(first, tmp_path, "whole")
-    lent = Path(shutil.copytree(first, tmp_path / "lent"))
-    stop_after_first_save(monkeypatch, lambda: again(lent, tmp_path))
     shutil.rmtree(lent)
     run = newslora.resume(tmp_path / "news-2", report=False)
     assert (run.path / WEIGHTS).read_bytes() == (whole.path / WEIGHTS).read_bytes()
     assert run.manifest()[STARTED_FROM]["sha256"] == sha256_file(first / WEIGHTS)
 
 
-def test_without_a_whole_checkpoint_it_wants_the_very_adapter(
-    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_whole_checkpoint_it_wants_the_very_adapter(first: Path, lent: Path, tmp_path: Path) -> None:
     whole = again(first, tmp_path, "whole")
-    lent = Path(shutil.copytree(first, tmp_path / "lent"))
-    stop_after_first_save(monkeypatch, lambda: again(lent, tmp_path))
     for commit in (tmp_path / "news-2").rglob("commit.json"):
         commit.unlink()
     shutil.copytree(whole.adapter, lent / "adapter", dirs_exist_ok=True)

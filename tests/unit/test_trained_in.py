@@ -12,7 +12,7 @@ import newslora
 from newslora import files
 from newslora.cli.app import main
 from newslora.data.sources import parse_again, parse_source
-from newslora.errors import BackboneError, DataError, InterruptedRun, NetworkError, RunError
+from newslora.errors import BackboneError, DataError, NetworkError, RunError
 from newslora.evaluation.own import own_rows
 from newslora.report.card import data_set
 from newslora.runfolder import TRAINED_IN, RunFolder
@@ -48,22 +48,6 @@ def leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]
 def train(tiny_bert: Path, **more: Any) -> Path:
     run = newslora.train("seed", output="runs/one", report=False, model__backbone=str(tiny_bert), **SMALL | more)
     return run.path.resolve()
-
-
-def stop(monkeypatch: pytest.MonkeyPatch, begin: Callable[[], Any]) -> None:
-    """Begin a run that ends after its first checkpoint."""
-    from newslora.training import loop
-
-    save = loop.save_checkpoint
-
-    def stopped(*given: Any, **named: Any) -> None:
-        save(*given, **named)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", stopped)
-        with pytest.raises(InterruptedRun):
-            begin()
 
 
 def test_a_run_is_exported_and_evaluated_from_elsewhere(
@@ -106,11 +90,15 @@ def test_rows_that_lie_nowhere_are_missed_where_the_run_was_trained(
 
 
 def test_a_run_is_resumed_from_elsewhere(
-    desk: Path, tiny_bert: Path, leave: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    desk: Path,
+    tiny_bert: Path,
+    leave: Callable[[], None],
+    interrupt: Callable[[Callable[[], Any]], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = train(tiny_bert, train__epochs=2)
     whole.rename(desk / "whole")
-    stop(monkeypatch, lambda: train(tiny_bert, train__epochs=2))
+    interrupt(lambda: train(tiny_bert, train__epochs=2))
     leave()
     run = newslora.resume(desk / "runs" / "one")
     weights = "adapter/adapter_model.safetensors"
@@ -122,13 +110,17 @@ def test_a_run_is_resumed_from_elsewhere(
 
 
 def test_a_backbone_in_a_relative_folder_is_found_again(
-    desk: Path, tiny_bert: Path, leave: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    desk: Path,
+    tiny_bert: Path,
+    leave: Callable[[], None],
+    interrupt: Callable[[Callable[[], Any]], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its data lie under absolute names, so nothing but the backbone asks for the directory."""
     shutil.copytree(tiny_bert, "models/tiny")
     more = {"data__source": str(desk / "news"), "data__test": str(desk / "held" / "test.jsonl"), "train__epochs": 2}
     train(Path("models/tiny"), **more).rename(desk / "whole")
-    stop(monkeypatch, lambda: train(Path("models/tiny"), **more))
+    interrupt(lambda: train(Path("models/tiny"), **more))
     leave()
     (desk / "models").rename(desk / "moved")
     monkeypatch.setattr("newslora.model.backbones.hub_answers", lambda: False)
