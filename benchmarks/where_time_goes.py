@@ -218,11 +218,11 @@ def byte_products(engine: Any, sizes: Sequence[tuple[int, int]]) -> Callable[[],
     return run
 
 
-def parts(config: Any, batch_size: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Alternatives to each part, in milliseconds, on one batch."""
+def parts(config: Any, batch_size: int, kind: torch.dtype) -> dict[str, dict[str, dict[str, float]]]:
+    """Alternatives to each part, in milliseconds, on one batch in the type that steps are computed in."""
     hidden, inner, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
     batch = pack(news_rows(batch_size, config.vocab_size), range(batch_size))
-    tokens, kind = len(batch.input_ids), torch.bfloat16
+    tokens = len(batch.input_ids)
     x, weight = torch.randn(tokens, hidden).to(kind), torch.randn(inner, hidden).to(kind)
     ordered = multiplier(weight)
     x32, weight32, raised = x.float(), weight.float(), torch.randn(tokens, inner).to(kind)
@@ -300,7 +300,7 @@ def main() -> None:
         result |= {
             "batch_size": chosen.batch_size,
             "step": profile_steps(chosen.backbone, chosen.batch_size, chosen.steps),
-            "parts": parts(resolve_backbone(chosen.backbone).architecture(), chosen.batch_size),
+            "parts": parts(resolve_backbone(chosen.backbone).architecture(), chosen.batch_size, precision.dtype),
         }
     else:
         count = chosen.batch_size * chosen.steps
