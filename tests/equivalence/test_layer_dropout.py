@@ -13,12 +13,16 @@ from newslora.config import ModelSettings
 from newslora.model.engine import PaddedEngine, make_engine
 
 _OF_BERT = ("attention.self.dropout", "attention.output.dropout", "output.dropout")
-# family -> what its layers drop, by the name of the stock module (of ModernBERT's probabilities, of its attention's number)
+_OF_ROTARY = ("self_attn.attention_dropout", "post_attention_dropout", "post_mlp_dropout")
+# family -> what its layers drop, by the name of the stock module (under rotary positions the attention holds a number)
 OF_LAYERS = {
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "electra"), _OF_BERT),
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _OF_BERT),
     "distilbert": ("attention.dropout", "ffn.dropout"),
     "mpnet": ("attention.attn.dropout", "attention.dropout", "output.dropout"),
     "albert": ("attention.attention_dropout", "attention.output_dropout"),
+    "nomic_bert": _OF_ROTARY,
+    "gte": (*_OF_ROTARY, "mlp.dropout"),
+    "jina_embeddings_v3": _OF_ROTARY,
     "modernbert": ("attn.attention_dropout", "attn.out_drop", "mlp.drop"),
 }
 

@@ -32,6 +32,7 @@ from newslora.model.engine import PaddedEngine, engine_name, groups_by_length, m
 from newslora.model.inference import predict_logits
 from newslora.model.packed.encoder import PackedEncoder
 from newslora.model.packed.grouped import Groups
+from newslora.model.packed.interface import INTERFACE_FAMILIES
 from newslora.model.packed.stock import STOCK_ENCODERS
 from newslora.runtime import Precision
 
@@ -117,7 +118,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_these_families_pack() -> None:
-    assert PACKED == ["bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet", "albert", "modernbert"]
+    assert set(TINY) - set(PACKED) == {"deberta-v2"}
 
 
 @pytest.mark.parametrize("targets", ["query-value", "all-linear"])
@@ -194,6 +195,20 @@ def test_modernberts_last_layer_ends_with_what_its_head_reads(pooling: str, tmp_
     engine.logits(batch)
     whole = len(batch.packed.input_ids)
     assert tokens == [whole, whole, *([3, 3] if pooling == "cls" else [whole, whole])]
+
+
+@pytest.mark.parametrize("family", ["nomic_bert", "gte", "jina_embeddings_v3"])
+def test_rotary_encoders_end_with_first_tokens(family: str, folders: dict[str, str]) -> None:
+    engine = make_engine(classifier(folders[family], "query-value"), "packed", FP32, trains=True)
+    tokens: list[int] = []
+    base = engine.model.get_base_model()
+    for layer in getattr(base, base.base_model_prefix).layers:
+        for product in (layer.self_attn.o_proj, layer.mlp):
+            product.register_forward_hook(lambda _, __, out: tokens.append(out.shape[1]))
+    batch = engine.collate(rows_of([5, 9, 3], 60), [0, 1, 2])
+    engine.logits(batch)
+    whole = len(batch.packed.input_ids)
+    assert tokens == [whole, whole, 3, 3]
 
 
 @pytest.mark.parametrize("length", [3, 136, 147])
@@ -313,7 +328,7 @@ def one(rows: Rows, row: int) -> Rows:
     return Rows(TokenTable(ids, np.array([0, len(ids)])), rows.labels[[row]], rows.pad_id)
 
 
-@pytest.mark.parametrize("family", [name for name in PACKED if name != "modernbert"])
+@pytest.mark.parametrize("family", [name for name in PACKED if name not in INTERFACE_FAMILIES])
 def test_released_stock_weights_free_memory_and_cannot_answer_wrongly(family: str, folders: dict[str, str]) -> None:
     rows = rows_of([5, 9], 60)
     model = classifier(folders[family], "query-value")

@@ -16,7 +16,7 @@ from newslora.report.layer import NAMES, caption, head_modules, is_shared, layer
 def family_facts(model_type: str, setting: str) -> dict[str, Any]:
     """Facts of a wide model of the family, its adapted names as describe_classifier gives them: from the layer down."""
     shape = NAMES[model_type]
-    every = (*shape.inputs, shape.output, shape.up, shape.down)
+    every = (*shape.inputs, shape.output, *filter(None, (shape.gate, shape.up)), shape.down)
     wanted = FAMILIES[model_type].targets(setting)
     names = {f"part.{name}" for name in every if any(name == one or name.endswith(f".{one}") for one in wanted)}
     facts = ROBERTA | {

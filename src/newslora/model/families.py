@@ -41,12 +41,15 @@ class Family:
 
 _BERT_LINEAR = ("query", "key", "value", "output.dense", "intermediate.dense")
 _ROBERTA = Family(("query", "value"), _BERT_LINEAR, ("classifier",), position_offset="after padding")
+_ROTARY_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+_ROTARY_GATED = (*_ROTARY_ATTENTION, "gate_proj", "up_proj", "down_proj")
 
 # model_type of the configuration -> family
 FAMILIES: dict[str, Family] = {
     "bert": Family(("query", "value"), _BERT_LINEAR, ("pooler", "classifier")),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
     "electra": Family(("query", "value"), _BERT_LINEAR, ("classifier",)),
     "distilbert": Family(
         ("q_lin", "v_lin"),
@@ -82,6 +85,9 @@ FAMILIES: dict[str, Family] = {
         hidden_dropout=("embedding_dropout", "mlp_dropout"),
         attention_dropout="attention_dropout",
     ),
+    "nomic_bert": Family(("q_proj", "v_proj"), _ROTARY_GATED, ("pooler", "classifier")),
+    "gte": Family(("q_proj", "v_proj"), _ROTARY_GATED, ("pooler", "classifier")),
+    "jina_embeddings_v3": Family(("q_proj", "v_proj"), (*_ROTARY_ATTENTION, "fc1", "fc2"), ("classifier",)),
 }
 
 

@@ -137,18 +137,25 @@ class _Figure(Sketch):
 
     def attention(self, y: float) -> float:
         """The self-attention group from `y` downwards; returns its bottom."""
-        shape = self.shape
-        bottom = y + _attention_height()
-        self.group(y, bottom, f"Self-attention, {self.model['attention_heads']} heads", (*shape.inputs, shape.output))
+        title, words = (
+            f"Self-attention, {self.model['attention_heads']} heads",
+            "softmax(query · key) · value, per head",
+        )
+        return self.joined(y, title, self.shape.inputs, words, self.shape.output)
+
+    def joined(self, y: float, title: str, inputs: tuple[Projection, ...], words: str, output: Projection) -> float:
+        """A group of matrices side by side, what is made of their results, and a last matrix under that."""
+        bottom = y + _joined_height()
+        self.group(y, bottom, title, (*inputs, output))
         centre = PANEL + PANEL_WIDTH / 2
         rail, top = y + 0.3, y + 0.38
-        many = len(shape.inputs)
-        wide, branch = (0.62, 0.58) if many == 3 else (1.3, BRANCH)
+        many = len(inputs)
+        wide, branch = {1: (1.3, BRANCH), 2: (0.9, BRANCH), 3: (0.62, 0.58)}[many]
         step = (PANEL_WIDTH - 0.24) / many
         middles = [PANEL + 0.12 + step * (place + 0.5) for place in range(many)]
         bar = top + UNIT_HEIGHT + 0.3
         taps: list[float] = []
-        for middle, projection in zip(middles, shape.inputs, strict=True):
+        for middle, projection in zip(middles, inputs, strict=True):
             entries, leave = self.unit(middle, top, wide, projection, branch)
             for entry in entries:
                 self.arrow((entry, rail), (entry, top))
@@ -156,9 +163,9 @@ class _Figure(Sketch):
             self.arrow((leave, top + UNIT_HEIGHT + 0.17), (leave, bar))
         self.wire([(centre, y), (centre, rail)])
         self.wire([(min(*taps, centre), rail), (max(*taps, centre), rail)])
-        self.bar(centre, bar, PANEL_WIDTH - 0.3, "softmax(query · key) · value, per head")
+        self.bar(centre, bar, PANEL_WIDTH - 0.3, words)
         top = bar + 0.22 + 0.22
-        entries, leave = self.unit(centre, top, 1.5, shape.output)
+        entries, leave = self.unit(centre, top, 1.5, output)
         rail = top - 0.12
         self.wire([(centre, bar + 0.22), (centre, rail)])
         self.wire([(min(*entries, centre), rail), (max(*entries, centre), rail)])
@@ -170,14 +177,17 @@ class _Figure(Sketch):
         return bottom
 
     def forward(self, y: float) -> float:
-        """The feed-forward group, its two matrices side by side."""
+        """The feed-forward group, its two matrices side by side; of three, those side by side whose results are multiplied."""
         shape = self.shape
-        bottom = y + _forward_height()
-        self.group(y, bottom, "Feed-forward, gated" if shape.names.gated else "Feed-forward", (shape.up, shape.down))
+        if len(shape.ups) > 1:
+            return self.joined(y, "Feed-forward, gated", shape.ups, "activation(gate) · up", shape.down)
+        (up,) = shape.ups
+        bottom = y + _forward_height(shape)
+        self.group(y, bottom, "Feed-forward, gated" if shape.names.gated else "Feed-forward", (up, shape.down))
         rail, top = y + 0.3, y + 0.38
         centre, foot = PANEL + PANEL_WIDTH / 2, top + UNIT_HEIGHT
         half = (PANEL_WIDTH - 0.24) / 4
-        entries, leave = self.unit(centre - half, top, 0.9, shape.up)
+        entries, leave = self.unit(centre - half, top, 0.9, up)
         later, last = self.unit(centre + half, top, 0.9, shape.down)
         self.wire([(centre, y), (centre, rail), (min(entries), rail)])
         lane = centre + 0.1  # out of the first, up between the two, into the second
@@ -204,17 +214,17 @@ class _Figure(Sketch):
         self.text(WIDTH - LEFT, y, share(self.model), 7, bold=True, align="right")
 
 
-def _attention_height() -> float:
+def _joined_height() -> float:
     return 0.38 + UNIT_HEIGHT + 0.3 + 0.22 + 0.22 + UNIT_HEIGHT + 0.31
 
 
-def _forward_height() -> float:
-    return 0.38 + UNIT_HEIGHT + 0.37
+def _forward_height(shape: Layer) -> float:
+    return 0.38 + UNIT_HEIGHT + 0.37 if len(shape.ups) == 1 else _joined_height()
 
 
 def _panel_height(shape: Layer) -> float:
     bars = 4 if shape.names.norm_first else 2
-    return 0.34 + _attention_height() + _forward_height() + bars * 0.22 + (bars + 1) * 0.14 + 0.1
+    return 0.34 + _joined_height() + _forward_height(shape) + bars * 0.22 + (bars + 1) * 0.14 + 0.1
 
 
 def _shape(size: list[int]) -> str:

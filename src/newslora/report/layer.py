@@ -14,18 +14,24 @@ class Names:
     output: str
     up: str
     down: str
-    gated: bool = False  # `up` makes twice the width, one half gating the other
+    gated: bool = (
+        False  # one half of what is raised gates the other; `up` makes both, unless `gate` is a matrix of its own
+    )
+    gate: str | None = None
     norm_first: bool = False
     pooled: str = "First token"
 
 
 _BERT = Names(("query", "key", "value"), "attention.output.dense", "intermediate.dense", "output.dense")
+_ROTARY = ("q_proj", "k_proj", "v_proj")
+_GATED = Names(_ROTARY, "o_proj", "up_proj", "down_proj", gated=True, gate="gate_proj")
 
 # model_type -> names; a test holds it to newslora.model.families
 NAMES = {
     "bert": _BERT,
     "roberta": _BERT,
     "xlm-roberta": _BERT,
+    "camembert": _BERT,
     "electra": _BERT,
     "distilbert": Names(("q_lin", "k_lin", "v_lin"), "out_lin", "lin1", "lin2"),
     "deberta-v2": Names(
@@ -37,6 +43,9 @@ NAMES = {
     "modernbert": Names(
         ("attn.Wqkv",), "attn.Wo", "mlp.Wi", "mlp.Wo", gated=True, norm_first=True, pooled="First token or mean"
     ),
+    "nomic_bert": _GATED,
+    "gte": _GATED,
+    "jina_embeddings_v3": Names(_ROTARY, "o_proj", "fc1", "fc2"),
 }
 
 
@@ -66,12 +75,12 @@ class Layer:
     names: Names
     inputs: tuple[Projection, ...]
     output: Projection
-    up: Projection
+    ups: tuple[Projection, ...]  # the gate's, where it has a matrix of its own, and the one that is gated
     down: Projection
 
     @property
     def projections(self) -> tuple[Projection, ...]:
-        return (*self.inputs, self.output, self.up, self.down)
+        return (*self.inputs, self.output, *self.ups, self.down)
 
 
 def layer_of(model: dict[str, Any]) -> Layer:
@@ -85,11 +94,12 @@ def layer_of(model: dict[str, Any]) -> Layer:
         return Projection(name, rows, columns, model["rank"] if has else None)
 
     wide = hidden if len(names.inputs) == 3 else 3 * hidden
+    raised = 2 * inner if names.gated and not names.gate else inner
     return Layer(
         names,
         tuple(projection(name, wide, hidden) for name in names.inputs),
         projection(names.output, hidden, hidden),
-        projection(names.up, inner * (2 if names.gated else 1), hidden),
+        tuple(projection(name, raised, hidden) for name in (names.gate, names.up) if name),
         projection(names.down, hidden, inner),
     )
 

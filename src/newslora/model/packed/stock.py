@@ -106,6 +106,7 @@ STOCK_ENCODERS: dict[str, tuple[str, Callable[[Any], list[StockLayer]]]] = {
     "bert": ("encoder", _bert_layers),
     "roberta": ("encoder", _bert_layers),
     "xlm-roberta": ("encoder", _bert_layers),
+    "camembert": ("encoder", _bert_layers),
     "electra": ("encoder", _bert_layers),
     "distilbert": ("transformer", _distilbert_layers),
     "albert": ("encoder", _albert_layers),
