@@ -32,7 +32,7 @@ def ask(server: Process) -> httpx.Response:
 
 
 def test_sigterm_says_not_ready_answers_what_it_took_and_exits_with_0(tmp_path: Path) -> None:
-    with started(tmp_path, FIXED, "1.5", "notice_seconds=0.7") as server:
+    with started(tmp_path, FIXED, "2.5", "notice_seconds=2") as server:
         thread, done = in_thread(ask, server)
         time.sleep(0.4)
         server.signal(signal.SIGTERM)
