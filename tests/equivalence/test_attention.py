@@ -31,10 +31,10 @@ def attended(rate: float, biases: torch.Tensor | None = None) -> tuple[torch.Ten
     qkv, d_out = torch.randn(total, 3 * HEADS * SIZE), torch.randn(total, HEADS * SIZE)
     bits = DropoutBits((4,))
     out, held = groups.attend(qkv, HEADS, rate, bits)
-    back = groups.attend_backward(d_out, held, HEADS, rate)
+    back = groups.attend_backward(d_out, held, HEADS)
     q, kv = qkv[: len(LENGTHS), : HEADS * SIZE].contiguous(), qkv[:, HEADS * SIZE :].contiguous()
     first, held_first = groups.attend_first(q, kv, HEADS, rate, bits)
-    d_q, d_kv = groups.attend_first_backward(d_out[: len(LENGTHS)], held_first, HEADS, rate)
+    d_q, d_kv = groups.attend_first_backward(d_out[: len(LENGTHS)], held_first, HEADS)
     return torch.cat([part.flatten() for part in (out, back, first, d_q, d_kv)]), held
 
 

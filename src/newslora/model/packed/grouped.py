@@ -147,7 +147,7 @@ class Groups:
         return self.packed(padded), saved
 
     def attend_backward(
-        self, d_out: "torch.Tensor", saved: list[Attended | AttendedFused], heads: int, rate: float
+        self, d_out: "torch.Tensor", saved: list[Attended | AttendedFused], heads: int
     ) -> "torch.Tensor":
         width = d_out.shape[1]
         padded = d_out.new_empty(self.padded, 3 * width)
@@ -180,7 +180,7 @@ class Groups:
         return torch.cat(outs), saved
 
     def attend_first_backward(
-        self, d_out: "torch.Tensor", saved: list[Attended | AttendedFused], heads: int, rate: float
+        self, d_out: "torch.Tensor", saved: list[Attended | AttendedFused], heads: int
     ) -> "tuple[torch.Tensor, torch.Tensor]":
         import torch
 

@@ -171,13 +171,13 @@ class Layer:
             masked(d_z1, saved.norm1.mask), saved.context, saved.out, weights, gradients, gain
         )
         if not self.first_token_only:
-            d_qkv = segments.attend_backward(d_context, saved.attention, self.heads, self.attention_rate)
+            d_qkv = segments.attend_backward(d_context, saved.attention, self.heads)
             if not needs_dx:
                 self.qkv[0].pairs_backward(d_qkv, saved.x, saved.projected[0], weights, gradients, gain)
                 return None
             dx = self.qkv[0].backward(d_qkv, saved.x, saved.projected[0], weights, gradients, gain)
             return torch.add(d_z1, dx, alpha=gain)
-        d_q, d_kv = segments.attend_first_backward(d_context, saved.attention, self.heads, self.attention_rate)
+        d_q, d_kv = segments.attend_first_backward(d_context, saved.attention, self.heads)
         firsts = saved.x.index_select(0, segments.firsts)
         # a one-layer encoder pays two small products it does not need
         d_first = self.qkv[0].backward(d_q, firsts, saved.projected[0], weights, gradients, gain)

@@ -67,7 +67,7 @@ class Segments(Protocol):
             (T, h d), and what the backward needs.
         """
 
-    def attend_backward(self, d_out: "torch.Tensor", saved: Any, heads: int, rate: float) -> "torch.Tensor":
+    def attend_backward(self, d_out: "torch.Tensor", saved: Any, heads: int) -> "torch.Tensor":
         """(T, h d) gradient of `attend`'s result -> (T, 3 h d) gradient of qkv."""
 
     def attend_first(
@@ -85,7 +85,7 @@ class Segments(Protocol):
         """
 
     def attend_first_backward(
-        self, d_out: "torch.Tensor", saved: Any, heads: int, rate: float
+        self, d_out: "torch.Tensor", saved: Any, heads: int
     ) -> "tuple[torch.Tensor, torch.Tensor]":
         """(R, h d) gradient of `attend_first`'s result -> gradients of q (R, h d) and kv (T, 2 h d)."""
 

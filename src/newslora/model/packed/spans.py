@@ -79,7 +79,7 @@ class Spans:
         out, saved = self.kernel.forward(q, k, v, call)
         return out.reshape(len(qkv), -1), (q, k, v, saved, call)
 
-    def attend_backward(self, d_out: "torch.Tensor", saved: Any, heads: int, rate: float) -> "torch.Tensor":
+    def attend_backward(self, d_out: "torch.Tensor", saved: Any, heads: int) -> "torch.Tensor":
         import torch
 
         q, k, v, held, call = saved
@@ -96,7 +96,7 @@ class Spans:
         return out.reshape(q.shape), (firsts, k, v, saved, call)
 
     def attend_first_backward(
-        self, d_out: "torch.Tensor", saved: Any, heads: int, rate: float
+        self, d_out: "torch.Tensor", saved: Any, heads: int
     ) -> "tuple[torch.Tensor, torch.Tensor]":
         import torch
 
