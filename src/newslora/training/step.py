@@ -89,7 +89,8 @@ class Stepper:
             first = micro_batches[0]
             whole = len(micro_batches) == 1 and first.owners is None  # of windows, no two batches have one shape
             if self.graphs is not None and whole and isinstance(first, SegmentedBatch):
-                total = self.graphs(self._capturable, first, self.device, functools.partial(self._seed, step, 0))
+                seed = functools.partial(seed_everything, self.settings.seed, DROPOUT_SEED, step, 0)
+                total = self.graphs(self._capturable, first, self.device, seed)
             else:
                 total = self._plain(micro_batches, step, rows)
             self.losses.put(step, rows, total)
@@ -108,11 +109,6 @@ class Stepper:
             RunError: one that is not finite.
         """
         return list(self.losses.take())
-
-    @property
-    def learning_rate(self) -> float:
-        """Of the step to come."""
-        return self._rate
 
     def continue_at(self, step: int, scaler_state: dict[str, float] | None) -> None:
         """Set the schedule to `step` steps done: it is a function of the step, so there is nothing else to restore."""
@@ -165,15 +161,12 @@ class Stepper:
         import torch
 
         factor: float = self.scheduler.lr_lambdas[0](step)  # type: ignore[attr-defined]
-        self._rate = self.settings.learning_rate * factor
+        self.learning_rate = self.settings.learning_rate * factor  # of the step to come
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(self._rate)  # where a captured step reads it
+                group["lr"].fill_(self.learning_rate)  # where a captured step reads it
             else:
-                group["lr"] = self._rate
-
-    def _seed(self, step: int, place: int) -> None:
-        seed_everything(self.settings.seed, DROPOUT_SEED, step, place)
+                group["lr"] = self.learning_rate
 
     def _make_graphs(self, capture: Capture | None, note: Callable[[str], None]) -> StepGraphs | None:
         if not self.settings.cuda_graphs and capture is None:

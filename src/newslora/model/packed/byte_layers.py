@@ -136,16 +136,12 @@ class ByteLayer:
         each = [part for made, of in zip(self._handles, products, strict=True) for part in (made.array, of.bias)]
         return self._kernels.LayerArrays(*each, self._norm1, self._norm2)
 
-    def _long(self, rows: RowPlaces) -> int:
-        """Rows whose attention is torch's."""
-        return 0 if self.first_token_only else rows.of_at_least(LONG)
-
     def _attend(self, held: Bytes, rows: RowPlaces) -> Bytes:
         """Each row by itself, so that no neighbour changes a bit of it."""
         y = self._qkv[0].sums(held)
         context = Bytes.empty(len(y), y.shape[1] // 3)
         context.numbers[rows.end :], context.greatest[rows.end :] = 128, 1.0  # filler: zeros, which nothing reads
-        long = self._long(rows)
+        long = rows.of_at_least(LONG)  # whose attention is torch's
         for start, length in zip(rows.starts[:long].tolist(), rows.lengths[:long].tolist(), strict=True):
             row = slice(start, start + length)
             self._attend_alone(y[row], held.greatest[row], context.part(row))
@@ -239,7 +235,6 @@ class ByteEncoder(PackedEncoder):
 
         super().__init__(model, torch.float32, trains=False, projection=ByteProjection)
         self._kernels: Any = kernels
-        self._bf16 = bf16
         none = np.zeros((0, 0), dtype=np.float32)
         self._by_distance = none if self.by_distance is None else self.by_distance.contiguous().numpy()
         made = {id(layer): ByteLayer(layer, self._by_distance, bf16) for layer in self.layers}
