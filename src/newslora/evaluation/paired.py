@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newslora.metrics import Labels, Probabilities
-from newslora.metrics.basic import row_losses
+from newslora.metrics.basic import divided, row_losses
 from newslora.metrics.intervals import CONFIDENCE_LEVEL
 
 METRICS = ("accuracy", "macro_f1", "loss")
@@ -121,7 +121,7 @@ def _metrics(
     counts = np.bincount(shifted.ravel(), minlength=size * len(many)).reshape(-1, classes, classes)
     hits = np.diagonal(counts, axis1=1, axis2=2)
     either = counts.sum(1) + counts.sum(2)  # a label's true and predicted rows
-    f1 = np.divide(2.0 * hits, either, out=np.zeros(hits.shape), where=either > 0)
+    f1 = divided(2.0 * hits, either)
     # over the labels that occur among these rows or the answers to them, as in newslora.metrics.classes
     macro_f1 = f1.sum(1) / (either > 0).sum(1)
     found = np.stack([hits.sum(1) / rows.shape[-1], macro_f1, losses[many].mean(1)])

@@ -1,5 +1,7 @@
 """The types all metrics share, probabilities out of logits, and what training looks at after each epoch."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,6 +32,13 @@ def quick_metrics(labels: Labels, probabilities: Probabilities) -> dict[str, flo
         "accuracy": float(accuracy_score(labels, predicted)),
         "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
     }
+
+
+def divided(top: NDArray[Any], bottom: NDArray[Any], otherwise: float = 0.0) -> NDArray[np.float64]:
+    """`top / bottom`; `otherwise` where there is nothing to divide by: 0, as scikit-learn has it in its means."""
+    filled = np.full(np.broadcast_shapes(top.shape, bottom.shape), otherwise, dtype=np.float64)
+    np.divide(top, bottom, out=filled, where=bottom > 0)
+    return filled
 
 
 def row_losses(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:

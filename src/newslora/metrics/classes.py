@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from newslora.metrics.basic import divided
 from newslora.metrics.intervals import Bounds, f1_share, rate, share, undefined
 
 Counts = NDArray[np.float64]  # (C, B)
@@ -47,12 +48,6 @@ def class_means(hits: Counts, given: Counts, rows: Counts) -> dict[str, NDArray[
     count = occurs.sum(axis=0).astype(np.float64)
     # a class that does not occur has a score of 0, so the sums are those over the others
     return {f"macro_{kind}": divided(values.sum(axis=0), count, np.nan) for kind, values in scores.items()}
-
-
-def divided(top: NDArray[np.float64], bottom: NDArray[np.float64], otherwise: float = 0.0) -> NDArray[np.float64]:
-    """`top / bottom`; `otherwise` where there is nothing to divide by: 0, as scikit-learn has it in its means."""
-    filled = np.full(np.broadcast_shapes(top.shape, bottom.shape), otherwise, dtype=np.float64)
-    return np.divide(top, bottom, out=filled, where=bottom > 0)
 
 
 def macro_rate(kind: str, value: float, bounds: Bounds, per_class: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from newslora.metrics.basic import Logits, Probabilities
-from newslora.metrics.classes import NO_ROWS, NOTHING, class_means, class_rates, divided, macro_rate
+from newslora.metrics.basic import Logits, Probabilities, divided
+from newslora.metrics.classes import NO_ROWS, NOTHING, class_means, class_rates, macro_rate
 from newslora.metrics.intervals import (
     CONFIDENCE_LEVEL,
     Bounds,
@@ -166,10 +166,10 @@ class _RowStatistics:
     """The same numbers as functions of row weights, for the bootstrap."""
 
     def __init__(self, indicators: Indicators, probabilities: Probabilities, predicted: Indicators) -> None:
-        rows, self.labels = indicators.shape
+        self.labels = indicators.shape[1]
         hits = indicators & predicted
         both = indicators.sum(axis=1) + predicted.sum(axis=1)
-        of_row = np.divide(2 * hits.sum(axis=1), both, out=np.ones(rows), where=both > 0)
+        of_row = divided(2 * hits.sum(axis=1), both, 1.0)
         means = (of_row, (indicators != predicted).mean(axis=1), losses_of_rows(indicators, probabilities))
         # a row a sum: labels carried, given and rightly given, then three means over rows
         self.sums = np.concatenate([indicators.T, predicted.T, hits.T, np.stack(means)]).astype(np.float64)

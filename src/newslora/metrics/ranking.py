@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from newslora.metrics.basic import divided
 from newslora.metrics.intervals import Weights
 
 
@@ -25,10 +26,7 @@ class Ranking:
         total = (own + others).sum(axis=0)
         below = np.cumsum(others, axis=0) - others / 2
         own_total = own.sum(axis=0)
-        pairs = own_total * (total - own_total)
-        found = np.full(pairs.shape, np.nan)
-        np.divide(np.einsum("rb,rb->b", own, below), pairs, out=found, where=pairs > 0)
-        return found
+        return divided(np.einsum("rb,rb->b", own, below), own_total * (total - own_total), np.nan)
 
     def average_precision(self, weights: Weights) -> NDArray[np.float64]:
         """(rows, resamples) -> (resamples,); NaN where a resample holds no row of the label.
@@ -38,11 +36,8 @@ class Ranking:
         """
         own, others = (part[::-1] for part in self._by_tie(weights))
         hits = np.cumsum(own, axis=0)
-        above = hits + np.cumsum(others, axis=0)
-        precision = np.divide(hits, above, out=np.zeros_like(hits), where=above > 0)
-        found = np.full(hits.shape[1], np.nan)
-        np.divide(np.einsum("rb,rb->b", own, precision), hits[-1], out=found, where=hits[-1] > 0)
-        return found
+        precision = divided(hits, hits + np.cumsum(others, axis=0))
+        return divided(np.einsum("rb,rb->b", own, precision), hits[-1], np.nan)
 
     def _by_tie(self, weights: Weights) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Weight of the label's rows and of the others at each score, ascending."""

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from newslora.metrics.basic import Labels, Probabilities, row_briers, row_losses
+from newslora.metrics.basic import Labels, Probabilities, divided, row_briers, row_losses
 from newslora.metrics.calibration import BINS, bin_of, calibration_numbers, reliability, top_answers
-from newslora.metrics.classes import KINDS, NO_ROWS, class_means, class_rates, divided, macro_rate
+from newslora.metrics.classes import KINDS, NO_ROWS, class_means, class_rates, macro_rate
 from newslora.metrics.intervals import (
     CONFIDENCE_LEVEL,
     Bounds,
@@ -176,7 +176,4 @@ def _mcc(true: NDArray[np.float64], predicted: NDArray[np.float64], hits: NDArra
 def _mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """(labels, B) -> (B,) mean without NaN; NaN where nothing is left."""
     defined = ~np.isnan(values)
-    count = defined.sum(axis=0)
-    found = np.full(count.shape, np.nan)
-    np.divide(np.where(defined, values, 0).sum(axis=0), count, out=found, where=count > 0)
-    return found
+    return divided(np.where(defined, values, 0).sum(axis=0), defined.sum(axis=0), np.nan)

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from newslora import files
 from newslora.errors import RunError
-from newslora.metrics.basic import Probabilities
+from newslora.metrics.basic import Probabilities, divided
 from newslora.metrics.multi_label import HALF, Indicators, quick_multi_metrics
 from newslora.records.evaluation import Thresholds
 from newslora.records.reading import Record, read_record
@@ -79,8 +79,8 @@ def best_threshold(carried: NDArray[np.bool_], probabilities: NDArray[np.float64
     from sklearn.metrics import f1_score, precision_recall_curve
 
     precision, recall, scores = precision_recall_curve(carried, probabilities)
-    both = precision[:-1] + recall[:-1]  # the last point takes no row in
-    f1 = np.divide(2 * precision[:-1] * recall[:-1], both, out=np.zeros_like(both), where=both > 0)
+    precision, recall = precision[:-1], recall[:-1]  # the last point takes no row in
+    f1 = divided(2 * precision * recall, precision + recall)
     best = int(f1.argmax())
     if f1[best] <= f1_score(carried, probabilities >= HALF, zero_division=0):
         return HALF
