@@ -5,7 +5,7 @@ command line (listed in the README).
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class NewsloraError(Exception):
@@ -108,6 +108,11 @@ class InterruptedRun(KeyboardInterrupt):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number  # the shell's own convention
+
+
+def listed(words: Sequence[str], most: int) -> str:
+    """Words with commas between them; dots in place of those beyond `most`."""
+    return ", ".join(words[:most]) + (" ..." if len(words) > most else "")
 
 
 def near(value: object, allowed: Iterable[str]) -> str:

@@ -27,7 +27,7 @@ from newslora.data.labels import (
     make_label_set,
     numbered,
 )
-from newslora.data.lines import UTF8_WAY
+from newslora.data.lines import UTF8_WAY, printable
 from newslora.data.readers import RawRow, Table
 from newslora.data.sources import Source, open_table
 from newslora.data.store import gathered, kept, read_columns
@@ -252,7 +252,7 @@ def excerpt(row: RawRow) -> str:
         shown = json.dumps(row.fields, ensure_ascii=False, default=str)[:200]
     except RecursionError:
         shown = "(nested too deeply to show)"
-    return shown.encode("utf-8", "backslashreplace").decode("utf-8")
+    return printable(shown)
 
 
 def require_labels(labels: LabelSet, train: ArticleSet) -> None:

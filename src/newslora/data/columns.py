@@ -4,7 +4,7 @@ import json
 import shlex
 from collections.abc import Sequence
 
-from newslora.errors import DataError, near
+from newslora.errors import DataError, listed, near
 
 TITLES = ("title", "headline")
 BODIES = ("description", "text", "body", "content", "summary", "abstract", "article", "sentence", "news", "review")
@@ -172,8 +172,7 @@ def _require(name: str, columns: Sequence[str], setting: str, where: str) -> str
 
 
 def _listed(columns: Sequence[str]) -> str:
-    shown = ", ".join(f"'{_shown(name)}'" for name in columns[:ERRORS_NAME_AT_MOST])
-    return shown + (" ..." if len(columns) > ERRORS_NAME_AT_MOST else "")
+    return listed([f"'{_shown(name)}'" for name in columns], ERRORS_NAME_AT_MOST)
 
 
 def _shown(name: str) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from newslora.config import DataSettings
 from newslora.data.readers import Table
-from newslora.errors import DataError, near
+from newslora.errors import DataError, listed, near
 
 NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")  # '01' is a name: it and '1' may be two labels
 WHOLE = re.compile(rf"({NUMBER.pattern})\.0+")  # as pandas writes whole numbers to CSV, once one label is missing
@@ -127,7 +127,6 @@ def labels_of_head(learnt: LabelSet, names: Sequence[str], where: str) -> LabelS
     """
     head = make_label_set(tuple(names))
     if strange := [name for name in learnt.names if head.find(name) is None]:
-        shown = ", ".join(strange[:LABELS_SHOWN]) + (" ..." if len(strange) > LABELS_SHOWN else "")
         alike = next(filter(None, (near(name, names) for name in strange[:LABELS_SHOWN])), "")
         numbers = all(NUMBER.fullmatch(name) for name in strange)
         way = (
@@ -135,7 +134,7 @@ def labels_of_head(learnt: LabelSet, names: Sequence[str], where: str) -> LabelS
         )
         raise DataError(
             f"{where} has {_counted(len(strange))} that the adapter training starts from (model.adapter) does not know: "
-            f"{shown}. It knows {', '.join(names[:LABELS_SHOWN])}{' ...' if len(names) > LABELS_SHOWN else ''}, and its head "
+            f"{listed(strange, LABELS_SHOWN)}. It knows {listed(names, LABELS_SHOWN)}, and its head "
             f"has room for no others.{alike} {way}, or leave model.adapter out to train a new head on all labels."
         )
     if learnt.names == head.names:
@@ -221,5 +220,4 @@ def label_reason(value: Any, labels: LabelSet | None) -> str:
         return "no label"
     if labels is None or not is_unicode(key):
         return "broken encoding: the label is not valid UTF-8"
-    shown = ", ".join(labels.names[:LABELS_SHOWN]) + (" ..." if len(labels) > LABELS_SHOWN else "")
-    return f"unknown label '{key[:60]}': not among the training labels ({shown})"
+    return f"unknown label '{key[:60]}': not among the training labels ({listed(labels.names, LABELS_SHOWN)})"

@@ -11,6 +11,7 @@ from newslora.config import DataSettings
 from newslora.data.articles import ArticleSet
 from newslora.data.labels import LABELS_SHOWN
 from newslora.data.splits import Splits, asks_for_label
+from newslora.errors import listed
 
 ALIKE_SHOWN = 3  # groups of labels spelt alike
 
@@ -63,7 +64,7 @@ def _alike(names: Sequence[str]) -> str:
     for name in names:
         groups["".join(_seen(name).casefold().split())].append(name)
     several = [" and ".join(_told_apart(group)) for group in groups.values() if len(group) > 1]
-    return ", ".join(several[:ALIKE_SHOWN]) + (" ..." if len(several) > ALIKE_SHOWN else "")
+    return listed(several, ALIKE_SHOWN)
 
 
 def _told_apart(group: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from newslora.config import is_database
 from newslora.data.databases import database_table, split_address
 from newslora.data.hubsets import dataset_table, hub_data_set, hub_table, is_sliced, load_from_disk, saved_table
 from newslora.data.readers import Table, file_format, open_file
-from newslora.errors import DataError, NewsloraError, near
+from newslora.errors import DataError, NewsloraError, listed, near
 
 CORPUS = "corpus"  # the bundled corpus, as a source name
 ROLES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -208,7 +208,7 @@ def _split_files(folder: Path) -> dict[str, Path]:
             found.setdefault(split, []).append(path)
     for split, paths in found.items():
         if len(paths) > 1:
-            names = ", ".join(path.name for path in paths[:FILES_SHOWN]) + (" ..." if len(paths) > FILES_SHOWN else "")
+            names = listed([path.name for path in paths], FILES_SHOWN)
             raise DataError(
                 f"The folder {folder} holds {len(paths)} files of its split '{split}': {names}. A split is one file: join "
                 f"them or move the others away, or name one itself, as in '{paths[0]}'."

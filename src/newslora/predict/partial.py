@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from newslora import files
-from newslora.errors import RunError
+from newslora.errors import RunError, listed
 
 FORMAT = 1
 PLAN, ROWS, JOURNAL, MADE, LOCK = "plan.json", "rows", "journal", "made", ".lock"
@@ -224,7 +224,7 @@ def _crc(stream: IO[bytes], count: int, crc: int) -> int | None:
 def _difference(name: str, was: Any, now: Any) -> str:
     if isinstance(was, dict) and isinstance(now, dict):
         fields = [field for field in (was | now) if was.get(field) != now.get(field)]
-        return f"{name} differs in {', '.join(fields[:FIELDS_SHOWN])}{' ...' if len(fields) > FIELDS_SHOWN else ''}"
+        return f"{name} differs in {listed(fields, FIELDS_SHOWN)}"
     return f"{name} was {_short(was)} and is {_short(now)}"
 
 

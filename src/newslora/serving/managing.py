@@ -6,12 +6,14 @@ from typing import Any
 
 from newslora import __version__
 from newslora.data.articles import is_empty
-from newslora.errors import StorageError, UnknownAdapterError, near
+from newslora.errors import StorageError, UnknownAdapterError, listed, near
 from newslora.serving.context import Context
 from newslora.serving.feedback import ConflictError, FeedbackStore, Given
 from newslora.serving.keys import Key
 from newslora.serving.problems import Problem
 from newslora.serving.schemas import FeedbackRequest
+
+LABELS_SHOWN = 20
 
 
 def adapters(context: Context) -> list[dict[str, Any]]:
@@ -102,7 +104,7 @@ async def keep(context: Context, key: Key, asked: FeedbackRequest) -> str:
         raise Problem(422, "one_label", f"The adapter '{served.name}' gives one label; {len(labels)} were sent.")
     unknown = [label for label in labels if label not in served.labels]
     if unknown and not context.settings.new_labels:
-        known = ", ".join(served.labels[:20]) + (" ..." if len(served.labels) > 20 else "")
+        known = listed(served.labels, LABELS_SHOWN)
         raise Problem(
             422,
             "unknown_label",
