@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from newslora.config import DataSettings
 from newslora.data.articles import ArticleSet, check_quarantine, read_articles
+from newslora.data.combinations import rows_of_labels
 from newslora.data.labels import LabelSet
 from newslora.data.sources import ROLES, Source, available_splits, parse_source
 from newslora.errors import SettingsError
@@ -56,10 +57,7 @@ class AuditRows:
     def counts(self, split: Split) -> dict[str, int]:
         """Label name -> rows of a split that carry it."""
         labels = self.labels[split.start : split.stop]
-        if self.combinations is None:
-            found = np.bincount(labels, minlength=len(self.label_names))
-        else:
-            found = self.combinations[labels].sum(axis=0)
+        found = rows_of_labels(labels, self.combinations, len(self.label_names))
         return dict(zip(self.label_names, found.tolist(), strict=True))
 
 

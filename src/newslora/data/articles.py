@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from newslora import files
 from newslora.config import DataSettings
 from newslora.data.columns import find_label_column, find_text_columns
-from newslora.data.combinations import SeveralLabels, indicator_table, split_labels
+from newslora.data.combinations import SeveralLabels, indicator_table, rows_of_labels, split_labels
 from newslora.data.labels import (
     LabelSet,
     OneLabel,
@@ -261,8 +261,7 @@ def require_labels(labels: LabelSet, train: ArticleSet) -> None:
     Raises:
         DataError: fewer than two labels.
     """
-    rows = np.bincount(train.labels)
-    seen = np.flatnonzero(rows if train.combinations is None else rows @ train.combinations[: len(rows)])
+    seen = np.flatnonzero(rows_of_labels(train.labels, train.combinations, len(labels)))
     if len(seen) < 2:
         only = f"only '{labels.names[seen[0]]}'" if len(seen) else "none"
         raise DataError(

@@ -137,6 +137,22 @@ def strata(places: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
     return gathered(np.where(frequent, np.cumsum(frequent), rest), places)
 
 
+def rows_of_labels(
+    labels: NDArray[np.int64], combinations: NDArray[np.bool_] | None, classes: int
+) -> NDArray[np.int64]:
+    """(C,) rows that carry each label.
+
+    Args:
+        labels: (R,) label ids; where rows carry several labels, places in `combinations`.
+        combinations: (K, C) which labels a combination holds.
+        classes: C.
+    """
+    if combinations is None:
+        return np.bincount(labels, minlength=classes)
+    found: NDArray[np.int64] = np.bincount(labels, minlength=len(combinations)) @ combinations.astype(np.int64)
+    return found
+
+
 def indicator_table(combinations: Sequence[Sequence[int]], labels: int) -> NDArray[np.bool_]:
     """(K, C) whether a combination holds a label."""
     table = np.zeros((len(combinations), labels), dtype=np.bool_)

@@ -5,10 +5,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from newslora.config import DataSettings
-from newslora.data.articles import ArticleSet
+from newslora.data.combinations import rows_of_labels
 from newslora.data.labels import LABELS_SHOWN
 from newslora.data.splits import Splits, asks_for_label
 from newslora.errors import listed
@@ -19,7 +18,7 @@ ALIKE_SHOWN = 3  # groups of labels spelt alike
 def remarks(splits: Splits, settings: DataSettings) -> list[str]:
     """One sentence each, most of them only where there is something to see."""
     names, train = splits.labels.names, splits.train
-    counts = label_rows(train, len(names))
+    counts = rows_of_labels(train.labels, train.combinations, len(names))
     told = [
         f"text: {' + '.join(train.text_columns)}; label: {train.label_column}; {len(names):,} labels: "
         f"{_listed([f'{names[place]} {counts[place]:,}' for place in np.argsort(-counts, kind='stable')])}"
@@ -43,15 +42,6 @@ def remarks(splits: Splits, settings: DataSettings) -> list[str]:
     if question := asks_for_label(int(np.count_nonzero(counts)), len(train), train.label_column):
         told.append(question)
     return told
-
-
-def label_rows(articles: ArticleSet, labels: int) -> NDArray[np.int64]:
-    """(C,) rows of each label."""
-    if articles.combinations is None:
-        return np.bincount(articles.labels, minlength=labels)
-    places = np.bincount(articles.labels, minlength=len(articles.combinations))
-    found: NDArray[np.int64] = places @ articles.combinations.astype(np.int64)
-    return found
 
 
 def _numbers(names: Sequence[str], base: int, by_setting: bool) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newslora.config import TrainSettings
+from newslora.data.combinations import rows_of_labels
 
 if TYPE_CHECKING:
     import torch
@@ -84,10 +85,9 @@ def make_objective(
         return Objective(focal_gamma=settings.focal_gamma)
     if settings.class_balance == "none":
         return Objective()
+    present = rows_of_labels(labels, combinations, classes)
     if combinations is None:
-        return Objective(_balanced(np.bincount(labels, minlength=classes)).astype(np.float32))
-    rows = np.bincount(labels, minlength=len(combinations))
-    present = rows @ combinations.astype(np.int64)
+        return Objective(_balanced(present).astype(np.float32))
     pairs = np.stack([len(labels) - present, present])
     return Objective(np.stack([_balanced(pair) for pair in pairs.T], axis=1).astype(np.float32))
 

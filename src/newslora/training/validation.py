@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newslora.data.batches import Rows
+from newslora.data.combinations import rows_of_labels
 from newslora.metrics.basic import Logits, quick_metrics, softmax
 from newslora.metrics.multi_label import HALF, quick_multi_metrics, sigmoid
 
@@ -37,12 +38,11 @@ def frequency_loss(train: Rows, validation: Rows, names: Sequence[str]) -> float
 
     One is added to every count (Laplace's rule of succession), so that no label costs infinitely much.
     """
+    counts = rows_of_labels(train.labels, train.combinations, len(names)) + 1
     if train.combinations is None:
-        counts = np.bincount(np.asarray(train.labels), minlength=len(names)) + 1
         logits = np.log(counts / counts.sum())
     else:
-        uses = np.bincount(np.asarray(train.labels), minlength=len(train.combinations))
-        rate = (uses @ train.combinations + 1) / (len(train) + 2)
+        rate = counts / (len(train) + 2)
         logits = np.log(rate / (1 - rate))
     everywhere = np.broadcast_to(logits.astype(np.float32), (len(validation), len(names)))
     loss: float = validation_metrics(validation, everywhere, names)["loss"]
