@@ -57,6 +57,34 @@ def atomic_path(path: Path, mode: int | None = None) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def locked(lock: Path, target: Path, taken: NewsloraError, seconds: float = 0) -> Iterator[None]:
+    """Held while a process writes `target`; the system frees it when that process dies, however it dies.
+
+    Args:
+        lock: the file that is locked.
+        target: what it is for, in the message where the disk refuses.
+        taken: raised where another process holds it.
+        seconds: to wait for that one.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    held = FileLock(lock)
+    with disk_errors(target):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            held.acquire(timeout=seconds)
+        except Timeout:  # an OSError too, so it is caught inside
+            raise taken from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
 def write_text(path: Path, text: str, mode: int | None = None) -> None:
     """Write `text` as UTF-8, atomically; `mode` as in `atomic_path`."""
     with atomic_path(path, mode) as temporary:

@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -206,29 +205,17 @@ class RunFolder:
             raise RunError(f"The run {self.path} has no adapter yet. Finish it: `newslora train --resume {self.path}`.")
         return self.adapter
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Held while a process writes the run; the system frees it when that process dies, however it dies.
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Held while a process writes the run.
 
         Raises:
             RunError: another process holds it.
             StorageError: the folder cannot be written.
         """
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.path / ".lock")
-        with files.disk_errors(self.path):
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:  # an OSError too, so it is caught inside
-                raise RunError(
-                    f"Another process is training in {self.path}. Wait for it, stop it, or name another folder "
-                    "(--output)."
-                ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+        taken = RunError(
+            f"Another process is training in {self.path}. Wait for it, stop it, or name another folder (--output)."
+        )
+        return files.locked(self.path / ".lock", self.path, taken)
 
     def _read(self, path: Path, kind: type[Part]) -> dict[str, Any]:
         try:

@@ -70,22 +70,12 @@ class Partial:
             RunError: another process is at it, or the earlier sitting had another plan.
             StorageError: the disk refuses.
         """
-        from filelock import FileLock, Timeout
-
         partial = cls(output)
-        with files.disk_errors(output):
-            partial.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(partial.folder / LOCK)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                raise RunError(f"Another process is writing {output}. Wait for it, or stop it.") from None
-        try:
+        taken = RunError(f"Another process is writing {output}. Wait for it, or stop it.")
+        with files.locked(partial.folder / LOCK, output, taken):
             with files.disk_errors(output):
                 partial._begin(json.loads(json.dumps(plan | {"format of the folder": FORMAT})), fresh)
             yield partial
-        finally:
-            lock.release()
 
     def add(self, data: bytes, state: State) -> None:
         """Append the next rows; `state` counts them, all but their bytes."""

@@ -10,7 +10,7 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -179,25 +179,9 @@ def _write(path: Path, keys: list[Key]) -> None:
     files.write_json(path, {"format": FORMAT, "keys": [asdict(key) for key in keys]}, mode=0o600)
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Two commands at once would each keep only its own key.
-
-    Raises:
-        StorageError: the folder cannot be written, or another command does not end.
-    """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    with files.disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=LOCK_SECONDS)
-        except Timeout:  # an OSError too, so it is caught inside
-            raise StorageError(
-                f"Another command is changing {path} and has not ended in {LOCK_SECONDS:g} seconds. Wait for it, or stop it."
-            ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+def _locked(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Two commands at once would each keep only its own key."""
+    taken = StorageError(
+        f"Another command is changing {path} and has not ended in {LOCK_SECONDS:g} seconds. Wait for it, or stop it."
+    )
+    return files.locked(path.with_name(f".{path.name}.lock"), path, taken, LOCK_SECONDS)
