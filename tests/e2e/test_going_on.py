@@ -191,7 +191,7 @@ def test_held_rows_that_trained_the_adapter_are_told(
         return np.full((len(texts), classes), 1 / classes)
 
     monkeypatch.setattr(verdicts, "judge_by_training", judge)
-    monkeypatch.setattr(verdicts, "folds_possible", lambda *_: True)
+    monkeypatch.setattr(verdicts, "folds_possible", lambda *_: 2)
     newslora.audit([str(first.parent / "train.jsonl")], run=third, judge="training")
     assert [recipe.model.adapter for recipe in judged] == [
         None

@@ -340,8 +340,8 @@ def test_labels_that_do_not_occur_or_occur_once() -> None:
     probabilities[3] = [0.96, 0.02, 0.01, 0.01]
     assert [(doubt.row, doubt.suggested) for doubt in find_doubtful(labels, probabilities)] == [(3, 0)]
     assert find_doubtful(np.zeros(5, dtype=np.int64), np.full((5, 2), 0.5)) == []
-    assert folds_possible(np.array([0, 0, 1, 1]), np.arange(4))
-    assert not folds_possible(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 2]))
+    assert folds_possible(np.array([0, 0, 1, 1]), np.arange(4)) == 2
+    assert folds_possible(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 2])) == 1
 
 
 def test_rows_tell_where_they_come_from() -> None:

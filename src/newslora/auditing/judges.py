@@ -65,9 +65,10 @@ def judge_by_training(
     )
 
 
-def folds_possible(labels: Labels, clusters: NDArray[np.int64]) -> bool:
-    """Whether every label that occurs has rows in at least two clusters of copies, so that each fold can leave some out."""
-    return min(len(np.unique(clusters[labels == label])) for label in np.unique(labels)) > 1
+def folds_possible(labels: Labels, clusters: NDArray[np.int64]) -> int:
+    """How many folds there may be at most, each of which leaves out some rows of every label: those of other clusters of copies
+    are in the others."""
+    return min(len(np.unique(clusters[labels == label])) for label in np.unique(labels))
 
 
 def _out_of_fold(model: Any, features: Any, labels: Labels, clusters: NDArray[np.int64], classes: int) -> Probabilities:
@@ -75,8 +76,7 @@ def _out_of_fold(model: Any, features: Any, labels: Labels, clusters: NDArray[np
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
-    fewest = min(len(np.unique(clusters[labels == label])) for label in np.unique(labels))
-    folds = StratifiedGroupKFold(min(FOLDS, fewest), shuffle=True, random_state=0)
+    folds = StratifiedGroupKFold(min(FOLDS, folds_possible(labels, clusters)), shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a thousand steps are near enough
         # a rare label may miss in a fold's training rows: it then has probability 0 there, as it should

@@ -119,7 +119,7 @@ def _why_not(rows: AuditRows, places: NDArray[np.int64], clusters: NDArray[np.in
     labels = rows.labels[places]
     if len(np.unique(labels)) < 2:
         return ONE_LABEL
-    if not folds_possible(labels, clusters[places]):
+    if folds_possible(labels, clusters[places]) < 2:
         return ONE_CLUSTER
     if judge == "words" and not any(has_word(rows.texts[place]) for place in places.tolist()):
         return NO_WORDS

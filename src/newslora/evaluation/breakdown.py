@@ -19,23 +19,23 @@ NOTHING = "(none)"
 
 
 def breakdowns(
-    hits: Hits, confidence: NDArray[np.float64], lengths: NDArray[np.int64], named: dict[str, list[str]]
+    hits: Hits, confidence: NDArray[np.float64] | None, lengths: NDArray[np.int64], named: dict[str, list[str]]
 ) -> list[dict[str, Any]]:
     """Accuracy in groups of rows, each with its interval.
 
     Args:
         hits: (R,) whether the answer is right.
-        confidence: (R,) probability of the answer.
+        confidence: (R,) probability of the answer; None where a row has several.
         lengths: (R,) tokens.
         named: column -> (R,) its values.
 
     Returns:
         One dict a breakdown: `by`, `kind` ('number' or 'name') and `groups` (see newslora.metrics.groups).
     """
-    found = [
-        {"by": "confidence", "kind": "number", "groups": accuracy_by_number(confidence, hits)},
-        {"by": "length", "kind": "number", "unit": "tokens", "groups": accuracy_by_number(lengths, hits)},
-    ]
+    found: list[dict[str, Any]] = []
+    if confidence is not None:
+        found.append({"by": "confidence", "kind": "number", "groups": accuracy_by_number(confidence, hits)})
+    found.append({"by": "length", "kind": "number", "unit": "tokens", "groups": accuracy_by_number(lengths, hits)})
     return found + [by_name(column, values, hits) for column, values in named.items()]
 
 

@@ -8,11 +8,10 @@ from numpy.typing import NDArray
 
 from newslora import files
 from newslora.data.articles import ArticleSet
-from newslora.evaluation.breakdown import by_name
+from newslora.evaluation.breakdown import breakdowns
 from newslora.evaluation.rows import COLUMNS, short
 from newslora.evaluation.score import Scored
 from newslora.metrics.basic import Probabilities
-from newslora.metrics.groups import accuracy_by_number
 from newslora.metrics.multi_label import full_multi_metrics
 from newslora.predict.classifier import Classifier
 
@@ -44,10 +43,9 @@ def evaluate_several(
     rows = zip(articles.rows, articles.texts, carried, answered, probabilities, strict=True)
     heads = [*COLUMNS, *(f"p({name})" for name in names)]
     files.write_csv(path, heads, ([*facts, *map(short, row)] for *facts, row in rows))
-    lengths = {"by": "length", "kind": "number", "unit": "tokens", "groups": accuracy_by_number(scored.lengths, hits)}
     numbers = full_multi_metrics(truth, probabilities, thresholds, names) | {
         "thresholds": None if classifier.thresholds is None else classifier.thresholds.record,
-        "accuracy_by": [lengths, *(by_name(column, values, hits) for column, values in named.items())],
+        "accuracy_by": breakdowns(hits, None, scored.lengths, named),
     }
     errors = [
         {

@@ -1,11 +1,8 @@
 """Figures of an evaluation: whether confidence means what it says, and accuracy in groups of rows."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from newslora.report.drawing import Drawing, Theme, drawable, fit, new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from newslora.report.drawing import Drawing, Theme, drawable, dress, fit, new_figure
 
 WIDTH = 3.7  # inches: a phone's width, and half a page
 GROUP = 0.26  # height of a group's line
@@ -45,7 +42,7 @@ def draw_reliability(evaluation: dict[str, Any], theme: Theme) -> Drawing:
     lower.set_ylim(0, 108)
     lower.set_xlim(max(0.0, 100 * min(one["low"] for one in every) - 3), 103)
     for axes in (upper, lower):
-        _dress(axes, theme)
+        dress(axes, theme)
     lower.set_yticks([0, 50, 100])
     upper.legend(
         loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncol=2, fontsize=7, labelcolor=theme.ink, frameon=False,
@@ -81,7 +78,7 @@ def draw_breakdown(breakdown: dict[str, Any], overall: float, theme: Theme) -> D
     low = min(100 * one["interval"][0] for one in rates)
     axes.set_xlim(max(0.0, low - 0.06 * (100 - low) - 0.5), 100.5 + 0.02 * (100 - low))
     axes.set_xlabel("accuracy (%)", fontsize=7.5, color=theme.ink)
-    _dress(axes, theme)
+    dress(axes, theme)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color=theme.grid, linewidth=0.7)
     axes.set_yticks([])
@@ -123,13 +120,3 @@ def _group_name(breakdown: dict[str, Any], group: dict[str, Any], place: int) ->
     if breakdown["by"] == "confidence":
         return f"{100 * low:.2f} to {100 * high:.2f} %"
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
-
-
-def _dress(axes: "Axes", theme: Theme) -> None:
-    axes.set_facecolor(theme.paper)
-    axes.tick_params(colors=theme.soft, labelcolor=theme.ink, labelsize=7, length=3)
-    axes.grid(axis="y", color=theme.grid, linewidth=0.7)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(theme.soft)

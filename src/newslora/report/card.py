@@ -4,6 +4,7 @@ It is what a stranger reads first, so it says what the numbers rest on. The adap
 not depend on it. Header fields only a person can know (`KEPT`) are kept when the card is written again.
 """
 
+import contextlib
 import html
 import json
 import re
@@ -314,12 +315,9 @@ def data_set(source: str, folder: str | None = None) -> tuple[str, str]:
 
     `folder`: as `parse_again` takes it.
     """
-    try:
-        parsed = parse_again(source, folder)
-    except DataError:  # moved since, or made on another machine
-        return "file", source.rpartition("/")[2]
-    if parsed.kind == "hub":
-        return parsed.location, source
+    with contextlib.suppress(DataError):  # moved since, or made on another machine
+        if (parsed := parse_again(source, folder)).kind == "hub":
+            return parsed.location, source
     return "file", source.rpartition("/")[2]
 
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from newslora.metrics.intervals import wilson
-from newslora.report.drawing import Drawing, Theme, drawable, fit, new_figure, width_of
+from newslora.report.drawing import Drawing, Theme, drawable, dress, fit, new_figure, width_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ def draw_training(metrics: list[dict[str, Any]], validation_rows: int | None, be
     _accuracy(right, epochs, validation_rows, best_epoch, theme)
     last = max((line["epoch"] for line in epochs), default=1)
     for axes, title in ((left, "Loss (nats a row)"), (right, "Validation accuracy (%)")):
-        _dress(axes, title, last, theme)
+        _finish(axes, title, last, theme)
     return Drawing(figure)
 
 
@@ -137,21 +137,15 @@ def _mark_kept(
             )  # fmt: skip
 
 
-def _dress(axes: "Axes", title: str, last: int, theme: Theme) -> None:
+def _finish(axes: "Axes", title: str, last: int, theme: Theme) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_facecolor(theme.paper)
+    dress(axes, theme, 7.5)
     axes.set_title(title, fontsize=8.5, color=theme.ink, weight="bold", loc="left", pad=38)
     axes.set_xlabel("epoch", fontsize=8, color=theme.ink)
     axes.set_xlim(0, last + 0.25 * max(1.0, last / 8))
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
-    axes.tick_params(colors=theme.soft, labelcolor=theme.ink, labelsize=7.5, length=3)
-    axes.grid(axis="y", color=theme.grid, linewidth=0.7)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(theme.soft)
     handles, _ = axes.get_legend_handles_labels()
     if handles:
         axes.legend(

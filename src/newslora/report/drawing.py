@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from newslora import files
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
     from matplotlib.text import Text
@@ -120,6 +121,17 @@ def new_figure(width: float, height: float, theme: Theme) -> "Figure":
     figure = Figure(figsize=(width, height), dpi=PNG_DPI, facecolor=theme.paper)
     FigureCanvasAgg(figure)
     return figure
+
+
+def dress(axes: "Axes", theme: Theme, label_size: float = 7) -> None:
+    """Two spines, lines across at the ticks, and the theme's colours; labels of ticks in points."""
+    axes.set_facecolor(theme.paper)
+    axes.tick_params(colors=theme.soft, labelcolor=theme.ink, labelsize=label_size, length=3)
+    axes.grid(axis="y", color=theme.grid, linewidth=0.7)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(theme.soft)
 
 
 def width_of(text: "Text") -> float:
