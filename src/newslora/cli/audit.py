@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from newslora.cli.common import DeviceFlag, OutputFlag, SetFlags, data_changes, new_table, plain, remarks, results
+from newslora.cli.common import DeviceFlag, OutputFlag, SetFlags, data_changes, new_table, remarks, results
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,12 +71,11 @@ def audit(
             progress=progress,
         )
     console = results()
-    for table in tables(result):
-        console.print(table)
-    for sentence in sentences(result):
-        console.print(sentence, highlight=False, markup=False)
-    where = "Add --output FOLDER for the rows themselves." if output is None else f"The rows themselves: {output}"
-    console.print(where, highlight=False, markup=False)
+    for part in (*tables(result), *sentences(result)):
+        console.print(part)
+    console.print(
+        "Add --output FOLDER for the rows themselves." if output is None else f"The rows themselves: {output}"
+    )
     if strict:
         refuse_leakage(result)
 
@@ -126,7 +125,7 @@ def _rows(result: dict[str, Any]) -> "Table":
     table = new_table("rows", "split", "usable", "set aside", "labels", words=("split", "labels"))
     for one in result["splits"]:
         shares = (f"{name} {count:,} ({count / one['rows']:.1%})" for name, count in one["labels"].items())
-        table.add_row(plain(one["name"]), f"{one['rows']:,}", f"{one['quarantined']:,}", plain(", ".join(shares)))
+        table.add_row(one["name"], f"{one['rows']:,}", f"{one['quarantined']:,}", ", ".join(shares))
     return table
 
 
@@ -140,7 +139,7 @@ def _lengths(result: dict[str, Any]) -> "Table":
                 lengths = one[unit]
                 values = [f"{lengths[key]:,.0f}" for key in ("median", "mean", "percentile_99", "longest")]
                 cut = [f"{lengths['cut_rows']:,}"] if unit == "tokens" else []
-                table.add_row(plain(one["name"]) if unit == "characters" else "", unit, *values, *cut)
+                table.add_row(one["name"] if unit == "characters" else "", unit, *values, *cut)
     return table
 
 
@@ -150,7 +149,7 @@ def _copies(result: dict[str, Any]) -> "Table":
         first, second = one["splits"]
         name = f"inside {first}" if first == second else f"{first} and {second}"
         counts = [f"{one[key]:,}" for key in ("equal_pairs", "near_pairs", "with_other_labels")]
-        table.add_row(plain(name), *counts)
+        table.add_row(name, *counts)
     return table
 
 

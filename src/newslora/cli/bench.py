@@ -45,12 +45,11 @@ def bench(
     from newslora.bench.run import BenchSettings, run_bench, write_result
     from newslora.cli.screen import bench_table
 
-    console = remarks()
     result = run_bench(
         BenchSettings(backbone, task, data, batch_size, warmup, steps, rounds, tokenizer, tokens),
-        lambda text: console.print(text, highlight=False, markup=False),
+        remarks().print,
     )
     path = write_result(result, output)
     out = results()
     out.print(bench_table(result))
-    out.print(f"Result: {path}", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"Result: {path}", soft_wrap=True)

@@ -30,23 +30,19 @@ def data_changes(settings: list[str] | None) -> dict[str, Any]:
 
 def results() -> "Console":
     """Where results go: standard output."""
-    from rich.console import Console
-
-    return Console()
+    return _console(None)
 
 
 def remarks() -> "Console":
     """Where progress and remarks go: standard error, out of the results' way."""
+    return _console(cast("TextIO", Remarks(sys.stderr)))
+
+
+def _console(file: TextIO | None) -> "Console":
+    """Shows text as it stands, for most of it is data: neither brackets nor numbers nor colons mean anything in it."""
     from rich.console import Console
 
-    return Console(file=cast("TextIO", Remarks(sys.stderr)))
-
-
-def plain(text: str) -> str:
-    """Text as a table shows it: brackets in it are no markup."""
-    from rich.markup import escape
-
-    return escape(text)
+    return Console(file=file, markup=False, highlight=False, emoji=False)
 
 
 def new_table(title: str, *headings: str, words: Collection[str] = ("",), tight: bool = False) -> "Table":
@@ -60,9 +56,9 @@ def new_table(title: str, *headings: str, words: Collection[str] = ("",), tight:
     """
     from rich.table import Table
 
-    table = Table(title=plain(title), title_justify="left", caption_justify="left", padding=(0, 0) if tight else (0, 1))
+    table = Table(title=title, title_justify="left", caption_justify="left", padding=(0, 0) if tight else (0, 1))
     for heading in headings:
-        table.add_column(plain(heading), justify="left" if heading in words else "right")
+        table.add_column(heading, justify="left" if heading in words else "right")
     return table
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newslora.cli.common import DeviceFlag, OutputFlag, SetFlags, counting, data_changes, new_table, plain, results
+from newslora.cli.common import DeviceFlag, OutputFlag, SetFlags, counting, data_changes, new_table, results
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,12 +37,10 @@ def compare(
             runs, data=data, output=output, changes=data_changes(settings), device=device, progress=progress
         )
     console = results()
-    for table in tables(result):
-        console.print(table)
-    for sentence in sentences(result):
-        console.print(sentence, highlight=False, markup=False)
+    for part in (*tables(result), *sentences(result)):
+        console.print(part)
     if output is not None:
-        console.print(f"{output} and {rows_file(output)} written.", highlight=False, markup=False)
+        console.print(f"{output} and {rows_file(output)} written.")
 
 
 def tables(result: dict[str, Any]) -> "list[Table]":
@@ -51,7 +49,7 @@ def tables(result: dict[str, Any]) -> "list[Table]":
     runs = _table(f"{result['rows']:,} rows of {result['source']}", "", "run", "accuracy, %", "macro F1, %", "loss")
     for run in result["runs"]:
         rates = [_rate(run[key]) for key in ("accuracy", "macro_f1")]
-        runs.add_row(number[run["name"]], plain(run["name"]), *rates, f"{run['loss']:.4f}")
+        runs.add_row(number[run["name"]], run["name"], *rates, f"{run['loss']:.4f}")
     title = "first run less second (accuracy and macro F1 in points); rows only one of them has right"
     pairs = _table(title, "", "accuracy", "macro F1", "loss", "only one", "p")
     for pair in result["pairs"]:
@@ -72,7 +70,7 @@ def tables(result: dict[str, Any]) -> "list[Table]":
         )
         for group in result["seeds"]:
             seeds.add_row(
-                plain(group["name"]),
+                group["name"],
                 str(len(group["seeds"])),
                 _spread(group["accuracy"], 100, 2),
                 _spread(group["loss"], 1, 4),

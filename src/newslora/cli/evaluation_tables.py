@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from newslora.cli.common import new_table, plain, results
+from newslora.cli.common import new_table, results
 from newslora.metrics.basic import SHARES
 
 if TYPE_CHECKING:
@@ -25,10 +25,8 @@ LABEL_WIDTH = 5  # of a label in the confusion table, at least
 def show(result: dict[str, Any]) -> None:
     """An evaluation: its tables, and what is to be said of them."""
     console = results()
-    for table in evaluation_tables(result, console.width):
-        console.print(table)
-    for remark in remarks_on(result):
-        console.print(remark, highlight=False, markup=False)
+    for part in (*evaluation_tables(result, console.width), *remarks_on(result)):
+        console.print(part)
 
 
 def evaluation_tables(result: dict[str, Any], width: int = WIDTH) -> "list[Table]":
@@ -103,7 +101,7 @@ def _per_class(result: dict[str, Any]) -> "Table":
     table = _table("per class, % (95 % interval)", "label", "precision", "recall", "F1", "rows")
     for name, row in result["per_class"].items():
         cells = [_short_rate(row[key]) for key in ("precision", "recall", "f1")]
-        table.add_row(plain(name), *cells, f"{row['rows']:,}")
+        table.add_row(name, *cells, f"{row['rows']:,}")
     return table
 
 
@@ -114,7 +112,7 @@ def _per_label(result: dict[str, Any]) -> "Table":
     for name, row in result["per_class"].items():
         counts = [row["counts"][key] for key in ("true_positives", "false_positives", "false_negatives")]
         precision = _short_rate(row["average_precision"])
-        table.add_row(plain(name), f"{row['threshold']:.3f}", precision, *(f"{count:,}" for count in counts))
+        table.add_row(name, f"{row['threshold']:.3f}", precision, *(f"{count:,}" for count in counts))
     return table
 
 
@@ -138,7 +136,7 @@ def _elsewhere(result: dict[str, Any]) -> str:
 def _confusion(result: dict[str, Any]) -> "Table":
     table = _table("confusion (rows: true, columns: predicted)", "", *result["labels"])
     for name, counts in zip(result["labels"], result["confusion"], strict=True):
-        table.add_row(plain(name), *(f"{count:,}" for count in counts))
+        table.add_row(name, *(f"{count:,}" for count in counts))
     return table
 
 
@@ -157,7 +155,7 @@ def _reliability(result: dict[str, Any]) -> "Table":
 def _by_name(one: dict[str, Any]) -> "Table":
     table = _table(f"by {one['by']}", one["by"], "rows", "accuracy, %")
     for group in one["groups"][:NAMES_SHOWN]:
-        table.add_row(plain(group["name"]), f"{group['rows']:,}", _short_rate(group["accuracy"]))
+        table.add_row(group["name"], f"{group['rows']:,}", _short_rate(group["accuracy"]))
     if (more := len(one["groups"]) - NAMES_SHOWN) > 0:
         table.caption = f"{more:,} more in the JSON."
     return table
@@ -184,8 +182,8 @@ def _errors(errors: list[dict[str, Any]]) -> "Table":
     table.add_column("sure", justify="right")
     table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
     for one in errors[:count]:
-        pair = f"{plain(one['label'])}, {plain(one['predicted'])}"
-        table.add_row(f"{one['row']:,}", pair, f"{one['confidence']:.3f}", plain(" ".join(one["text"].split())))
+        pair = f"{one['label']}, {one['predicted']}"
+        table.add_row(f"{one['row']:,}", pair, f"{one['confidence']:.3f}", " ".join(one["text"].split()))
     return table
 
 

@@ -67,7 +67,7 @@ def explain(
         _show(found)
     else:
         write_explanations(found, output)
-        remarks().print(f"{len(found):,} explained in {output}", highlight=False, markup=False)
+        remarks().print(f"{len(found):,} explained in {output}")
 
 
 def _check(run: Path, source: str, rows: int, settings: list[str] | None, device: str | None) -> None:
@@ -80,7 +80,7 @@ def _check(run: Path, source: str, rows: int, settings: list[str] | None, device
         result = check_run(run, source, rows, data, device, progress)
     console = results()
     console.print(faithfulness_table(result))
-    console.print(faithfulness_verdict(result), highlight=False)
+    console.print(faithfulness_verdict(result))
 
 
 def _given(texts: Sequence[str]) -> list[str]:
@@ -104,7 +104,7 @@ def _lines() -> list[str]:
     sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape", newline="\n")  # type: ignore[union-attr]
     found = [line.removesuffix("\n").removesuffix("\r") for line in sys.stdin]
     if found and (remark := json_lines_remark(found[0])):
-        remarks().print(remark, highlight=False, markup=False)
+        remarks().print(remark)
     for number, line in enumerate(found, 1):
         if any("\udc80" <= character <= "\udcff" for character in line):
             raise DataError(f"Line {number} of standard input is not UTF-8. Convert it, for example with iconv.")
@@ -116,9 +116,9 @@ def _show(found: "list[Explanation]") -> None:
 
     console = results()
     for one in found:
-        console.print(heading(one), style="bold", highlight=False, markup=False)
+        console.print(heading(one), style="bold")
         console.print(marked_text(one))
         console.print(top_words(one))
         for sentence in (footnote(one), *one.remarks):
-            console.print(sentence, highlight=False, markup=False)
+            console.print(sentence)
         console.print()

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from newslora.cli.common import new_table
 from newslora.explanation.attributions import Explanation
 from newslora.explanation.words import LEVELS, level
 
@@ -38,13 +39,12 @@ def heading(one: Explanation) -> str:
 
 def top_words(one: Explanation) -> "Table":
     """The words that weigh most, for or against."""
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table("word", "score", "")
     table.columns[1].justify = "right"
     for word in one.top(WORDS_SHOWN):
-        table.add_row(escape(word.text), f"{word.score:+.3f}", "for" if word.score > 0 else "against")
+        table.add_row(word.text, f"{word.score:+.3f}", "for" if word.score > 0 else "against")
     return table
 
 
@@ -58,11 +58,8 @@ def footnote(one: Explanation) -> str:
 
 def faithfulness_table(result: dict[str, Any]) -> "Table":
     """Drops of the probability after deleting top and random words."""
-    from rich.table import Table
-
-    table = Table(title="fall of the predicted label's probability, in points", title_justify="left")
-    for name in ("words deleted", "highest scores", "random"):
-        table.add_column(name, justify="right")
+    title = "fall of the predicted label's probability, in points"
+    table = new_table(title, "words deleted", "highest scores", "random")
     for line in result["by_share"]:
         table.add_row(f"{line['share']:.0%}", f"{100 * line['top']:.2f}", f"{100 * line['random']:.2f}")
     table.add_row("mean", f"{100 * result['top']:.2f}", f"{100 * result['random']:.2f}", style="bold")

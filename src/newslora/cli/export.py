@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from newslora.cli.common import DeviceFlag, OutputFlag, SetFlags, counting, data_changes, remarks, results
+from newslora.cli.common import DeviceFlag, OutputFlag, SetFlags, counting, data_changes, new_table, remarks, results
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,33 +54,28 @@ def export(
     """
     from newslora.exporting.export import export as export_run
 
-    told = remarks()
     with counting("rows answered") as progress:
         made = export_run(
             run, to, output, data=data, rows=rows, int8=int8, changes=data_changes(settings), replace=replace,
-            device=device, progress=progress,
-            note=lambda text: told.print(text, highlight=False, markup=False),
+            device=device, progress=progress, note=remarks().print,
         )  # fmt: skip
     console = results()
     console.print(gate_table(made.record))
     for one in made.record["gate"]["checks"].values():
         if one.get("remark"):
-            console.print(one["remark"], highlight=False, markup=False)
-    console.print(f"Published: {made.path}", highlight=False, markup=False)
+            console.print(one["remark"])
+    console.print(f"Published: {made.path}")
 
 
 def gate_table(record: dict[str, Any]) -> "Table":
     """What was asked of an export, and what was found."""
-    from rich.markup import escape
-    from rich.table import Table
-
     from newslora.exporting.card import findings
 
-    table = Table(title=f"{record['to']} beside the run", title_justify="left")
-    for heading, side in (("rows of", "left"), ("rows", "right"), ("asked", "left"), ("found", "right")):
-        table.add_column(heading, justify=side, overflow="fold")  # type: ignore[arg-type]
+    table = new_table(f"{record['to']} beside the run", "rows of", "rows", "asked", "found", words=("rows of", "asked"))
+    for column in table.columns:
+        column.overflow = "fold"
     for name, one in record["gate"]["checks"].items():
         for place, (asked, found) in enumerate(findings(one)):
-            head = (escape(name), f"{one['rows']:,}") if not place else ("", "")
+            head = (name, f"{one['rows']:,}") if not place else ("", "")
             table.add_row(*head, asked, found)
     return table

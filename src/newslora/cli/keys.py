@@ -43,7 +43,7 @@ def add(
     named = ["classify", "feedback"] if scope is None else [part.strip() for part in ",".join(scope).split(",")]
     key = add_key(file, name, [part for part in named if part], days)
     print(key)
-    remarks().print(f"Kept in {file} as a hash: this is the only time the key is shown.", highlight=False, markup=False)
+    remarks().print(f"Kept in {file} as a hash: this is the only time the key is shown.")
 
 
 @keys.command
@@ -60,7 +60,7 @@ def revoke(name: str, *, file: Path = KEYS_FILE) -> None:
     from newslora.serving.keys import revoke_key
 
     revoke_key(file, name)
-    remarks().print(f"Revoked '{name}' in {file}.", highlight=False, markup=False)
+    remarks().print(f"Revoked '{name}' in {file}.")
 
 
 @keys.command(name="list")
@@ -106,7 +106,7 @@ def export(
     from newslora.serving.feedback import export_corrections
 
     count = export_corrections(address, output, label_separator)
-    remarks().print(f"{count:,} corrections in {output}", highlight=False, markup=False)
+    remarks().print(f"{count:,} corrections in {output}")
 
 
 def _day(seconds: float) -> str:

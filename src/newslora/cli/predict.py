@@ -71,10 +71,6 @@ def predict(
     from newslora.prediction import answers_of, predict_file
 
     changes, console = data_changes(settings), remarks()
-
-    def note(text: str) -> None:
-        console.print(text, highlight=False, markup=False)
-
     if source == "-" and output is not None:
         raise SettingsError("Standard input goes to standard output: leave --output out, or name a file as input.")
     data = load_recipe("seed", changes).data
@@ -83,15 +79,15 @@ def predict(
         with RowsProgress(console) as progress:
             counted = predict_file(
                 classifier, source, output, top_k=top_k, probabilities=probabilities, abstain=abstain, explain=explain,
-                fresh=fresh, changes=changes, progress=progress.told, note=note,
+                fresh=fresh, changes=changes, progress=progress.told, note=console.print,
             )  # fmt: skip
-        note(f"{counted.rows:,} rows in {output}")
+        console.print(f"{counted.rows:,} rows in {output}")
     else:
         answers = answers_of(classifier, top_k, probabilities, abstain, explain)
         if source == "-":
-            counted = predict_lines(classifier, sys.stdin.buffer, sys.stdout, answers, note)
+            counted = predict_lines(classifier, sys.stdin.buffer, sys.stdout, answers, console.print)
         else:
-            counted = print_source(classifier, source, sys.stdout, data, answers, note)
+            counted = print_source(classifier, source, sys.stdout, data, answers, console.print)
     if abstain is not None:
         console.print(f"{counted.abstained:,} of {counted.rows:,} rows were left undecided at level {abstain:g}.")
     if counted.failed:

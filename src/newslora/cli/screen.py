@@ -3,6 +3,8 @@
 import time
 from typing import TYPE_CHECKING, Any
 
+from newslora.cli.common import new_table
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -44,22 +46,22 @@ class ProgressWatcher:
         self._bar.update(self._task, advance=1, loss=f"{self._loss:.3f}", rate=f"{rate:,.0f}" if rate else "-")
 
     def epoch(self, entry: dict[str, Any]) -> None:
-        from rich.markup import escape
+        from rich.text import Text
 
         accuracy = f"{entry['validation_accuracy']:.2%}"
         self._bar.update(self._task, accuracy=accuracy)
-        kept = "  [green]best so far[/]" if entry["best"] else ""
+        kept = "  best so far" if entry["best"] else ""
         recalls = [(value, name) for name, value in entry["validation_recall"].items() if value is not None]
-        lowest = f", lowest recall {min(recalls)[0]:.2%} ({escape(min(recalls)[1])})" if recalls else ""
-        self.console.print(
+        lowest = f", lowest recall {min(recalls)[0]:.2%} ({min(recalls)[1]})" if recalls else ""
+        told = (
             f"epoch {entry['epoch']}: training loss {entry['train_loss']:.4f}, validation loss "
-            f"{entry['validation_loss']:.4f}, accuracy {accuracy}, macro F1 {entry['validation_macro_f1']:.2%}{lowest}{kept}",
-            highlight=False,
+            f"{entry['validation_loss']:.4f}, accuracy {accuracy}, macro F1 {entry['validation_macro_f1']:.2%}{lowest}"
         )
+        self.console.print(Text.assemble(told, (kept, "green")))
         self._clock = _Clock()  # evaluation is no training time
 
     def note(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text)
 
     warn = note
 
@@ -99,7 +101,7 @@ class RowsProgress:
         self._rows = rows
         if self._task is None:
             if rows:
-                self._bar.console.print(f"Going on behind row {rows:,}", highlight=False)
+                self._bar.console.print(f"Going on behind row {rows:,}")
             self._task = self._bar.add_task("", total=None, rows=rows, rate="-")
         total = None if share is None else 1.0
         self._bar.update(self._task, total=total, completed=share, rows=rows, rate=f"{rate:,.0f}" if rate else "-")
@@ -143,20 +145,16 @@ def plan_table(recipe: "Recipe", plan: "Plan") -> "Table":
 
 def bench_table(result: dict[str, Any]) -> "Table":
     """A benchmark: each side's rate with its spread, and ours over the stock stack's."""
-    from rich.table import Table
-
     tokens, batch = result["rows"]["tokens_per_row"], result["settings"]["batch_size"]
-    table = Table(
-        title=f"{result['settings']['task']} of {result['settings']['backbone']}, batch {batch}, {tokens:.0f} tokens a row",
-        caption="rows/s: median (lowest to highest). peak: share of the machine's own matrix-product rate. MiB: above the "
-        "imports. x: times the stock Trainer in that precision.",
-        title_justify="left",
-        caption_justify="left",
+    title = (
+        f"{result['settings']['task']} of {result['settings']['backbone']}, batch {batch}, {tokens:.0f} tokens a row"
     )
     stock = [name for name in result["variants"] if name.startswith("trainer")]
-    table.add_column("")
-    for heading in ("rows/s", "peak", "MiB", *(f"x {name.removeprefix('trainer-')}" for name in stock)):
-        table.add_column(heading, justify="right")
+    table = new_table(title, "", "rows/s", "peak", "MiB", *(f"x {name.removeprefix('trainer-')}" for name in stock))
+    table.caption = (
+        "rows/s: median (lowest to highest). peak: share of the machine's own matrix-product rate. MiB: above the imports. x: "
+        "times the stock Trainer in that precision."
+    )
     for name, one in result["variants"].items():
         rate = one["rows_per_second"]
         ratios = [result["ratios"].get(f"{name} / {other}") for other in stock]

@@ -69,7 +69,7 @@ def train(
         print(to_toml(resolved).strip())  # plain and by itself, so that it can be saved as a recipe
         console.print(plan_table(resolved, plan))
         for note in plan.notes:
-            console.print(note, markup=False, highlight=False)
+            console.print(note)
         return
     _train(None, resolved, output, device)
 
@@ -91,8 +91,8 @@ def _train(resume_from: Path | None, recipe: Any, output: Path | None, device: s
     show(evaluate(run.path))
     console, manifest = results(), run.manifest()
     spent = duration(manifest["training"]["seconds"])
-    console.print(f"Trained in {spent}; kept epoch {manifest['training']['best_epoch']}.", highlight=False)
-    console.print(f"Run: {run.path}\nReport: {run.report_file}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Trained in {spent}; kept epoch {manifest['training']['best_epoch']}.")
+    console.print(f"Run: {run.path}\nReport: {run.report_file}", soft_wrap=True)
 
 
 def list_settings() -> None:
