@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from made_up import scratch
+from made_up import LABELS, scratch, write_backbone
 
 from newslora import files
 from newslora.bench.memory import AnonymousPeak, anonymous_memory
@@ -23,7 +23,6 @@ from newslora.runtime import environment_record, pick_device, resolve_precision
 
 ROWS = (20_000, 200_000, 2_000_000)
 WORDS = 5_000
-LABELS = ("World", "Sports", "Business", "Sci/Tech")
 
 
 def write_csv(path: Path, rows: int) -> None:
@@ -35,23 +34,6 @@ def write_csv(path: Path, rows: int) -> None:
         for row in range(rows):
             text = " ".join(words[word] for word in generator.integers(0, WORDS, generator.integers(5, 26)))
             stream.write(f"{LABELS[row % 4] if row % 1_000 else ''},{text}\n")
-
-
-def write_backbone(folder: Path) -> None:
-    """A BERT configuration and a word-level tokenizer; reading and tokenising touch no weights."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    vocabulary = {word: place for place, word in enumerate([*special, *(f"w{number}" for number in range(WORDS))])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
-    )
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
-    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
-    BertModel(BertConfig(vocab_size=len(vocabulary), **size)).save_pretrained(folder)
 
 
 def prepare_once(source: Path, backbone: Path, cache: Path, answer: Any) -> None:
@@ -97,7 +79,8 @@ def main() -> None:
     device = pick_device("cpu")
     points = []
     with scratch() as name:
-        write_backbone(Path(name) / "backbone")
+        # reading and tokenising touch no weights
+        write_backbone(Path(name) / "backbone", WORDS, hidden_size=8, num_attention_heads=1, intermediate_size=8)
         for rows in chosen.rows:
             points.append(point := measure(rows, Path(name)))
             peaks = ", ".join(f"{how}: {point[how]['anonymous'] / 2**20:,.0f} MiB" for how in list(point)[2:])

@@ -22,34 +22,37 @@ def scratch() -> "tempfile.TemporaryDirectory[str]":
     return tempfile.TemporaryDirectory(dir=folder)
 
 
-def write_classifier(folder: Path) -> Path:
-    """An adapter folder: a random BERT (1 layer, 32 dimensions) with a word-level tokenizer and LoRA; answers mean nothing."""
+def write_backbone(folder: Path, words: int, **sizes: int) -> None:
+    """A random BERT of one layer, and a tokenizer that knows so many words."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    from newslora.config import LoraSettings
-    from newslora.model.adapter import AdapterCard, save_adapter
-    from newslora.model.backbones import resolve_backbone
-    from newslora.model.classifier import build_classifier
-
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    vocabulary = {word: place for place, word in enumerate([*special, *(f"w{number}" for number in range(WORDS))])}
+    vocabulary = {word: place for place, word in enumerate([*special, *(f"w{number}" for number in range(words))])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
     )
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
-    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(vocab_size=len(vocabulary), **size)).save_pretrained(folder / "backbone")
-    fast.save_pretrained(folder / "backbone")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
+    BertModel(BertConfig(vocab_size=len(vocabulary), num_hidden_layers=1, **sizes)).save_pretrained(folder)
+
+
+def write_classifier(folder: Path) -> Path:
+    """An adapter folder: a backbone of 32 dimensions with LoRA; answers mean nothing."""
+    from newslora.config import LoraSettings
+    from newslora.model.adapter import AdapterCard, save_adapter
+    from newslora.model.backbones import resolve_backbone
+    from newslora.model.classifier import build_classifier
+
+    write_backbone(folder / "backbone", WORDS, hidden_size=32, num_attention_heads=2, intermediate_size=64)
     backbone, lora = resolve_backbone(str(folder / "backbone")), LoraSettings()
     card = AdapterCard(
         backbone=str(folder / "backbone"), backbone_kind="folder", backbone_revision=None,
         backbone_sha256=backbone.weights_sha256(), labels=LABELS, max_length=128, text_columns=("title", "description"),
         lora=lora.model_dump(),
     )  # fmt: skip
-    save_adapter(build_classifier(backbone, LABELS, lora, seed=0), fast, card, folder / "adapter")
+    save_adapter(build_classifier(backbone, LABELS, lora, seed=0), backbone.tokenizer(), card, folder / "adapter")
     return folder / "adapter"
 
 
