@@ -214,7 +214,7 @@ def test_audit_counts_what_a_backbone_would_cut(folder: Path, tiny_bert: Path) -
     assert split["tokens"]["cut_tokens_share"] == pytest.approx(38 / (20 * 22 + 102))
 
 
-def test_audit_of_a_folder_takes_all_its_splits(capsys: pytest.CaptureFixture[str]) -> None:
+def test_audit_of_a_folder_takes_all_its_splits() -> None:
     result = newslora.audit(["corpus"])
     assert [one["name"] for one in result["splits"]] == ["train", "validation", "test"]
     assert len(result["leakage"]) == 3

@@ -123,7 +123,7 @@ def test_a_judge_that_trains_does_so_on_the_device_named(
     assert devices == [DEVICE]
 
 
-def test_an_export_is_judged_on_the_cpu_unless_told(run: Path, planted: Path, asked: list[str | None]) -> None:
+def test_an_export_is_judged_on_the_cpu_unless_told(run: Path, asked: list[str | None]) -> None:
     newslora.export(run, "merged")
     assert asked == ["cpu", "cpu"]
 

@@ -301,9 +301,7 @@ def test_by_refuses_rows_that_have_changed(run: Path, tmp_path: Path, capsys: py
     assert "has changed since" in capsys.readouterr().err
 
 
-def test_no_rows_are_an_error_and_one_row_is_evaluated(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_rows_are_an_error_and_one_row_is_evaluated(run: Path, tmp_path: Path) -> None:
     none, one = tmp_path / "none.csv", tmp_path / "one-errors.csv"
     none.write_text("text,label\n")
     assert main(["evaluate", str(run), "--data", str(none)]) == 3

@@ -202,9 +202,7 @@ def test_changed_data_is_noticed(changes: dict[str, Any], tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_says_how_to_go_on(
-    number: signal.Signals, unbroken: Path, changes: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals, changes: dict[str, Any], tmp_path: Path) -> None:
     """In the middle of an epoch."""
     run = tmp_path / "run"
     settings = {key.replace("__", "."): value for key, value in changes.items()}
@@ -226,9 +224,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
     assert max((run / "checkpoints").glob("step-*")).is_dir()
 
 
-def test_a_watcher_is_looked_at_first_and_its_failure_blocks_no_folder(
-    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_watcher_is_looked_at_first_and_its_failure_blocks_no_folder(changes: dict[str, Any], tmp_path: Path) -> None:
     from newslora import pipeline
     from newslora.training.watch import Silent
 

@@ -80,7 +80,7 @@ def test_a_mixed_batch_is_each_adapters_own_classifier(family: str, adapters: di
         assert_rows_equal(got, [alone[whose[row]][row] for row in order])
 
 
-def test_an_adapter_alone_is_an_engine_like_any_other(adapters: dict[str, list[Path]], tiny_bert: Path) -> None:
+def test_an_adapter_alone_is_an_engine_like_any_other(adapters: dict[str, list[Path]]) -> None:
     """Windows and all: what `Classifier` makes of it is what it makes of its own engine."""
     texts = ["striker scores twice as club wins cup final " * 4, "treaty", "army and rebels sign peace accord"]
     for folder in adapters["bert"]:
@@ -137,7 +137,7 @@ def test_bf16_is_near_and_memory_is_the_adapters_own(adapters: dict[str, list[Pa
     assert weights.bytes <= file.stat().st_size  # the same numbers, without the file's header
 
 
-def test_what_does_not_fit_is_refused(adapters: dict[str, list[Path]], tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(adapters: dict[str, list[Path]]) -> None:
     from dataclasses import replace
 
     from transformers import ModernBertForSequenceClassification

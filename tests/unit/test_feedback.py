@@ -205,7 +205,7 @@ def test_rows_to_train_on_are_the_newest_of_each_text_and_adapter(address: str) 
         database_table(address + "#topic")
 
 
-def test_export_writes_rows_to_join(address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_writes_rows_to_join(address: str, tmp_path: Path) -> None:
     with opened(address) as store:
         store.add(GIVEN)
         store.add(replace(GIVEN, text='two\nlines,\u2028"quoted"', labels=("a", "b"), several=True))

@@ -45,9 +45,7 @@ def test_it_answers_alike_here_there_and_out_of_a_file(
     assert np.array_equal(probabilities(again(found)), wanted)
 
 
-def test_another_classifier_in_its_place_is_refused(
-    planted: Path, make_adapter: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_another_classifier_in_its_place_is_refused(make_adapter: Callable[..., Path], tmp_path: Path) -> None:
     kept = pickle.dumps(Classifier.load(make_adapter(tmp_path / "one", seed=1)))
     pickle.loads(kept)  # noqa: S301
     make_adapter(tmp_path / "one", seed=2)

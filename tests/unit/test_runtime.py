@@ -152,7 +152,7 @@ def test_who_sets_malloc_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert keep_freed_memory() is False
 
 
-def test_a_command_looks_for_cycles_seldom(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_looks_for_cycles_seldom() -> None:
     before = gc.get_threshold()
     try:
         gc.set_threshold(700, 10, 10)

@@ -146,7 +146,7 @@ def test_a_cache_hit_gives_the_same_table(tokenizer: Any, cache: Path, monkeypat
     assert again.ids.dtype == first.ids.dtype
 
 
-def test_whatever_changes_the_tokens_makes_another_entry(tokenizer: Any, tiny_bert: Path, cache: Path) -> None:
+def test_whatever_changes_the_tokens_makes_another_entry(tiny_bert: Path, cache: Path) -> None:
     def count(**changes: Any) -> int:
         other = AutoTokenizer.from_pretrained(tiny_bert)
         for name, value in changes.get("attributes", {}).items():
