@@ -30,7 +30,7 @@ def place() -> Iterator[Place]:
         yield Place(url, list(sure), sure, "Bank buys football club")
 
 
-@pytest.fixture(scope="module")  # two at once in a process, as with another file's own, cannot be
+@pytest.fixture(scope="module")  # while it is open, no other file's test in this process can run an event loop
 def chromium() -> Iterator[Any]:
     from playwright.sync_api import expect, sync_playwright
 

@@ -47,11 +47,9 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_used(visit: Visiting) -> None:
     one.open(ready=False)
     one.see("#key-form", "This server wants a key.")
     assert one.page.evaluate("document.activeElement.id") == "key"
-    one.page.fill("#key", "wrong")
-    one.page.keyboard.press("Enter")
+    give(one, "wrong")
     one.see("#key-form", "The server does not know this key.")
-    one.page.fill("#key", "right")
-    one.page.keyboard.press("Enter")
+    give(one, "right")
     one.see("#adapter-facts", one.place.labels[0])  # what waited for the key went on
     one.gone("#key-form")
     assert one.page.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [1, 0, ""]

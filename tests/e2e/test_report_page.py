@@ -1,7 +1,5 @@
 """The report in a real browser: it fits a phone, needs nothing from outside, and follows the reader's colours."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +11,7 @@ from newslora.report.explained import write_explanations
 from newslora.report.report import report_run
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"no browser: none of {', '.join(BROWSERS)} is installed")
-
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-QUIET += ["--disable-component-update", "--disable-sync"]
-SIZES = {"phone": {"width": 390, "height": 844}, "desktop": {"width": 1280, "height": 900}}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=BROWSER, args=QUIET)
-        yield found
-        found.close()
+pytest_plugins = ["page_visit"]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +23,8 @@ class Visit:
     """The page as one reader sees it, all of it unfolded, and what it asked of the world."""
 
     def __init__(self, browser: Any, path: Path, size: str, colours: str) -> None:
+        from page_visit import SIZES
+
         self.page = browser.new_page(viewport=SIZES[size], color_scheme=colours)
         self.complaints: list[str] = []
         self.requests: list[str] = []
@@ -55,10 +39,10 @@ class Visit:
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
-def test_the_page_fits_and_stands_alone(browser: Any, report: Path, size: str, colours: str) -> None:
-    visit = Visit(browser, report, size, colours)
-    width = SIZES[size]["width"]
+@pytest.mark.parametrize("size", ["phone", "desktop"])
+def test_the_page_fits_and_stands_alone(chromium: Any, report: Path, size: str, colours: str) -> None:
+    visit = Visit(chromium, report, size, colours)
+    width = visit.page.viewport_size["width"]
     assert visit.ask("document.documentElement.scrollWidth") == width  # no sideways scrolling
     outside = "[...document.querySelectorAll('body *')].filter(one => !one.closest('.scroll, pre') && "
     outside += f"one.getBoundingClientRect().right > {width}).map(one => one.outerHTML.slice(0, 80))"
@@ -87,11 +71,11 @@ CONTRAST = """kinds => kinds.map(kind => {
     return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), b] })"""
 
 
-def test_dark_readers_get_dark_paper_and_text_that_stands_out(browser: Any, report: Path) -> None:
+def test_dark_readers_get_dark_paper_and_text_that_stands_out(chromium: Any, report: Path) -> None:
     kinds = ("body", ".soft", ".glance", ".for3", ".against3", ".for1", "a")
     paper = {}
     for colours in ("light", "dark"):
-        visit = Visit(browser, report, "desktop", colours)
+        visit = Visit(chromium, report, "desktop", colours)
         found = dict(zip(kinds, visit.page.evaluate(CONTRAST, list(kinds)), strict=True))
         assert {kind for kind, one in found.items() if one} >= {"body", ".soft", ".for3", "a"}  # they are there
         assert {kind: one[0] for kind, one in found.items() if one and one[0] < 4.5} == {}  # WCAG 2.1, level AA
@@ -101,8 +85,8 @@ def test_dark_readers_get_dark_paper_and_text_that_stands_out(browser: Any, repo
     assert paper["dark"] < 0.05
 
 
-def test_every_link_leads_somewhere_and_print_shows_what_is_folded(browser: Any, report: Path) -> None:
-    visit = Visit(browser, report, "desktop", "dark")
+def test_every_link_leads_somewhere_and_print_shows_what_is_folded(chromium: Any, report: Path) -> None:
+    visit = Visit(chromium, report, "desktop", "dark")
     lost = "[...document.links].filter(one => !document.querySelector(one.getAttribute('href'))).length"
     assert visit.ask("document.links.length") > 10
     assert visit.ask(lost) == 0
@@ -119,11 +103,11 @@ def test_every_link_leads_somewhere_and_print_shows_what_is_folded(browser: Any,
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
-def test_what_was_cut_can_be_read(browser: Any, tmp_path: Path, colours: str) -> None:
+def test_what_was_cut_can_be_read(chromium: Any, tmp_path: Path, colours: str) -> None:
     text, word = "Striker scores and nobody read on", Word("Striker", 0, 7, 1.5)
     whole = Explanation(text, "Sports", 0.9, "Sports", (word,), 2.0, 0.5, 32, read_to=14)
     write_explanations([whole], tmp_path / "cut.html")
-    visit = Visit(browser, tmp_path / "cut.html", "phone", colours)
+    visit = Visit(chromium, tmp_path / "cut.html", "phone", colours)
     assert visit.page.inner_text(".cut").strip() == "and nobody read on"
     assert visit.ask("getComputedStyle(document.querySelector('.cut')).opacity") == "1"
     ((ratio, _),) = visit.page.evaluate(CONTRAST, [".cut"])
