@@ -55,6 +55,15 @@ def test_counts_of_the_reference() -> None:
     assert "beside query and value in each of 12 layers, 24 modules in all" in caption(ROBERTA)
 
 
+def test_a_gate_is_a_matrix_of_its_own_or_half_of_one() -> None:
+    def ups(model_type: str) -> list[tuple[str, int, int]]:
+        return [(one.name, one.rows, one.columns) for one in layer_of(family_facts(model_type, "all-linear")).ups]
+
+    assert ups("gte") == [("gate_proj", 16384, 4096), ("up_proj", 16384, 4096)]
+    assert ups("modernbert") == [("mlp.Wi", 32768, 4096)]
+    assert ups("roberta") == [("intermediate.dense", 16384, 4096)]
+
+
 def assert_inside(drawing: Drawing) -> None:
     """No text leaves its shape or the figure, and none lies over another."""
     figure = drawing.figure
