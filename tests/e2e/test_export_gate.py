@@ -13,10 +13,10 @@ from export_parts import TEXTS, Made, traced
 import newslora
 from newslora import files
 from newslora.cli.app import main
-from newslora.errors import ExportError, MissingExtraError, RunError, SettingsError
+from newslora.errors import BackboneError, ExportError, MissingExtraError, RunError, SettingsError
 from newslora.evaluation.own import own_rows
 from newslora.exporting import export as exporting
-from newslora.model.packed import eight_bits
+from newslora.model.packed import eight_bits, encoder
 from newslora.predict.classifier import Classifier
 from newslora.runfolder import RunFolder
 
@@ -37,6 +37,17 @@ def test_int8_on_the_packed_engine_is_refused_with_its_numbers_too(
     with pytest.raises(ExportError, match=r"get the same labels.*points lost.*Try --to onnx-int8"):
         newslora.export(made.run, "int8", tmp_path / "int8", data=str(made.rows))
     assert list(tmp_path.glob("*int8*")) == []
+
+
+def test_a_family_without_layers_of_bytes_is_refused_before_the_run_answers(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "STOCK_ENCODERS", {})
+    told: list[str] = []
+    with pytest.raises(BackboneError, match=r"family 'bert' has no packed layers.*--to onnx-int8"):
+        newslora.export(made.run, "int8", tmp_path / "int8", data=str(made.rows), note=told.append)
+    assert [sentence.split()[0] for sentence in told] == ["Writing"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def damage(name: str, amount: float) -> Any:

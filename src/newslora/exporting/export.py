@@ -24,7 +24,7 @@ from newslora.exporting.staging import discard_left, publish, require_place, sta
 from newslora.metrics.basic import Logits
 from newslora.model.adapter import AdapterCard, load_tokenizer, read_card
 from newslora.model.backbones import resolve_backbone
-from newslora.model.engine import PaddedEngine
+from newslora.model.engine import PaddedEngine, require_byte_layers
 from newslora.model.exported import FORMAT, MANIFEST, MERGED, ONNX, WEIGHTS
 from newslora.model.inference import predict_logits
 from newslora.predict.canary import CANARY, make_canary, save_canary
@@ -160,6 +160,8 @@ def _write(adapter: Path, card: AdapterCard, to: str, folder: Path) -> dict[str,
     if to == "peft":
         return {}
     merged = merge(adapter, card)
+    if to == "int8":
+        require_byte_layers(merged)
     if to in MERGED:
         write_merged(merged, folder)
         return {}

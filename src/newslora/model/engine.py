@@ -195,6 +195,19 @@ def make_engine(
     return PackedEngine(model, encoder)
 
 
+def require_byte_layers(model: "PreTrainedModel") -> None:
+    """Refuse an encoder that `make_byte_engine` has no form of.
+
+    Raises:
+        BackboneError: its layers are not packed ones.
+    """
+    if not has_layers(model.config, model.device):
+        raise BackboneError(
+            f"The encoder family '{model.config.model_type}' has no packed layers to multiply in eight bits. "
+            "Export to onnx-int8 in its place (--to onnx-int8)."
+        )
+
+
 def make_byte_engine(model: "PreTrainedModel", precision: Precision, fused: bool | None = None) -> Engine:
     """A packed engine that multiplies by its layers in eight bits; it has no gradients.
 
@@ -208,11 +221,7 @@ def make_byte_engine(model: "PreTrainedModel", precision: Precision, fused: bool
     Raises:
         BackboneError: an encoder whose layers have no packed form.
     """
-    if not has_layers(model.config, model.device):
-        raise BackboneError(
-            f"The encoder family '{model.config.model_type}' has no packed layers to multiply in eight bits. "
-            "Export to onnx-int8 in its place (--to onnx-int8)."
-        )
+    require_byte_layers(model)
     if fused if fused is not None else can_fuse() and multiplies_bytes(model.device):
         encoder: PackedEncoder = ByteEncoder(model, precision.name == "bf16")
     else:
