@@ -266,6 +266,19 @@ def test_refused_texts_are_not_charged_and_nobody_gets_more_by_asking_at_once(pl
     declared(server.post("/v1/classify", {"text": "treaty"}, key=reader), 429, "rate_limited")
 
 
+def test_blank_texts_are_charged_on_neither_route(planted: Path, tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    reader = add_key(path, "reader", ["classify"])
+    server = Server(planted, keys=path, rate_rows=256)
+    blank = b'{"text": " "}\n' * 200
+    for _ in range(2):
+        assert server.post("/v1/classify", {"texts": ["treaty", *[" "] * 200]}, key=reader).status_code == 200
+        streamed = server.ask(lambda client: client.post("/v1/classify/stream", content=blank, headers=LINES), reader)
+        assert streamed.text.count('"empty_text"') == 200
+    assert server.post("/v1/classify", {"texts": ["treaty"] * 254}, key=reader).status_code == 200  # to the last
+    declared(server.post("/v1/classify", {"text": "treaty"}, key=reader), 429, "rate_limited")
+
+
 def test_texts_that_were_taken_are_charged_whatever_becomes_of_them(planted: Path, tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     reader = add_key(path, "reader", ["classify"])

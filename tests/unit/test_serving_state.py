@@ -123,8 +123,10 @@ def test_status_metrics_and_uncertain_count_what_was_answered(planted: Path, cla
 
 def test_texts_characters_and_texts_left_undecided_are_counted_once(planted: Path) -> None:
     server = Server(planted)
-    server.post("/v1/classify", {"texts": ["treaty", "games"]})
+    server.post("/v1/classify", {"texts": ["treaty", " ", "games"]})
+    server.post("/v1/classify", {"texts": [" ", "\u200b"]})  # which have no answer
     server.send("/v1/classify/stream", '{"text": "treaty"}\n{"text": " "}\n{"text": "in"}\n', "application/x-ndjson")
+    server.send("/v1/classify/stream", '{"text": " "}\n', "application/x-ndjson")
     server.context.metrics.row("news", (), True)
     counted = server.get("/metrics").text
     for line in (

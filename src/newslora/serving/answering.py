@@ -37,7 +37,7 @@ async def classify(context: Context, key: Key, asked: ClassifyRequest, note: dic
     empty = [is_empty(text) for text in texts]
     usable = [text for text, nothing in zip(texts, empty, strict=True) if not nothing]
     words: Sequence[list[ScoredWord] | None] = [None] * len(usable)
-    with context.rates.rows(context.rated(key), len(texts)):
+    with context.rates.rows(context.rated(key), len(usable)):
         deadline = time.monotonic() + seconds
         note |= {"adapter": served.name, "version": served.version, "rows": len(texts)}
         answered = await context.service.answer(served.name, usable, abstain=asked.abstain, deadline=deadline)
@@ -45,7 +45,8 @@ async def classify(context: Context, key: Key, asked: ClassifyRequest, note: dic
         note["version"] = served.version
         if asked.explain and usable:
             words = await explain_texts(context, served, usable, [one.prediction for one in answered], deadline)
-    context.metrics.answered(served.name, len(texts), sum(map(len, texts)))
+    if usable:
+        context.metrics.answered(served.name, len(usable), sum(map(len, usable)))
     told = iter(zip(usable, answered, words, strict=True))
     results = []
     for text, nothing in zip(texts, empty, strict=True):
