@@ -21,7 +21,7 @@ from standin import BASE, TEXTS, Server, declared
 from standin import classifier as classifier  # a fixture
 from standin import server as server  # a fixture
 
-from newslora.errors import SettingsError, StorageError
+from newslora.errors import DrainingError, SettingsError, StorageError
 from newslora.model.adapter import read_card
 from newslora.predict.classifier import Classifier
 from newslora.predict.thresholds import LabelThresholds, save_thresholds
@@ -140,6 +140,26 @@ def test_texts_characters_and_texts_left_undecided_are_counted_once(planted: Pat
     assert sum(map(float, re.findall(r"^newslora_texts_total{.* (\S+)$", counted, re.MULTILINE))) == 4
     server.context.metrics.row("news", (), False)
     assert 'newslora_texts_without_label_total{adapter="news"} 1.0' in server.get("/metrics").text
+
+
+def test_errors_in_place_of_answers_are_counted_and_a_cut_stream_is_refused(planted: Path) -> None:
+    server = Server(planted)
+    lines = ['{"text": "treaty"}', '{"text": " "}', "nonsense", '{"texts": 3}', "more nonsense"]
+
+    def counted() -> set[str]:
+        kept = ("newslora_text_errors_total{", "newslora_rejected_total{")
+        return {line for line in server.get("/metrics").text.splitlines() if line.startswith(kept)}
+
+    server.post("/v1/classify", {"texts": ["treaty", " "]})
+    server.send("/v1/classify/stream", "\n".join(lines), "application/x-ndjson")
+    met = {
+        'newslora_text_errors_total{reason="empty_text"} 2.0', 'newslora_text_errors_total{reason="bad_json"} 2.0',
+        'newslora_text_errors_total{reason="bad_request"} 1.0',
+    }  # fmt: skip
+    assert counted() == met
+    server.service.error = DrainingError("The service is ending.")
+    server.send("/v1/classify/stream", lines[0], "application/x-ndjson")
+    assert counted() == met | {'newslora_rejected_total{reason="draining"} 1.0'}
 
 
 def test_what_is_counted_for_an_adapter_goes_with_it(planted: Path) -> None:

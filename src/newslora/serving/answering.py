@@ -51,6 +51,7 @@ async def classify(context: Context, key: Key, asked: ClassifyRequest, note: dic
     results = []
     for text, nothing in zip(texts, empty, strict=True):
         if nothing:
+            context.metrics.failed(EMPTY.code)
             results.append(failed(EMPTY))
             continue
         _, one, scored = next(told)

@@ -73,6 +73,13 @@ class Metrics:
             self._texts, self._rows, self._unlabelled, self._abstained, self._characters, self._corrections,
         )  # fmt: skip
         self._rejected = Counter("newslora_rejected", "Requests refused, by reason.", ["reason"], registry=registry)
+        # apart from these: a stream of a thousand broken lines is one request, and was answered
+        self._failed = Counter(
+            "newslora_text_errors",
+            "Texts of requests and lines of streams that got an error in their place, by reason.",
+            ["reason"],
+            registry=registry,
+        )
         self.active = Gauge("newslora_requests_active", "Requests being answered.", registry=registry)
         build = Gauge("newslora_build_info", "Always 1.", ["version", "python"], registry=registry)
         build.labels(__version__, platform.python_version()).set(1)
@@ -124,6 +131,10 @@ class Metrics:
 
     def rejected(self, reason: str) -> None:
         self._rejected.labels(reason).inc()
+
+    def failed(self, reason: str) -> None:
+        """One text of a request, or line of a stream, got an error in its place."""
+        self._failed.labels(reason).inc()
 
     def text(self) -> tuple[bytes, str]:
         """The exposition and its content type."""

@@ -72,6 +72,7 @@ class LineStream(Response):
         except (Problem, DrainingError) as error:  # the body stopped coming, or the server is ending
             problem = problem_of(error)
             self.exchange.ended = problem.code
+            self.context.metrics.rejected(problem.code)
             await send(
                 {"type": "http.response.body", "body": _told(None, {"error": problem.record()}), "more_body": True}
             )
@@ -152,6 +153,7 @@ class LineStream(Response):
         out = []
         for line in lines:
             if (wrong := line.error or error) is not None:
+                context.metrics.failed(wrong.code)
                 out.append(_told(line.id, {"adapter": options.adapter, "version": None}, failed(wrong)))
                 continue
             one = next(told)
