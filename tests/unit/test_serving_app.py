@@ -253,6 +253,8 @@ def test_adapters_come_change_and_go_while_requests_run(planted: Path, tmp_path:
         done = await asyncio.gather(*answers, *swaps)
         assert all(one.status_code == 200 for one in done)
         assert {one.json()["version"] for one in done[:20]} == versions
+        at_once = await asyncio.gather(*(put(client, "three", "two") for _ in range(3)))
+        assert sorted(one.status_code for one in at_once) == [200, 200, 201]  # one was first
         assert (await client.delete("/v1/adapters/two")).json() == {"removed": "two"}
         declared(await client.post("/v1/classify", json={"text": "treaty", "adapter": "two"}), 404, "unknown_adapter")
         declared(await client.delete("/v1/adapters/two"), 404, "unknown_adapter")

@@ -18,12 +18,16 @@ LABELS_SHOWN = 20
 
 def adapters(context: Context) -> list[dict[str, Any]]:
     """All that are served."""
-    served = context.service.adapters()
-    try:
-        default = context.service.get(None).name
-    except UnknownAdapterError:  # all were removed
-        default = None
+    served, default = context.service.adapters(), _default(context)
     return [record(one, one.name == default) for one in served]
+
+
+def _default(context: Context) -> str | None:
+    """The name of the adapter that answers requests that name none."""
+    try:
+        return context.service.get(None).name
+    except UnknownAdapterError:  # all were removed
+        return None
 
 
 def record(one: Any, default: bool) -> dict[str, Any]:
@@ -40,9 +44,8 @@ async def put(context: Context, name: str, folder: str) -> tuple[dict[str, Any],
         NewsloraError: an adapter that cannot be served, or the server is ending.
     """
     path = inside(context.settings.adapters_root, folder)
-    new = all(one.name != name for one in context.service.adapters())
     served = await context.change(context.load, name, path)
-    return record(served, context.service.get(None).name == name), new
+    return record(served, _default(context) == name), not served.replaced
 
 
 async def delete(context: Context, name: str) -> None:

@@ -39,6 +39,7 @@ class Served:
     calibration: Calibration | None = field(default=None, compare=False, repr=False)  # with its validation rows
     # probability from which each label is given, in their order, where a text may carry several
     thresholds: tuple[float, ...] | None = field(default=None, compare=False, repr=False)
+    replaced: bool = field(default=False, compare=False, repr=False)  # it took the place of another of its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class Service:
             served = Served(
                 name, opened.classifier.version, card.labels, card.multi_label, card.backbone,
                 calibration is not None and calibration.fitted, time.time(), opened.warning, calibration,
-                tuple(opened.classifier.label_thresholds.tolist()) if card.multi_label else None,
+                tuple(opened.classifier.label_thresholds.tolist()) if card.multi_label else None, name in self._held,
             )  # fmt: skip
             with self._registry:
                 if self._draining:
