@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from tokenizers.normalizers import Replace
+from transformers import AutoModel, MPNetConfig, RobertaConfig
 
 import newslora
 from conftest import DECISIVE
@@ -67,7 +69,7 @@ def test_a_word_is_compared_with_the_mask_where_the_vocabulary_has_one(planted: 
     with torch.no_grad():
         for blank in (padding, mask):
             alone = torch.tensor([[ids["input_ids"][0], blank, ids["input_ids"][2]]])
-            odds[blank] = attributions._log_odds(classifier, (embeddings(alone),), 0).item()
+            odds[blank] = attributions._log_odds(classifier, (embeddings(alone),), (None,), 0).item()
     assert newslora.explain(classifier, DECISIVE, label="World").baseline == pytest.approx(odds[padding], abs=1e-4)
     classifier.tokenizer.mask_token = classifier.tokenizer.convert_ids_to_tokens(mask)
     assert newslora.explain(classifier, DECISIVE, label="World").baseline == pytest.approx(odds[mask], abs=1e-4)
@@ -82,6 +84,23 @@ def test_scores_add_up_and_the_answer_is_the_classifiers(classifier: Classifier)
         assert sum(word.score for word in one.words) == pytest.approx(one.log_odds - one.baseline, rel=0.01, abs=0.01)
         assert one.complete
         assert one.remarks == []
+
+
+@pytest.mark.parametrize("family", [RobertaConfig, MPNetConfig])
+def test_a_text_that_spells_padding_out_is_explained_as_it_was_answered(
+    family: type[Any], make_adapter: Callable[..., Path], tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    config = family(
+        vocab_size=60, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=66, pad_token_id=0,
+    )  # fmt: skip
+    AutoModel.from_config(config).save_pretrained(tmp_path / "base")
+    classifier = Classifier.load(make_adapter(tmp_path / "adapter", tmp_path / "base", moved=1.0), engine="padded")
+    for text in ("treaty games [PAD] final in at", "treaty nowhere [PAD] final"):  # MPNet's is the unknown word
+        one = newslora.explain(classifier, text)
+        assert one.probability == pytest.approx(classifier(text).probability, abs=1e-6)
+        assert [word.text for word in one.words] == text.split()
 
 
 def test_a_temperature_is_explained_with(planted: Path) -> None:
@@ -110,10 +129,10 @@ def test_too_few_steps_are_told(classifier: Classifier, monkeypatch: pytest.Monk
 def test_more_steps_are_tried_only_while_they_help(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     log_odds, tried = attributions._log_odds, []
 
-    def with_a_jump(classifier: Classifier, embedded: attributions.Windows, label: int) -> torch.Tensor:
+    def with_a_jump(classifier: Classifier, embedded: attributions.Windows, *more: Any) -> torch.Tensor:
         """5 more at the text itself, which no gradient shows."""
         tried.append(len(embedded[0]))
-        return log_odds(classifier, embedded, label) + (5.0 if len(tried) == 1 else 0.0)
+        return log_odds(classifier, embedded, *more) + (5.0 if len(tried) == 1 else 0.0)
 
     monkeypatch.setattr(attributions, "_log_odds", with_a_jump)
     one = newslora.explain(classifier, TEXTS[0])

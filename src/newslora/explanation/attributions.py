@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any, overload
 from newslora.errors import BackboneError, MissingExtraError, SettingsError, near
 from newslora.explanation.words import Word, join_words
 from newslora.model.classifier import stock_model
+from newslora.model.families import family_of
 from newslora.predict.classifier import Classifier, list_texts, refuse_empty
 
 if TYPE_CHECKING:
     import torch
 
 Windows = tuple["torch.Tensor", ...]  # (B, L, H) word embeddings of each window
+Places = tuple["torch.Tensor | None", ...]  # (1, L) of its tokens among the position embeddings; None: as they stand
 FIRST_STEPS, MOST_STEPS = 32, 512  # of the integral; doubled until it is close, or comes no closer
 TOLERANCE = 0.01  # of completeness: share of what there is to explain, or as many nats where that is less than one
 BATCH_TOKENS = 2048  # a forward and backward pass; the graph of every layer is held at once
@@ -157,13 +159,14 @@ def _explain_one(classifier: Classifier, text: str, label: str | None) -> Explan
     windows = _encode(classifier, text.strip())  # as the rows the classifier was trained on
     base = stock_model(classifier.engine.model)
     embeddings, blank = base.get_input_embeddings(), _blank_id(classifier)
+    places = tuple(_places(classifier, one.ids) for one in windows)
     with torch.no_grad():
         inside = tuple(embeddings(one.ids) for one in windows)
         baseline = tuple(embeddings(one.ids.masked_fill(~one.special, blank)) for one in windows)
-        probabilities = classifier.probabilities(_logits(classifier, inside).cpu().numpy())[0]
+        probabilities = classifier.probabilities(_logits(classifier, inside, places).cpu().numpy())[0]
         target = int(probabilities.argmax()) if label is None else classifier.labels.index(label)
-        ends = [_log_odds(classifier, end, target).item() for end in (inside, baseline)]
-    scores, steps = _integrate(classifier, inside, baseline, target, ends[0] - ends[1])
+        ends = [_log_odds(classifier, end, places, target).item() for end in (inside, baseline)]
+    scores, steps = _integrate(classifier, inside, baseline, places, target, ends[0] - ends[1])
     tokens = [
         (start + shift, end + shift, score)
         for one, scored in zip(windows, scores, strict=True)
@@ -225,13 +228,26 @@ def _blank_id(classifier: Classifier) -> int:
     return int(tokenizer.pad_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id)
 
 
+def _places(classifier: Classifier, ids: "torch.Tensor") -> "torch.Tensor | None":
+    """Where the stock model puts tokens among its position embeddings; told only embeddings, it cannot see padding tokens.
+
+    A text may spell the padding token out. RoBERTa and MPNet do not count it then, and leave it at padding's own place.
+    """
+    config = classifier.engine.model.config
+    first = family_of(config.model_type).first_position(config)
+    if not first:
+        return None
+    kept = (ids != first - 1).long()
+    return kept.cumsum(1) * kept + first - 1
+
+
 def _integrate(
-    classifier: Classifier, inside: Windows, baseline: Windows, target: int, wanted: float
+    classifier: Classifier, inside: Windows, baseline: Windows, places: Places, target: int, wanted: float
 ) -> tuple[list[list[float]], int]:
     """Embeddings and baseline of each window -> L scores each that add up to `wanted` together, and the steps that took."""
     from captum.attr import IntegratedGradients
 
-    integral = IntegratedGradients(lambda *embedded: _log_odds(classifier, embedded, target))
+    integral = IntegratedGradients(lambda *embedded: _log_odds(classifier, embedded, places, target))
     tokens = sum(window.shape[1] for window in inside)
     best, steps = _Sum(math.inf, [], 0), FIRST_STEPS
     while True:
@@ -260,23 +276,24 @@ class _Sum:
     steps: int
 
 
-def _logits(classifier: Classifier, embedded: Windows) -> "torch.Tensor":
+def _logits(classifier: Classifier, embedded: Windows, places: Places) -> "torch.Tensor":
     """Word embeddings of each window -> (B, C) logits: of the stock model, LoRA in, dropout out, mean over windows."""
     import torch
 
     model = classifier.engine.model.eval()
     logits = []
-    for window in embedded:
+    for window, place in zip(embedded, places, strict=True):
         attended = torch.ones(window.shape[:2], dtype=torch.int64, device=window.device)
-        logits.append(model(inputs_embeds=window, attention_mask=attended).logits)
+        placed = {} if place is None else {"position_ids": place.expand(attended.shape)}
+        logits.append(model(inputs_embeds=window, attention_mask=attended, **placed).logits)
     return torch.stack(logits).mean(0)
 
 
-def _log_odds(classifier: Classifier, embedded: Windows, label: int) -> "torch.Tensor":
+def _log_odds(classifier: Classifier, embedded: Windows, places: Places, label: int) -> "torch.Tensor":
     """(B,) log p / (1 - p) of one label: its logit, less what the others come to together where only one can hold."""
     import torch
 
-    logits = _logits(classifier, embedded) / classifier.temperature
+    logits = _logits(classifier, embedded, places) / classifier.temperature
     if classifier.multi_label:
         return logits[:, label]
     others = torch.cat([logits[:, :label], logits[:, label + 1 :]], dim=1)
