@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+import newslora
+from newslora import files
 from newslora.data import store, tokens
 from newslora.data.tokens import TokenTable, tokenize, tokenizer_sha256
 from newslora.errors import BackboneError
@@ -114,6 +116,44 @@ def test_a_tokenizer_that_cannot_fill_rows_is_refused_in_a_sentence(tiny_bert: P
     (folder / "special_tokens_map.json").unlink(missing_ok=True)
     with pytest.raises(BackboneError, match=r"has no padding token, .* \"pad_token\": \"\[PAD\]\""):
         resolve_backbone(str(folder)).tokenizer()
+
+
+def adding_nothing(tiny_bert: Path, folder: Path) -> Path:
+    """A backbone whose tokenizer adds no special tokens and drops a private character."""
+    shutil.copytree(tiny_bert, folder)
+    state = files.read_json(folder / "tokenizer.json")
+    dropped = {"type": "Replace", "pattern": {"String": "\ue000"}, "content": ""}
+    files.write_json(folder / "tokenizer.json", state | {"post_processor": None, "normalizer": dropped})
+    return folder
+
+
+def test_a_text_without_any_tokens_is_read_as_one_unknown(tiny_bert: Path, tmp_path: Path, cache: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(adding_nothing(tiny_bert, tmp_path / "backbone"))
+    texts, treaty = ["\ue000", "treaty", ""], tokenizer("treaty")["input_ids"]
+    assert len(treaty) == 1
+    unknown = [tokenizer.unk_token_id]
+    for overlap in (None, 2):
+        assert rows(tokenize(tokenizer, texts, 64, cache, overlap)) == [unknown, treaty, unknown]
+    tokenizer.unk_token = None
+    assert rows(tokenize(tokenizer, texts, 64)) == [[tokenizer.pad_token_id], treaty, [tokenizer.pad_token_id]]
+
+
+@pytest.mark.parametrize("engine", ["packed", "padded"])
+def test_such_a_text_is_learnt_and_answered(engine: str, tiny_bert: Path, news_file: Path, tmp_path: Path) -> None:
+    backbone = adding_nothing(tiny_bert, tmp_path / "backbone")
+    with news_file.open("a", encoding="utf-8") as file:
+        file.write('{"title": "\\ue000", "label": "World"}\n')
+    run = newslora.train(
+        "seed", output=tmp_path / "run", report=False, model__backbone=str(backbone), data__source=str(news_file),
+        data__validation_rows=8, data__workers=0, train__epochs=1, train__batch_size=40, train__engine=engine,
+        train__precision="fp32",
+    )  # fmt: skip
+    classify = newslora.Classifier.load(run.path, engine=engine)
+    dropped, other = classify(["\ue000", "treaty"])
+    assert classify("\ue000").probability == pytest.approx(dropped.probability, abs=1e-6)
+    assert dropped.probabilities != other.probabilities
+    pytest.importorskip("captum")
+    assert newslora.explain(classify, "\ue000").words == ()
 
 
 def test_many_rows_in_several_calls_keep_their_order(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,15 @@ def tokenize(
     return TokenTable(columns["ids"], columns["offsets"], columns.get("firsts"))
 
 
+def nothing(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Ids of a text that has none, for an encoder reads one at least: the unknown token, or padding where there is none.
+
+    Most tokenizers add special tokens to any text; of the others, some drop all of a text, such as private characters.
+    """
+    unknown = tokenizer.unk_token_id
+    return [int(tokenizer.pad_token_id if unknown is None else unknown)]
+
+
 def tokenizer_sha256(tokenizer: "PreTrainedTokenizerBase") -> str:
     """Hex SHA-256 of all that decides what the tokenizer returns."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -156,6 +165,7 @@ def _tokenize(
         else:
             told = tokenizer(some, **_PLAIN, max_length=max_length, return_overflowing_tokens=True, stride=overlap)
             found = told["input_ids"]
+        found = [window or nothing(tokenizer) for window in found]
         ids.extend(np.concatenate([np.asarray(window, dtype=np.int32) for window in found]))
         ends = end + np.cumsum([len(window) for window in found], dtype=np.int64)
         offsets.extend(ends)
@@ -223,6 +233,8 @@ def _fingerprint(
     digest = hashlib.sha256(FORMAT)
     windows = "" if overlap is None else f" windows {overlap}"
     digest.update(f"{tokenizer_sha256(tokenizer)} {max_length} {len(texts)}{windows}".encode())
+    if not tokenizer.num_special_tokens_to_add():
+        digest.update(b" nothing is a token")  # tables of before may hold rows without any
     for text in texts:
         encoded = text.encode()
         digest.update(len(encoded).to_bytes(8, "little") + encoded)

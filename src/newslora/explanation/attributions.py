@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, overload
 
+from newslora.data.tokens import nothing
 from newslora.errors import BackboneError, MissingExtraError, SettingsError, near
 from newslora.explanation.words import Word, join_words
 from newslora.model.classifier import stock_model
@@ -216,9 +217,10 @@ def _encode(classifier: Classifier, text: str) -> list[_Window]:
     )
     device = classifier.engine.device
     parts = zip(encoded["input_ids"], encoded["special_tokens_mask"], encoded["offset_mapping"], strict=True)
+    unread = nothing(classifier.tokenizer), [1], [(0, 0)]
     return [
         _Window(torch.tensor([ids], device=device), torch.tensor([special], device=device).bool(), offsets)
-        for ids, special, offsets in parts
+        for ids, special, offsets in (part if part[0] else unread for part in parts)
     ]
 
 
