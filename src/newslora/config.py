@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError
 
 from newslora.errors import SettingsError, near
+from newslora.stock_names import said_here
 
 Words = tuple[Annotated[str, Field(min_length=1)], ...]
 _TEXT = (str, str | None, Path | None)  # kinds of settings that are text, and lists of it
@@ -477,9 +478,14 @@ def _known() -> list[str]:
 
 
 def _near_setting(key: str) -> str:
-    """Offers settings and sections spelled alike, else those called so in some section ('seed' -> 'train.seed')."""
+    """Offers settings and sections spelled alike, else those called so in some section ('seed' -> 'train.seed').
+
+    A name of transformers' or PEFT's is told for what it is called here, however alike it may be to some other.
+    """
+    if told := said_here(key):
+        return told
     section, dot, own = key.rpartition(".")
-    # a section's name is no likeness: 'train.lr' is not 'train.seed'
+    # a section's name is no likeness: 'train.lx' is not 'train.seed'
     others = [
         name
         for name in _known()

@@ -252,6 +252,11 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
         2,
         "as --set train.epochs=VALUE.",
     ),
+    "a Trainer's setting as a flag": (
+        ["train", "--num-train-epochs", "3"],
+        2,
+        "Settings are given as --set train.epochs=VALUE.",
+    ),
     "a setting as a flag": (["train", "--epochs=3"], 2, "--epochs=3. Settings are given as --set train.epochs=VALUE."),
     "help of a command": (["predict", "{run}"], 2, "`newslora predict --help` shows how."),
     "help of a subcommand": (["keys", "revoke"], 2, "`newslora keys revoke --help` shows how."),

@@ -1,12 +1,14 @@
 """Settings: the defaults are the reference recipe, bad values become sentences, and changes are laid over recipes."""
 
 import errno
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from newslora import stock_names
 from newslora.config import Recipe, bundled_recipes, data_changes, load_recipe, make_recipe, setting_fields
 from newslora.errors import NewsloraError, SettingsError, near
 from newslora.serving.settings import ServeSettings, serve_settings
@@ -123,9 +125,46 @@ def test_an_unknown_setting_offers_the_near_one(key: str, offer: str, tmp_path: 
     assert offer in str(by_file.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("num_train_epochs", "Here it is called 'train.epochs'."),
+        ("train.num_train_epochs", "Here it is called 'train.epochs'."),
+        ("max_grad_norm", "Here it is called 'train.max_gradient_norm'."),
+        ("train.lr", "Here it is called 'train.learning_rate'."),
+        ("lora.r", "Here it is called 'lora.rank'."),
+        ("lora_alpha", "Here it is called 'lora.alpha'."),
+        ("bf16", "Write train.precision=bf16."),
+        ("warmup_ratio", "train.warmup_steps takes the ratio times all optimiser steps"),
+        ("lora.target_modules", "lora.targets takes query-value or all-linear"),
+    ],
+)
+def test_a_name_of_the_trainers_or_pefts_is_told_for_what_it_is_called_here(
+    key: str, told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(f"{key} = 1\n", encoding="utf-8")
+    for given, changes in (("seed", {key: 1}), (path, None)):
+        with pytest.raises(SettingsError, match=f"There is no setting '{key}'") as caught:
+            load_recipe(given, changes)
+        assert told in str(caught.value)
+        assert "Did you mean" not in str(caught.value)
+
+
+def test_what_stock_names_lead_to_is_there() -> None:
+    known = {key for key, _ in setting_fields()}
+    sections = "|".join(sorted({key.partition(".")[0] for key in known if "." in key}))
+    told = set(re.findall(rf"\b(?:{sections})\.\w+", " ".join(stock_names.OTHERWISE.values())))
+    assert len(told) > 8
+    assert set(stock_names.SAME.values()) | told <= known
+    names = stock_names.SAME.keys() | stock_names.OTHERWISE.keys()
+    assert not names & {key.rpartition(".")[2] for key in known}  # those are offered as they are
+    assert not stock_names.SAME.keys() & stock_names.OTHERWISE.keys()
+
+
 def test_a_section_alone_is_no_likeness() -> None:
-    with pytest.raises(SettingsError, match=r"no setting 'train\.lr'") as caught:
-        load_recipe("seed", {"train.lr": 1})
+    with pytest.raises(SettingsError, match=r"no setting 'train\.lx'") as caught:
+        load_recipe("seed", {"train.lx": 1})
     assert "Did you mean" not in str(caught.value)
 
 

@@ -10,9 +10,9 @@ import newslora
 PACKAGE = Path(newslora.__file__).parent
 # lowest first; a folder is one layer
 LAYERS = [
-    "errors", "arguments", "config", "files", "records", "hub", "runtime", "runfolder", "metrics", "data", "model", "training",
-    "predict", "explanation", "prediction", "serving", "evaluation", "report", "exporting", "pipeline", "plan", "estimator",
-    "auditing", "bench", "cli",
+    "errors", "arguments", "stock_names", "config", "files", "records", "hub", "runtime", "runfolder", "metrics", "data",
+    "model", "training", "predict", "explanation", "prediction", "serving", "evaluation", "report", "exporting", "pipeline",
+    "plan", "estimator", "auditing", "bench", "cli",
 ]  # fmt: skip
 FREE = {"__init__", "__main__"}  # the public face, which imports lazily, and the entry point
 

@@ -128,11 +128,14 @@ def _as_setting(error: cyclopts.CycloptsError) -> str:
     if not isinstance(error, cyclopts.UnknownOptionError) or tuple(error.command_chain or ()) != ("train",):
         return ""
     from newslora.config import setting_fields
+    from newslora.stock_names import our_setting, said_here
 
     given = error.token.keyword or error.token.value  # which of them depends on what stands before
     name = given.lstrip("-").partition("=")[0].replace("-", "_")
     keys = [key for key, _ in setting_fields() if name in (key, key.rpartition(".")[2])]
-    return f" Settings are given as {' or '.join(f'--set {key}=VALUE' for key in keys)}." if keys else ""
+    if not keys and (ours := our_setting(name)) is not None:
+        keys = [ours]
+    return f" Settings are given as {' or '.join(f'--set {key}=VALUE' for key in keys)}." if keys else said_here(name)
 
 
 def _complain(text: str) -> None:
