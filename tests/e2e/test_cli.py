@@ -153,7 +153,7 @@ def test_predict_returns_every_row_in_order_and_bad_rows_with_a_reason(run: Path
 
 
 def test_predict_reads_standard_input(
-    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"club wins cup final\n\nbroken \xff bytes\n")))
     assert main(["predict", str(run), "-"]) == 0
@@ -164,6 +164,12 @@ def test_predict_reads_standard_input(
     assert text == "club wins cup final"
     assert "(empty text)" in second
     assert "(broken encoding" in third
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"club wins cup final\n\n")))
+    assert main(["predict", str(run), "-", "-o", str(tmp_path / "out.csv")]) == 0
+    assert "2 rows in" in capsys.readouterr().err
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        found = [(row["text"], row["predicted"], row["error"]) for row in csv.DictReader(file)]
+    assert found == [("club wins cup final", label, ""), ("", "", "empty text")]
 
 
 def test_report_is_written_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,8 @@ from newslora.data.sources import open_table, parse_source
 from newslora.errors import DataError, InterruptedRun, RunError, SettingsError
 from newslora.predict import bulk, chunks
 from newslora.predict.answers import Answers, Words
-from newslora.predict.bulk import Counted, predict_lines, print_source
+from newslora.predict.bulk import Counted, predict_lines, predict_stream, print_source
+from newslora.predict.partial import Partial
 
 
 def test_the_columns_of_the_training_are_taken_where_all_are_there(tmp_path: Path) -> None:
@@ -131,6 +133,67 @@ def test_no_line_on_standard_input_is_no_line_out() -> None:
     printed = io.StringIO()
     assert predict_lines(Fake(), io.BytesIO(b""), printed) == Counted(0, 0, 0, 0)
     assert printed.getvalue() == ""
+
+
+LINES = b'\xef\xbb\xbftext 0\r\n \nbroken \xff bytes\ntext 3, "quoted"\ntext 4'
+
+
+@pytest.mark.parametrize("suffix", OUTPUTS)
+def test_lines_on_standard_input_go_to_a_file_as_the_rows_of_one_do(suffix: str, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    texts = LINES.decode("utf-8-sig", "surrogateescape").splitlines()
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    from_file, piped, told = tmp_path / f"file{suffix}", tmp_path / f"piped{suffix}", []
+    counted = predict_stream(Fake(), io.BytesIO(LINES), piped, progress=lambda rows, share: told.append(rows))
+    assert counted == run(source, from_file) == Counted(5, 3, 0, 2)
+    assert found(piped) == found(from_file)
+    assert told == [0, 3, 5]
+    assert {path.name for path in tmp_path.iterdir()} - {"cache"} == {source.name, from_file.name, piped.name}
+    assert predict_stream(Fake(), io.BytesIO(b""), piped) == Counted(0, 0, 0, 0)
+    assert found(piped) == []
+
+
+class Stopped(io.BytesIO):
+    """Lines, and then Ctrl-C."""
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        if block := super().read1(size):
+            return block
+        raise KeyboardInterrupt
+
+
+def test_a_stream_that_is_stopped_leaves_nothing_and_changes_nothing(tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    output.write_bytes(b"before")
+    with pytest.raises(KeyboardInterrupt):
+        predict_stream(Fake(), Stopped(LINES * 3), output)
+    assert output.read_bytes() == b"before"
+    assert not (tmp_path / "out.csv.partial").exists()
+
+
+def test_a_stream_begins_anew_behind_one_that_was_killed_and_leaves_the_rows_of_a_file(tmp_path: Path) -> None:
+    output, other = tmp_path / "out.csv", tmp_path / "other.csv"
+    predict_stream(Fake(), io.BytesIO(LINES), other)
+    with Partial.open(output, {"input": "standard input"}) as left:  # as after SIGKILL
+        left.add(b"text,predicted\r\n", replace(left.state, rows=1))
+        left.commit()
+    predict_stream(Fake(), io.BytesIO(LINES), output)
+    assert output.read_bytes() == other.read_bytes()
+    with Partial.open(output, {"input": "of a file"}) as left:
+        left.add(b"rows", left.state)
+    with pytest.raises(RunError, match="input was of a file and is standard inp"):
+        predict_stream(Fake(), io.BytesIO(LINES), output)
+    assert left.rows.read_bytes() == b"rows"
+    predict_stream(Fake(), io.BytesIO(LINES), output, fresh=True)
+    assert output.read_bytes() == other.read_bytes()
+
+
+def test_a_file_is_not_written_over_the_stream_it_is_made_of(tmp_path: Path) -> None:
+    path = tmp_path / "lines.csv"
+    path.write_bytes(LINES)
+    with path.open("rb") as stream, pytest.raises(SettingsError, match=r"lines\.csv' is the input"):
+        predict_stream(Fake(), stream, path)
+    assert path.read_bytes() == LINES
 
 
 @pytest.mark.parametrize(

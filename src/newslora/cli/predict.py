@@ -27,9 +27,9 @@ def predict(
     """Classify rows: every input row comes out once, in order, with label, probability, or the error that kept it out.
 
     Finished rows are kept in OUTPUT.partial until the output is whole: stopped, killed or out of disk, the same command goes
-    on behind them and ends with the same bytes. With --top-k, --probabilities, --abstain or --explain, and where a row may
-    carry several labels, what goes to standard output is JSON lines. A CSV file then holds the labels of a row with
-    data.label_separator between.
+    on behind them and ends with the same bytes. What is read from standard input cannot be gone on with. With --top-k,
+    --probabilities, --abstain or --explain, and where a row may carry several labels, what goes to standard output is JSON
+    lines. A CSV file then holds the labels of a row with data.label_separator between.
 
     Parameters
     ----------
@@ -65,17 +65,19 @@ def predict(
     """
     from newslora.cli.screen import RowsProgress
     from newslora.config import load_recipe
-    from newslora.errors import SettingsError
-    from newslora.predict.bulk import predict_lines, print_source
+    from newslora.predict.bulk import predict_lines, predict_stream, print_source
     from newslora.predict.classifier import Classifier
     from newslora.prediction import answers_of, predict_file
 
     changes, console = data_changes(settings), remarks()
-    if source == "-" and output is not None:
-        raise SettingsError("Standard input goes to standard output: leave --output out, or name a file as input.")
     data = load_recipe("seed", changes).data
     classifier = Classifier.load(run, device, precision)
-    if output is not None:
+    if output is not None and source == "-":
+        answers = answers_of(classifier, top_k, probabilities, abstain, explain)
+        with RowsProgress(console) as progress:
+            counted = predict_stream(classifier, sys.stdin.buffer, output, answers, fresh, progress.told, console.print)
+        console.print(f"{counted.rows:,} rows in {output}")
+    elif output is not None:
         with RowsProgress(console) as progress:
             counted = predict_file(
                 classifier, source, output, top_k=top_k, probabilities=probabilities, abstain=abstain, explain=explain,

@@ -1,6 +1,7 @@
 """A file (or lines of text) -> the same rows with predictions; bad rows come out as rows with an error."""
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,8 +83,7 @@ def predict_source(
         if not partial.state.whole:
             _fill(partial, classifier, table, text_columns, told, kept_as, form, progress, stop)
         partial.publish(form.convert)
-    done = partial.state
-    return Counted(done.rows, done.rows - done.abstained - done.failed, done.abstained, done.failed)
+    return _outcome(partial.state)
 
 
 def predict_lines(
@@ -102,6 +102,49 @@ def predict_lines(
     most = chunk_rows(told)
     made = (one for rows in _arriving(stream, note) for one in chunks(classifier, rows, ("text",), Meter(), most))
     return _print(classifier, made, ("text",), output, told, {})
+
+
+def predict_stream(
+    classifier: Classifier,
+    stream: BinaryIO,
+    output: Path,
+    answers: Answers | None = None,
+    fresh: bool = False,
+    progress: Callable[[int, float | None], None] = lambda rows, share: None,
+    note: Callable[[str], None] = lambda text: None,
+) -> Counted:
+    """One UTF-8 text a line -> `output`, as `predict_source` makes it of a file with the one column `text`.
+
+    A stream cannot be read again, so nothing is kept of what is stopped: the file appears whole or not at all.
+
+    Args:
+        stream: read to its end.
+        output, answers, note: as there.
+        fresh: forget what an earlier sitting left, which read a file.
+        progress: told the finished rows, at the beginning and after each chunk.
+
+    Raises:
+        SettingsError: an output that cannot be written, or is what the stream is read from.
+        RunError: an earlier sitting left rows of a file, or another process writes this output.
+        StorageError: the disk refuses.
+    """
+    kind = _suffix_of(output)
+    if _is_read(stream, output):
+        raise SettingsError(f"The output '{output}' is the input. Name another place for one of the two.")
+    told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
+    form = file_format(kind, ("text",), told.columns(), classifier.card.label_separator, {})
+    rows = itertools.chain.from_iterable(_arriving(stream, note))
+    with Partial.open(output, {"input": "standard input"}, fresh, goes_on=False) as partial:
+        partial.add(form.head, partial.state)
+        progress(0, None)
+        # in this thread: one that waits for a line would keep Ctrl-C waiting too
+        for chunk in chunks(classifier, rows, ("text",), Meter(), chunk_rows(told)):
+            finished = finish(classifier, chunk, told, {})
+            partial.add(form.encode(finished), _counted(partial.state, chunk, finished, told))
+            progress(partial.state.rows, None)
+        partial.commit(whole=True)
+        partial.publish(form.convert)
+    return _outcome(partial.state)
 
 
 def print_source(
@@ -150,6 +193,13 @@ def open_texts(
 
 def _check_output(output: Path, source: str) -> str:
     """The suffix of an output that can be written, and is no file of the source."""
+    suffix = _suffix_of(output)
+    refuse_overwriting([output], [source])
+    return suffix
+
+
+def _suffix_of(output: Path) -> str:
+    """The suffix of an output that can be written."""
     suffix = next((one for one in OUTPUTS if output.name.lower().endswith(one)), None)
     if suffix is None:
         ending = "".join(output.suffixes[-2:]) if output.suffix.lower() in PACKED else output.suffix
@@ -158,7 +208,6 @@ def _check_output(output: Path, source: str) -> str:
         )
     if output.is_dir():
         raise SettingsError(f"The output '{output}' is a folder. Name a file in it.")
-    refuse_overwriting([output], [source])
     return suffix
 
 
@@ -244,7 +293,19 @@ def _print(
         finished = finish(classifier, chunk, answers, kept_as)
         write(finished)
         state = _counted(state, chunk, finished, answers)
+    return _outcome(state)
+
+
+def _outcome(state: State) -> Counted:
     return Counted(state.rows, state.rows - state.abstained - state.failed, state.abstained, state.failed)
+
+
+def _is_read(stream: BinaryIO, output: Path) -> bool:
+    """Whether a stream comes from the file to be made, as in `predict RUN - -o FILE < FILE`."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), output.stat())
+    except OSError:  # no file yet, or a stream that is none
+        return False
 
 
 def _arriving(stream: BinaryIO, note: Callable[[str], None]) -> Iterator[list[RawRow]]:

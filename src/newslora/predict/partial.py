@@ -58,13 +58,14 @@ class Partial:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, output: Path, plan: dict[str, Any], fresh: bool = False) -> Iterator["Partial"]:
+    def open(cls, output: Path, plan: dict[str, Any], fresh: bool = False, goes_on: bool = True) -> Iterator["Partial"]:
         """Continue where an earlier sitting of the same plan stopped, else begin.
 
         Args:
             output: the file to be.
             plan: plain values of all that decides its bytes, by names a reader knows.
             fresh: whether to forget earlier sittings.
+            goes_on: whether the input can be read again; if not, nothing is kept of a sitting that is not finished.
 
         Raises:
             RunError: another process is at it, or the earlier sitting had another plan.
@@ -74,8 +75,13 @@ class Partial:
         taken = RunError(f"Another process is writing {output}. Wait for it, or stop it.")
         with files.locked(partial.folder / LOCK, output, taken):
             with files.disk_errors(output):
-                partial._begin(json.loads(json.dumps(plan | {"format of the folder": FORMAT})), fresh)
-            yield partial
+                partial._begin(json.loads(json.dumps(plan | {"format of the folder": FORMAT})), fresh, goes_on)
+            try:
+                yield partial
+            except BaseException:
+                if not goes_on:
+                    partial._remove()
+                raise
 
     def add(self, data: bytes, state: State) -> None:
         """Append the next rows; `state` counts them, all but their bytes."""
@@ -114,17 +120,21 @@ class Partial:
             if made.exists():  # else it took its name just before an earlier sitting was killed
                 os.replace(made, self.output)
                 files.flush_to_disk(self.output.parent)
-            self._clear()
-            (self.folder / LOCK).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # a file of someone else's stays
-                self.folder.rmdir()
+            self._remove()
 
-    def _begin(self, plan: dict[str, Any], fresh: bool) -> None:
+    def _remove(self) -> None:
+        self._clear()
+        (self.folder / LOCK).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a file of someone else's stays
+            self.folder.rmdir()
+
+    def _begin(self, plan: dict[str, Any], fresh: bool, goes_on: bool) -> None:
         earlier = None if fresh else self._earlier_plan()
         if earlier is not None:
             self._check(earlier, plan)
+        if earlier is not None and goes_on:
             self._recover()
-        if earlier is None or not (self.rows.exists() or self.state.whole):
+        if earlier is None or not goes_on or not (self.rows.exists() or self.state.whole):
             self._clear()
             for path in (self.rows, self.journal):
                 path.touch()
