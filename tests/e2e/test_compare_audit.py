@@ -136,6 +136,16 @@ def test_audit_of_clean_files_finds_nothing(folder: Path, capsys: pytest.Capture
     assert [one["likely_wrong"] for one in result["labels"]] == [0, 0]
 
 
+def test_audit_says_why_rows_were_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"{label},{label} news {number}" for number in range(10) for label in ("World", "Sports")]
+    text = "\n".join(["label,text", *lines, "World,caf\u00e9", "Sports,"])
+    (tmp_path / "latin.csv").write_text(text, encoding="latin-1")
+    assert main(["audit", str(tmp_path / "latin.csv")]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Set aside of latin: broken encoding: not valid UTF-8; save the file as UTF-8" in told
+    assert "iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW (1 rows); empty text (1 rows)." in told
+
+
 def test_audit_finds_what_was_planted_and_lists_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = folder / "audit"
     sources = [str(folder / "train.csv"), str(folder / "planted.csv")]

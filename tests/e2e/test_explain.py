@@ -126,4 +126,6 @@ def test_a_line_that_is_no_utf8_is_named(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"treaty\n\xff\n"), encoding="utf-8"))
     assert main(["explain", str(planted), "-"]) == 3
-    assert "Line 2" in capsys.readouterr().err
+    told = " ".join(capsys.readouterr().err.split())
+    assert "Line 2" in told
+    assert "put `iconv -f WINDOWS-1252 -t UTF-8 |` before the command" in told

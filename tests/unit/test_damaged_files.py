@@ -4,6 +4,7 @@ import csv
 import functools
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import zstandard
 from source_parts import ROWS, as_csv, as_lines, read, write
 
 from newslora.data import readers
+from newslora.data.lines import UTF8_WAY
 from newslora.data.readers import RawRow, open_file
 from newslora.errors import DataError
 
@@ -47,7 +49,8 @@ def test_nul_and_broken_bytes_stay_in_their_row(tmp_path: Path) -> None:
 
 
 def test_a_header_in_no_utf8_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"header of .*a\.csv is not valid UTF-8 in 'cat\\udce9gorie'.*'CSV UTF-8'"):
+    told = rf"header of .*a\.csv is not valid UTF-8 in 'cat\\udce9gorie'.*{re.escape(UTF8_WAY)}\."
+    with pytest.raises(DataError, match=told):
         open_file(write(tmp_path / "a.csv", b"text,cat\xe9gorie\nOil climbs,x\n"))
 
 

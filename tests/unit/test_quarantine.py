@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from newslora.config import DataSettings
 from newslora.data.articles import ArticleSet, check_quarantine, write_quarantine
 from newslora.data.labels import make_label_set
+from newslora.data.lines import UTF8_WAY
 from newslora.data.splits import load_splits
 from newslora.errors import DataError
 
@@ -31,11 +32,12 @@ def test_broken_encoding_costs_its_row_only(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"label,text\nA,fine\nB,K\xfcche\nB,fine\nK\xfcche,fine\nA,\x00 nul\n")
     found, labels = read(path)
+    assert "iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW" in UTF8_WAY
     assert labels.names == ("A", "B")
     assert found.rows.tolist() == [1, 3, 5]
     assert reasons(found) == [
-        "broken encoding: not valid UTF-8; save the file as UTF-8 (in Excel, 'CSV UTF-8')",
-        "broken encoding: the label is not valid UTF-8",
+        f"broken encoding: not valid UTF-8; {UTF8_WAY}",
+        f"broken encoding: the label is not valid UTF-8; {UTF8_WAY}",
     ]
     write_quarantine(tmp_path / "q.jsonl", [found])
     assert len((tmp_path / "q.jsonl").read_text(encoding="utf-8").splitlines()) == 2

@@ -86,10 +86,14 @@ def tables(result: dict[str, Any]) -> "list[Table]":
 
 
 def sentences(result: dict[str, Any]) -> list[str]:
-    """Leaks and their effect, and who judged the labels, in words."""
+    """Rows set aside, leaks and their effect, and who judged the labels, in words."""
     from newslora.metrics.intervals import told
 
     said = []
+    for one in result["splits"]:
+        if reasons := one["quarantine_reasons"]:
+            listed = "; ".join(f"{reason} ({count:,} rows)" for reason, count in reasons.items())
+            said.append(f"Set aside of {one['name']}: {listed}.")
     for one in result["leakage"]:
         leaked = one["equal_rows"] + one["near_rows"]
         text = f"No row of {one['split']} repeats a row of {one['repeats']}, nor nearly so."

@@ -97,7 +97,7 @@ def _given(texts: Sequence[str]) -> list[str]:
 def _lines() -> list[str]:
     """Lines of standard input that say something; one that is not UTF-8 is refused by number."""
     from newslora.data.articles import is_empty
-    from newslora.data.lines import json_lines_remark
+    from newslora.data.lines import FROM_WINDOWS, json_lines_remark
     from newslora.errors import DataError
 
     # as `predict` reads them, whatever the terminal's own encoding: a mark at the beginning is no text, nor is \r a line's end
@@ -107,7 +107,10 @@ def _lines() -> list[str]:
         remarks().print(remark)
     for number, line in enumerate(found, 1):
         if any("\udc80" <= character <= "\udcff" for character in line):
-            raise DataError(f"Line {number} of standard input is not UTF-8. Convert it, for example with iconv.")
+            raise DataError(
+                f"Line {number} of standard input is not UTF-8. Where all of it is in Windows-1252 or Latin-1, put "
+                f"`{FROM_WINDOWS} |` before the command."
+            )
     return [line for line in found if not is_empty(line)]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newslora.data.labels import LabelSet, is_missing, is_unicode, label_key, label_reason
+from newslora.data.lines import UTF8_WAY
 from newslora.data.store import gathered
 from newslora.errors import DataError
 
@@ -42,7 +43,7 @@ def split_labels(value: Any, separator: str) -> tuple[str, ...] | str:
         return "labels that are not a list of names or numbers"
     keys = {key for entry in entries if (key := label_key(entry))}
     if not all(map(is_unicode, keys)):
-        return "broken encoding: a label is not valid UTF-8"
+        return f"broken encoding: a label is not valid UTF-8; {UTF8_WAY}"
     return tuple(sorted(keys))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newslora.config import DataSettings
+from newslora.data.lines import UTF8_WAY
 from newslora.data.readers import Table
 from newslora.errors import DataError, listed, near
 
@@ -219,5 +220,5 @@ def label_reason(value: Any, labels: LabelSet | None) -> str:
     if not key:
         return "no label"
     if labels is None or not is_unicode(key):
-        return "broken encoding: the label is not valid UTF-8"
+        return f"broken encoding: the label is not valid UTF-8; {UTF8_WAY}"
     return f"unknown label '{key[:60]}': not among the training labels ({listed(labels.names, LABELS_SHOWN)})"

@@ -24,7 +24,11 @@ OTHERS = {  # how a file begins that is no text: what it is, and the way out
     b"\xd0\xcf\x11\xe0": "an Excel workbook. Save it as CSV UTF-8",
     b"PAR1\x15": "Parquet. Let its name end in .parquet",
 }
-UTF8_WAY = "save the file as UTF-8 (in Excel, 'CSV UTF-8')"
+FROM_WINDOWS = "iconv -f WINDOWS-1252 -t UTF-8"  # of Latin-1 too, which but for control characters is a part of it
+UTF8_WAY = (
+    "save the file as UTF-8: in Excel as 'CSV UTF-8', or, where all of it is in Windows-1252 or Latin-1, by "
+    f"{FROM_WINDOWS} FILE > NEW"
+)
 
 
 @dataclass(slots=True)
