@@ -173,7 +173,8 @@ class LoraSettings(Section):
     """The low-rank adapter (Hu et al. 2021, arXiv:2106.09685), as PEFT implements it."""
 
     rank: int = Field(4, ge=1, le=1024, description="Rank r of the update BA.")
-    alpha: float = Field(16, gt=0, description="Scale numerator: the update is multiplied by alpha / rank.")
+    # far beyond any use, and far below what overflows in fp32
+    alpha: float = Field(16, gt=0, le=1e6, description="Scale numerator: the update is multiplied by alpha / rank.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout on the input of the low-rank path (probability).")
     targets: Literal["query-value", "all-linear"] = Field(
         "query-value", description="Which projections of the encoder are adapted."

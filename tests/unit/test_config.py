@@ -192,6 +192,7 @@ def test_a_name_like_no_setting_gets_no_offer() -> None:
         ("lora.rank", 0),
         ("lora.rank", 1025),
         ("lora.alpha", 0),
+        ("lora.alpha", 1e308),
         ("lora.dropout", 1),
         ("lora.dropout", -0.1),
         ("lora.targets", "all"),

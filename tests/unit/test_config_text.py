@@ -118,7 +118,9 @@ recipes = st.fixed_dictionaries(
                 "max_quarantine_share": shares,
             }
         ),
-        "lora": st.fixed_dictionaries({"alpha": positive, "dropout": shares, "rank": st.integers(1, 1024)}),
+        "lora": st.fixed_dictionaries(
+            {"alpha": st.floats(0, 1e6, exclude_min=True), "dropout": shares, "rank": st.integers(1, 1024)}
+        ),
         "train": st.fixed_dictionaries(
             {
                 "learning_rate": positive,

@@ -5,12 +5,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import newslora
 from newslora.errors import BackboneError, NewsloraError, RunError
 from newslora.exporting.forms import open_stock_peft
 from newslora.files import sha256_file
 from newslora.model.adapter import load_adapter, read_card, same_backbone
+from newslora.predict.classifier import Classifier
 from newslora.serving.service import Service
 from newslora.serving.settings import ServeSettings
 
@@ -65,6 +68,14 @@ def test_no_value_of_any_field_is_more_than_refused(
             {"lora": {"rank": "x"}},
             "lora is {'rank': 'x'}: rank is 'x': input should be a valid integer",
         ),
+        ("newslora.json", {"lora": {"rank": 0}}, "rank is 0: input should be greater than or equal to 1"),
+        ("newslora.json", {"lora": {"alpha": -4}}, "alpha is -4: input should be greater than 0"),
+        ("newslora.json", {"lora": {"alpha": float("nan")}}, "alpha is nan: input should be a finite number"),
+        (
+            "newslora.json",
+            {"lora": {"alpha": 1e308}},
+            r"alpha is 1e\+308: input should be less than or equal to 1000000",
+        ),
         ("newslora.json", {"backbone": -1}, "backbone is -1: input should be a valid string"),
         ("newslora.json", {"backbone_sha256": 1e308}, "backbone_sha256 is 1e[+]308: input should be a valid string"),
         ("newslora.json", {"labels": ["World", "World"]}, "labels is .*: a name stands there twice"),
@@ -104,6 +115,21 @@ def test_a_card_or_a_configuration_of_another_adapter_is_a_sentence(adapter: Pat
     (adapter / "newslora.json").write_text(json.dumps(card | {"labels": card["labels"][:1]}))
     with pytest.raises(RunError, match=r"does not fit its newslora\.json or its backbone: .*Restore the folder"):
         load_adapter(adapter)
+
+
+def test_answers_that_are_no_numbers_are_refused(
+    adapter: Path, news_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = Classifier.load(adapter)
+    monkeypatch.setattr(
+        Classifier, "logits", lambda self, rows, progress=None: np.full((len(rows), 2), np.nan, np.float32)
+    )
+    told = r"adapter answers with numbers that are not finite, in fp32\. Restore the folder"
+    for ask in (classifier, classifier.predict_proba):
+        with pytest.raises(RunError, match=told):
+            ask(["treaty games"])
+    with pytest.raises(RunError, match=told):
+        newslora.predict_file(classifier, news_file, adapter.parent / "out.csv")
 
 
 def test_what_is_missing_and_what_is_no_json_is_named(adapter: Path) -> None:

@@ -28,5 +28,5 @@ def score_articles(
     """Score every row once."""
     began = time.monotonic()
     rows = classifier.rows(articles.texts)
-    logits = classifier.logits(rows, progress)
+    logits = classifier.finite_logits(rows, progress)
     return Scored(articles.labels, logits, rows.tokens.lengths, time.monotonic() - began)

@@ -271,7 +271,7 @@ class Classifier:
     def predictions(self, rows: Rows, abstain: float | None = None) -> list[Prediction]:
         """The predictions of tokenised texts (from `rows`), in order; `abstain` as when called with texts."""
         sets = None if abstain is None else self.answer_sets(abstain)
-        probabilities = self.probabilities(self.logits(rows))
+        probabilities = self.probabilities(self.finite_logits(rows))
         members = None if sets is None else sets(probabilities)
         return [self.answer(row, None if members is None else members[i]) for i, row in enumerate(probabilities)]
 
@@ -281,7 +281,7 @@ class Classifier:
         An empty text gets the answer of the encoder's special tokens alone, which means little.
         Where a text may carry several labels, each is the probability of its label by itself, not calibrated.
         """
-        return self.probabilities(self.logits(self.rows(texts), progress))
+        return self.probabilities(self.finite_logits(self.rows(texts), progress))
 
     def probabilities(self, logits: Logits) -> Probabilities:
         """(R, C) logits -> the probabilities this classifier answers with."""
@@ -296,6 +296,20 @@ class Classifier:
         refuse_forked()
         tokens = BATCH_TOKENS[self.engine.device.type]
         return predict_logits(self.engine, rows, batch_tokens=tokens, progress=progress)
+
+    def finite_logits(self, rows: Rows, progress: Callable[[int], None] = lambda rows: None) -> Logits:
+        """As `logits`.
+
+        Raises:
+            RunError: some are not finite, which no answer can be made of.
+        """
+        found = self.logits(rows, progress)
+        if not np.isfinite(found).all():
+            raise RunError(
+                f"{self.folder} answers with numbers that are not finite, in {self.precision.name}. Restore the folder, or "
+                "train it again; in fp16 or bf16, try fp32 first."
+            )
+        return found
 
     def answer_sets(self, level: float) -> AnswerSets:
         """Probabilities -> answer sets at a level, out of the run's stored validation rows.
