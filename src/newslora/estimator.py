@@ -39,6 +39,7 @@ SETTINGS = {
     "alpha": "lora.alpha",
     "dropout": "lora.dropout",
     "targets": "lora.targets",
+    "max_length": "data.max_length",
     "epochs": "train.epochs",
     "batch_size": "train.batch_size",
     "learning_rate": "train.learning_rate",
@@ -63,8 +64,10 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     Args:
         recipe: where unset settings come from: a bundled recipe's name, a TOML path, or a Recipe. Its own data sources,
             label names and row counts are not used.
-        backbone, rank, alpha, dropout, targets, epochs, batch_size, learning_rate, warmup_steps, weight_decay, precision:
-            as the settings of those names (`newslora settings`); None: the recipe's value.
+        backbone, rank, alpha, dropout, targets, max_length, epochs, batch_size, learning_rate, warmup_steps, weight_decay,
+            precision: as the settings of those names (`newslora settings`); None: the recipe's value.
+        class_weight: 'balanced': a row counts by how rare its label is among the training rows, as with
+            `train.class_balance = "weights"`; None: the recipe's `train.class_balance`, which may also be "focal".
         validation_fraction: share of the rows (0 to 1, exclusive) held out, by label share, to choose the epoch; at
             least one a label. None: every row trains, and the epoch of the lowest loss on those same rows is kept.
         random_state: seed of the held-out rows, initial weights, row order and dropout: an int, a RandomState to draw
@@ -98,12 +101,14 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         alpha: float | None = None,
         dropout: float | None = None,
         targets: str | None = None,
+        max_length: int | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
         warmup_steps: int | None = None,
         weight_decay: float | None = None,
         precision: str | None = None,
+        class_weight: str | None = None,
         validation_fraction: float | None = 0.1,
         random_state: "int | np.random.RandomState | None" = None,
         device: str | None = None,
@@ -116,12 +121,14 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.alpha = alpha
         self.dropout = dropout
         self.targets = targets
+        self.max_length = max_length
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
         self.weight_decay = weight_decay
         self.precision = precision
+        self.class_weight = class_weight
         self.validation_fraction = validation_fraction
         self.random_state = random_state
         self.device = device
@@ -214,6 +221,8 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             if value is not None:
                 section, _, setting = key.partition(".")
                 values[section][setting] = _plain(value)
+        if self.class_weight is not None:
+            values["train"]["class_balance"] = self._class_balance()
         if self.backbone is not None:
             values["model"]["revision"] = None  # the recipe's belongs to the recipe's backbone
         # labels are written by number and named here, so that label ids are the places in classes_ whatever the labels are
@@ -244,6 +253,15 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
                 f"({classes} classes). Give more rows, or validation_fraction=None to train on every row."
             )
         return held
+
+    def _class_balance(self) -> str:
+        """What scikit-learn's `class_weight` is called in a recipe."""
+        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
+            return "weights"
+        raise SettingsError(
+            f"class_weight is {self.class_weight!r:.60}. Allowed: 'balanced', or None for the recipe's train.class_balance. A "
+            "recipe has no place for a weight of each class."
+        )
 
     def _seed(self) -> int | None:
         if self.random_state is None or isinstance(self.random_state, (int, np.integer)):

@@ -54,8 +54,8 @@ def test_the_command_line_trains_the_same_adapter(
 
 def test_every_parameter_reaches_the_run(encoder: str, tmp_path: Path) -> None:
     values = {
-        "backbone": encoder, "rank": 2, "alpha": 3.5, "dropout": 0.25, "targets": "all-linear", "epochs": 1,
-        "batch_size": 20, "learning_rate": 3e-3, "warmup_steps": 1, "weight_decay": 0.125, "precision": "fp32",
+        "backbone": encoder, "rank": 2, "alpha": 3.5, "dropout": 0.25, "targets": "all-linear", "max_length": 32,
+        "epochs": 1, "batch_size": 20, "learning_rate": 3e-3, "warmup_steps": 1, "weight_decay": 0.125, "precision": "fp32",
         "random_state": 11,
     }  # fmt: skip
     assert values.keys() == SETTINGS.keys()
@@ -80,6 +80,21 @@ def test_a_recipe_object_brings_settings_that_have_no_parameter(news: NewsClassi
     news.set_params(recipe=recipe, epochs=1, runs_folder=tmp_path).fit(TEXTS, LABELS)
     used = RunFolder.open(Path(news.run_)).recipe()
     assert (used.train.schedule, used.data.max_length, used.data.test) == ("linear", 9, None)
+
+
+def test_a_balanced_class_weight_is_the_recipes_own_setting(news: NewsClassifier, tmp_path: Path) -> None:
+    rare = TEXTS[:24] + [text for text, label in zip(TEXTS[24:], LABELS[24:], strict=True) if label == "World"]
+    labels = LABELS[:24] + ["World"] * 8
+    balances = {}
+    for weight in (None, "balanced"):
+        news.set_params(class_weight=weight, epochs=1, runs_folder=tmp_path, validation_fraction=None).fit(rare, labels)
+        run = RunFolder.open(Path(news.run_))
+        balances[weight] = run.recipe().train.class_balance, run.manifest()["training"]["objective"]["weights"]
+    assert balances[None] == ("none", None)
+    assert balances["balanced"] == ("weights", {"Sports": pytest.approx(32 / 24), "World": pytest.approx(32 / 40)})
+    focal = load_recipe("quickstart", {"train.class_balance": "focal"})
+    news.set_params(recipe=focal, class_weight=None).fit(rare, labels)
+    assert RunFolder.open(Path(news.run_)).recipe().train.class_balance == "focal"
 
 
 # --- what is learnt -------------------------------------------------------------------------------------------------
