@@ -66,3 +66,19 @@ def test_what_holds_no_labels_is_said(labels: Any) -> None:
     with pytest.raises(DataError, match=f"y is {kind}, not one label a text: .*Give a list of labels") as caught:
         read_labels(labels, 3)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ([1, "World", 2], "int (row 0: 1), str (row 1: 'World')"),
+        (["World", True, "Sports"], "str (row 0: 'World'), bool (row 1: True)"),
+        ([np.int64(1), 2.5, 1], "int (row 0: 1), float (row 1: 2.5)"),
+    ],
+)
+def test_labels_of_several_kinds_are_not_called_a_regression(labels: list[Any], told: str) -> None:
+    for objects in (np.array(labels, dtype=object), pd.Series(labels, dtype=object)):
+        with pytest.raises(
+            DataError, match=re.escape(f"y holds labels of several kinds, rows counted from 0: {told}.")
+        ):
+            read_labels(objects, 3)

@@ -83,8 +83,27 @@ def read_labels(y: Any, rows: int) -> NDArray[Any]:
         raise DataError(f"X has {rows:,} rows and y has {len(labels):,}. Give one label a text.")
     _refuse(labels.tolist(), _is_missing, "without a label", "label these or drop them", "y")
     _refuse(labels.tolist(), _is_foreign, "neither text nor plain numbers", "give labels as str, int or bool", "y")
+    if labels.dtype.kind == "O":
+        _refuse_kinds(labels.tolist())
     check_classification_targets(labels)
     return labels
+
+
+def _refuse_kinds(labels: Sequence[Any]) -> None:
+    """Refuse labels of several kinds, which have no order: scikit-learn takes them for numbers of a regression.
+
+    Raises:
+        DataError: naming the first row of each kind.
+    """
+    kinds: dict[str, int] = {}
+    for row, label in enumerate(labels):
+        kinds.setdefault("str" if isinstance(label, str) else type(label).__name__, row)
+    if len(kinds) > 1:
+        found = ", ".join(f"{kind} (row {row}: {labels[row]!r:.60})" for kind, row in kinds.items())
+        raise DataError(
+            f"y holds labels of several kinds, rows counted from 0: {found}. Give all as one kind, such as "
+            "[str(label) for label in y]."
+        )
 
 
 def _is_nullable(y: Any) -> bool:
