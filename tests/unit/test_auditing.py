@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from newslora.cli.app import main
 from newslora.data.articles import ArticleSet
 from newslora.data.sources import Source
 from newslora.data.texts import Quarantine, Texts
-from newslora.errors import SettingsError
+from newslora.errors import DataError, SettingsError
 from newslora.metrics.single_label import ONE_LABEL
 
 WORDS = [f"word{number}" for number in range(3_000)]
@@ -342,6 +343,13 @@ def test_labels_that_do_not_occur_or_occur_once() -> None:
     assert find_doubtful(np.zeros(5, dtype=np.int64), np.full((5, 2), 0.5)) == []
     assert folds_possible(np.array([0, 0, 1, 1]), np.arange(4)) == 2
     assert folds_possible(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 2])) == 1
+
+
+def test_names_of_columns_are_not_taken_for_data_sets() -> None:
+    rows = {"text": ["one"], "label": ["World"]}
+    for table in (pa.table(rows), rows):
+        with pytest.raises(DataError, match=r"A source of rows is the name of a file, .* not (Table|dict)\."):
+            newslora.audit(table)  # type: ignore[arg-type]
 
 
 def test_rows_tell_where_they_come_from() -> None:

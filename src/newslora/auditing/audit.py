@@ -73,8 +73,10 @@ def audit(
         RunError, BackboneError: the run or backbone cannot be had.
         MissingExtraError: the extra 'audit' is not installed.
     """
-    given = [sources] if isinstance(sources, (str, os.PathLike)) or not isinstance(sources, Iterable) else sources
-    named = [parse_source(one).text for one in given]
+    # the names of a table's columns, or of a mapping's keys, would be taken for those of hub data sets
+    one = isinstance(sources, (str, os.PathLike, Mapping)) or hasattr(sources, "columns")
+    given = [sources] if one or not isinstance(sources, Iterable) else sources
+    named = [parse_source(source).text for source in given]
     folder_made = None if output is None else as_path(output, "The output")
     check_device(device)
     if not isinstance(similarity, Real) or not LEAST <= similarity <= 1:
