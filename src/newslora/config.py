@@ -304,6 +304,9 @@ class Recipe(Section):
         return self
 
 
+_SECTIONS = [name for name, field in Recipe.model_fields.items() if isinstance(field.default, Section)]
+
+
 def setting_fields(model: type[Section] = Recipe) -> Iterator[tuple[str, Any]]:
     """Every setting as ('section.name', pydantic FieldInfo), in order; of a model without sections by its name alone."""
     for name, field in model.model_fields.items():
@@ -462,6 +465,9 @@ def _name_of(path: Path) -> str:
 
 def _lay_over(values: dict[str, Any], key: str, value: Any) -> None:
     """Set one dotted key; a `None` removes it, so the default stands again."""
+    if key in _SECTIONS:
+        own = next(name for name in _known() if name.startswith(f"{key}."))
+        raise SettingsError(f"'{key}' is a section of settings. Name one of its own, such as '{own}'.")
     if key not in _known():
         raise SettingsError(f"There is no setting '{key}'.{_near_setting(key)} `newslora settings` lists them all.")
     head, _, name = key.rpartition(".")

@@ -162,6 +162,14 @@ def test_what_stock_names_lead_to_is_there() -> None:
     assert not stock_names.SAME.keys() & stock_names.OTHERWISE.keys()
 
 
+@pytest.mark.parametrize(("section", "own"), [("data", "data.source"), ("train", "train.epochs")])
+def test_a_section_is_no_setting(section: str, own: str) -> None:
+    with pytest.raises(
+        SettingsError, match=f"^'{section}' is a section of settings. Name one of its own, such as '{own}'"
+    ):
+        load_recipe("seed", {section: {"epochs": 1}})
+
+
 def test_a_section_alone_is_no_likeness() -> None:
     with pytest.raises(SettingsError, match=r"no setting 'train\.lx'") as caught:
         load_recipe("seed", {"train.lx": 1})
