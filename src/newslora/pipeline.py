@@ -14,8 +14,10 @@ from newslora.arguments import as_path
 from newslora.config import Recipe, load_recipe
 from newslora.data.articles import ArticleSet
 from newslora.data.batches import Rows
+from newslora.data.frames import Frame, is_frame, write_frame
 from newslora.data.overlap import copied_rows, told, told_earlier, told_unread
 from newslora.data.remarks import remarks
+from newslora.data.sources import parse_source
 from newslora.data.splits import Splits, load_splits
 from newslora.data.tokens import tokenize, tokenizer_sha256
 from newslora.errors import BackboneError, InterruptedRun, NetworkError, RunError, SettingsError
@@ -34,7 +36,7 @@ from newslora.predict.classifier import Classifier
 from newslora.predict.thresholds import save_thresholds, tune_thresholds
 from newslora.report.card import write_card
 from newslora.report.report import write_report
-from newslora.runfolder import FORMAT, STARTED_FROM, TRAINED_IN, RunFolder, run_path
+from newslora.runfolder import FORMAT, STARTED_FROM, TRAINED_IN, RunFolder, run_path, usual_path
 from newslora.runtime import Precision, cache_folder, environment_record, pick_device, resolve_precision
 from newslora.training.checkpoint import is_saved
 from newslora.training.loop import FitResult, fit
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 WEIGHTS_BEGUN = "backbone_sha256"  # in data.json: of the weights in a folder that a run began with
+FRAMES = {"data.source": "train.jsonl", "data.validation": "validation.jsonl", "data.test": "test.jsonl"}  # in rows/
 MANY_COPIES = 0.01  # part of held rows: fewer move a score by less than its interval is wide
 
 
@@ -87,23 +90,59 @@ def train(
         watcher: who looks on (newslora.training.watch); None: standard logging, as 'newslora'.
         device: 'cpu', 'cuda', ...; None picks.
         report: whether to draw the figures and write report.html at the end; `newslora report` does so later.
-        **changes: settings laid over the recipe, with two underscores for the dot: `train__epochs=1`.
+        **changes: settings laid over the recipe, with two underscores for the dot: `train__epochs=1`. Rows (`data__source`,
+            `data__validation`, `data__test`) may also be a table in memory, such as a frame of pandas or polars; what it holds
+            is written to the run's rows/, where the run finds it again.
 
     Raises:
         NewsloraError: one of its kinds; see newslora.errors.
         InterruptedRun: Ctrl-C or SIGTERM; a KeyboardInterrupt. The state is saved, and `resume` goes on.
+
+    Example:
+        >>> run = newslora.train("seed", model__backbone="minilm", data__source="news.csv")  # doctest: +SKIP
+        >>> frame = pandas.read_sql("SELECT title, section FROM news", database)  # doctest: +SKIP
+        >>> run = newslora.train("quickstart", data__source=frame, data__label_column="section")  # doctest: +SKIP
+        >>> newslora.Classifier.load(run)("Striker scores twice as hosts reach final").label  # doctest: +SKIP
+        'Sports'
     """
-    resolved = load_recipe(recipe, {key.replace("__", "."): value for key, value in changes.items()})
+    settings = {key.replace("__", "."): value for key, value in changes.items()}
+    frames = _take_frames(settings)
+    resolved = load_recipe(recipe, settings)
     if odd := [name for name in ASKED if watcher and not hasattr(watcher, name)]:
         raise SettingsError(
             f"The watcher {watcher!r} has no '{odd[0]}'. newslora.training.watch.Watcher tells what it needs."
         )
-    run = RunFolder.create(None if output is None else as_path(output, "The output"), resolved)
+    path = usual_path(resolved) if output is None else as_path(output, "The output")
+    if frames:
+        resolved = load_recipe(resolved, {key: RunFolder(path).rows / FRAMES[key] for key in frames})
+    run = RunFolder.create(path, resolved)
+    try:
+        for key, frame in frames.items():
+            write_frame(frame, run.rows / FRAMES[key])
+    except BaseException:  # Ctrl-C too: without its rows a run cannot be resumed
+        run.discard_unbegun()
+        raise
     try:
         return _stoppable(run, watcher, device, report)
     except Exception:  # so that the same command can be given again, corrected
         run.discard_unbegun()
         raise
+
+
+def _take_frames(settings: dict[str, Any]) -> dict[str, Frame]:
+    """Tables in memory, by the setting that has a file's name otherwise; taken out of the settings.
+
+    Raises:
+        DataError: rows that are neither.
+    """
+    given = {key: settings[key] for key in FRAMES if settings.get(key) is not None}
+    frames = {key: rows for key, rows in given.items() if is_frame(rows)}
+    for key, rows in given.items():
+        if key in frames:
+            del settings[key]
+        elif not isinstance(rows, (str, os.PathLike)):
+            parse_source(rows)  # says what a source is
+    return frames
 
 
 def resume(

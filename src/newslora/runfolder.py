@@ -6,6 +6,7 @@ quarantine.jsonl   rows set aside, with reasons    figures/       SVG and PNG
 metrics.jsonl      one line per logged step        report.html    everything above, for a reader
 checkpoints/       what resuming needs             manifest.json  last: the run is whole
 tensorboard/       the same metrics as event files exports/       published by `newslora export`
+rows/              tables that were given in Python
 """
 
 import contextlib
@@ -47,6 +48,7 @@ class RunFolder:
         self.evaluation = path / "evaluation"
         self.figures = path / "figures"
         self.exports = path / "exports"
+        self.rows = path / "rows"  # that had no file of their own
         self.report_file = path / "report.html"
         self.manifest_file = path / "manifest.json"
         self._made: list[Path] = []  # folders above it that `create` made, innermost first
@@ -60,14 +62,14 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path | None, recipe: Recipe) -> "RunFolder":
-        """A new run folder holding the resolved recipe; without a path, runs/DATE-NAME.
+        """A new run folder holding the resolved recipe; without a path, at `usual_path`.
 
         Raises:
             RunError: the folder exists and holds more than what a refused start left (`discard_unbegun`).
             StorageError: it cannot be written.
         """
         if path is None:
-            path = _free_name(Path("runs"), f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe.name}")
+            path = usual_path(recipe)
         if path.exists() and (not path.is_dir() or {item.name for item in path.iterdir()} - {"quarantine.jsonl"}):
             hint = f"continue it with `newslora train --resume {path}`, " if (path / "recipe.toml").exists() else ""
             raise RunError(
@@ -100,6 +102,7 @@ class RunFolder:
         if self.metrics() or self.checkpoints.exists():
             return
         shutil.rmtree(self.tensorboard, ignore_errors=True)
+        shutil.rmtree(self.rows, ignore_errors=True)
         for path in (self.recipe_file, self.data_file, self.metrics_file, self.path / ".lock"):
             path.unlink(missing_ok=True)
         if self.quarantine_file.exists() and not self.quarantine_file.stat().st_size:
@@ -246,6 +249,11 @@ def adapter_in(path: Path) -> Path:
         RunError: nothing there, another kind of folder, or a run that has no adapter yet.
     """
     return path if (path / "newslora.json").is_file() else RunFolder.open(path).adapter_folder()
+
+
+def usual_path(recipe: Recipe) -> Path:
+    """Where a run goes that nobody named a place for: runs/DATE-NAME."""
+    return _free_name(Path("runs"), f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe.name}")
 
 
 def _free_name(folder: Path, name: str) -> Path:

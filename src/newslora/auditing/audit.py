@@ -75,7 +75,7 @@ def audit(
     """
     # the names of a table's columns, or of a mapping's keys, would be taken for those of hub data sets
     one = isinstance(sources, (str, os.PathLike, Mapping)) or hasattr(sources, "columns")
-    given = [sources] if one or not isinstance(sources, Iterable) else sources
+    given: Iterable[Any] = [sources] if one or not isinstance(sources, Iterable) else sources
     named = [parse_source(source).text for source in given]
     folder_made = None if output is None else as_path(output, "The output")
     check_device(device)

@@ -33,18 +33,23 @@ def open_parquet(path: Path) -> "pq.ParquetFile":
 
 
 def parquet_rows(file: "pq.ParquetFile", number: int, meter: Meter) -> Iterator[dict[str, Any]]:
-    """The rows behind the first `number`; texts and bytes as text, dates and times as ISO 8601 writes them."""
-    import pyarrow as pa
-
+    """The rows behind the first `number`, as `plain_rows` gives them."""
     for batch in _batches(file, number):
         number += len(batch)
         meter.share = number / file.metadata.num_rows
-        plain = batch.cast(pa.schema([field.with_type(_plain_type(field.type)) for field in batch.schema]))
-        for place, field in enumerate(batch.schema):
-            if pa.types.is_timestamp(field.type) or pa.types.is_time(field.type):
-                plain = plain.set_column(place, field.name, _whole_seconds(plain.column(place)))
-        for fields in plain.to_pylist():
-            yield {name: _decoded(value) for name, value in fields.items()}
+        yield from plain_rows(batch)
+
+
+def plain_rows(batch: "pa.RecordBatch") -> Iterator[dict[str, Any]]:
+    """The rows of a batch; texts and bytes as text, dates and times as ISO 8601 writes them."""
+    import pyarrow as pa
+
+    plain = batch.cast(pa.schema([field.with_type(_plain_type(field.type)) for field in batch.schema]))
+    for place, field in enumerate(batch.schema):
+        if pa.types.is_timestamp(field.type) or pa.types.is_time(field.type):
+            plain = plain.set_column(place, field.name, _whole_seconds(plain.column(place)))
+    for fields in plain.to_pylist():
+        yield {name: _decoded(value) for name, value in fields.items()}
 
 
 def _plain_type(kind: "pa.DataType") -> "pa.DataType":

@@ -56,7 +56,8 @@ def parse_source(text: str | os.PathLike[str]) -> Source:
     if not isinstance(text, str):
         raise DataError(
             f"A source of rows is the name of a file, folder or hub data set, not {type(text).__name__}. Write rows in memory "
-            "to a CSV or Parquet file first, or train with newslora.NewsClassifier."
+            "to a CSV or Parquet file first, a data set of `datasets` with save_to_disk. newslora.train and newslora.evaluate "
+            "take a frame of pandas or polars as it is."
         )
     if not text:  # an empty path would be the current folder
         raise DataError("A source of rows has an empty name. Name a file, a folder or a hub data set.")

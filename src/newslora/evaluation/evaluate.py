@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from newslora import files
 from newslora.config import DataSettings, data_changes, load_recipe
 from newslora.data.articles import ArticleSet
 from newslora.data.columns import other_columns
+from newslora.data.frames import Frame, is_frame, keep_frame
 from newslora.data.outputs import refuse_overwriting
 from newslora.data.sources import open_table, parse_again, parse_source
 from newslora.errors import RunError
@@ -131,7 +132,7 @@ def _evaluate_one(
 
 def evaluate(
     run: str | os.PathLike[str],
-    data: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | Frame | None = None,
     *,
     by: str | None = None,
     changes: Mapping[str, Any] | None = None,
@@ -144,7 +145,8 @@ def evaluate(
 
     Args:
         run: the run folder, or an export in its exports/.
-        data: as `data.source`; None gives a run's result as stored when it finished, and lets an export score the same rows.
+        data: as `data.source`, or a table in memory such as a frame of pandas or polars, which is kept in the run's rows/; None
+            gives a run's result as stored when it finished, and lets an export score the same rows.
         by: a column of the data to break accuracy down by.
         changes: settings of the section data for reading `data`, over those of the run's recipe.
         device: that scores rows: 'cpu', 'cuda', ...; None picks. A stored result takes none.
@@ -159,9 +161,15 @@ def evaluate(
         DataError: rows that cannot be used, or no column `by`.
         SettingsError: `data` is read from a file that the result would take the place of, changes without `data`, or a device
             that is not here.
+
+    Example:
+        >>> result = newslora.evaluate("runs/mine", "test.csv")  # doctest: +SKIP
+        >>> result["accuracy"]["value"]  # doctest: +SKIP
+        0.9255
     """
     check_device(device)
-    path, data = run_path(run), None if data is None else parse_source(data).text
+    path = run_path(run)
+    name = None if data is None or is_frame(data) else parse_source(cast("str | os.PathLike[str]", data)).text
     export = is_export(path)
     source = run_of_export(path) if export else RunFolder.open(path)
     settings = load_recipe(source.recipe(), data_changes(changes)).data
@@ -173,10 +181,12 @@ def evaluate(
     if export:
         require_same_weights(source, path, classifier.card)
         folder = source.evaluation / "exports" / path.resolve().name
-    rows = _own(source) if data is None else _given(source, data, settings, folder)
-    if data is not None:
-        refuse_overwriting([folder / f"{rows.name}{end}" for end in (".json", ".csv", "-errors.csv")], [data])
-    other = {} if data is None else other_settings(source, data, settings, rows.articles)
+    if is_frame(data):
+        name = str(keep_frame(data, source.rows))
+    rows = _own(source) if name is None else _given(source, name, settings, folder)
+    if name is not None:
+        refuse_overwriting([folder / f"{rows.name}{end}" for end in (".json", ".csv", "-errors.csv")], [name])
+    other = {} if name is None else other_settings(source, name, settings, rows.articles)
     return evaluate_articles(
         classifier, rows.articles, rows.name, folder, settings,
         chose_the_epoch=rows.chose, trained=rows.trained, by=by, other=other, progress=progress,

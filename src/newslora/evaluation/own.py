@@ -134,7 +134,7 @@ def other_settings(run: RunFolder, data: str, used: DataSettings, articles: Arti
     return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
-def refuse_idle(changes: Mapping[str, Any] | None, data: str | None) -> None:
+def refuse_idle(changes: Mapping[str, Any] | None, data: object) -> None:
     """Refuse settings for reading rows where no rows are given: a run's own are read as they were in training.
 
     Raises:
