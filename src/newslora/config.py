@@ -333,6 +333,10 @@ def load_recipe(recipe: "str | Path | Recipe" = "seed", changes: Mapping[str, An
 
     Raises:
         SettingsError: no such recipe, no valid TOML, an unknown setting, or a value outside its range.
+
+    Example:
+        >>> load_recipe("seed", {"train.epochs": 1, "data.max_length": 128}).train.epochs
+        1
     """
     _refuse_no_settings(changes)
     values = recipe.model_dump() if isinstance(recipe, Recipe) else _read_toml(recipe)

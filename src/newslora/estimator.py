@@ -62,10 +62,18 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     multi-label classifiers take it. A label is then given from a threshold tuned on the held-out rows (0.5 without such rows).
 
     Args:
-        recipe: where unset settings come from: a bundled recipe's name, a TOML path, or a Recipe. Its own data sources,
-            label names and row counts are not used.
-        backbone, rank, alpha, dropout, targets, max_length, epochs, batch_size, learning_rate, warmup_steps, weight_decay,
-            precision: as the settings of those names (`newslora settings`); None: the recipe's value.
+        recipe: where unset settings come from: a bundled recipe's name, a TOML path, or a Recipe, which also brings settings
+            that have no parameter here (`newslora settings` lists all). Its own data sources, label names and row counts are
+            not used.
+        backbone: 'minilm', a local folder or a hub name; None, here and up to `precision`: the recipe's value.
+        rank, alpha, dropout: of LoRA; its update is multiplied by alpha / rank, and dropout is a probability.
+        targets: projections that get LoRA, 'query-value' or 'all-linear'.
+        max_length: tokens read of a text, from its start.
+        epochs: passes over the training rows.
+        batch_size: rows a forward pass.
+        learning_rate: at its peak, after `warmup_steps` optimiser steps.
+        weight_decay: of AdamW.
+        precision: 'auto', 'fp32', 'bf16' or 'fp16'.
         class_weight: 'balanced': a row counts by how rare its label is among the training rows, as with
             `train.class_balance = "weights"`; None: the recipe's `train.class_balance`, which may also be "focal".
         validation_fraction: share of the rows (0 to 1, exclusive) held out, by label share, to choose the epoch; at
@@ -90,6 +98,10 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         >>> model = NewsClassifier(epochs=2).fit(texts, labels)  # doctest: +SKIP
         >>> model.predict(["Striker scores twice as hosts reach final"])  # doctest: +SKIP
         array(['Sports'], dtype='<U8')
+        >>> from newslora import load_recipe
+        >>> linear = load_recipe("quickstart", {"train.schedule": "linear"})
+        >>> grid = {"learning_rate": [1e-4, 1e-3], "recipe": ["quickstart", linear]}
+        >>> GridSearchCV(NewsClassifier(), grid, scoring="neg_log_loss").fit(texts, labels)  # doctest: +SKIP
     """
 
     def __init__(

@@ -95,7 +95,10 @@ def train(
             is written to the run's rows/, where the run finds it again.
 
     Raises:
-        NewsloraError: one of its kinds; see newslora.errors.
+        SettingsError, DataError, BackboneError, NetworkError, MissingExtraError: recipe, rows or backbone cannot be had or
+            used.
+        RunError: the output is taken, or training cannot go on.
+        StorageError: the disk refuses.
         InterruptedRun: Ctrl-C or SIGTERM; a KeyboardInterrupt. The state is saved, and `resume` goes on.
 
     Example:
@@ -155,6 +158,10 @@ def resume(
     Raises:
         RunError: no run there, or its data has changed since it began.
         InterruptedRun: as `train` does.
+
+    Example:
+        >>> newslora.resume("runs/mine")  # doctest: +SKIP
+        <RunFolder runs/mine, finished>
     """
     folder = RunFolder.open(run_path(run))
     return folder if folder.complete else _stoppable(folder, watcher, device, report)

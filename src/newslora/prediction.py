@@ -57,6 +57,10 @@ def predict_file(
     Raises:
         NewsloraError: one of its kinds; see `newslora.predict.bulk.predict_source`.
         InterruptedRun: Ctrl-C or SIGTERM; a KeyboardInterrupt. Finished rows are kept.
+
+    Example:
+        >>> newslora.predict_file("runs/mine", "input.csv", "output.parquet", top_k=3).predicted  # doctest: +SKIP
+        1000
     """
     path = as_path(output, "The output")
     if not isinstance(run, Classifier):

@@ -72,6 +72,9 @@ def audit(
         DataError: sources that cannot be read.
         RunError, BackboneError: the run or backbone cannot be had.
         MissingExtraError: the extra 'audit' is not installed.
+
+    Example:
+        >>> newslora.audit(["train.csv", "test.csv"], output="findings")["leakage"]  # doctest: +SKIP
     """
     # the names of a table's columns, or of a mapping's keys, would be taken for those of hub data sets
     one = isinstance(sources, (str, os.PathLike, Mapping)) or hasattr(sources, "columns")

@@ -60,6 +60,10 @@ def compare(
             folder, changes without `data`, or a device that is not here.
         RunError: an unfinished or damaged run.
         DataError: no rows in common or a single one, or other labels.
+
+    Example:
+        >>> for pair in newslora.compare(["runs/one", "runs/two"])["pairs"]:  # doctest: +SKIP
+        ...     print(pair["sentence"])
     """
     check_device(device)
     path = None if output is None else as_path(output, "The output")

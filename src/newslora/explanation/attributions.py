@@ -35,17 +35,29 @@ BATCH_TOKENS = 2048  # a forward and backward pass; the graph of every layer is 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a text got its label."""
+    """Why a text got its label.
+
+    Attributes:
+        text: as it was given.
+        label: that is explained; the predicted one unless another was asked for.
+        probability: of `label`.
+        predicted: several labels are joined as the data joins them.
+        words: in the order of the text, with scores in nats of log-odds; above zero: for `label`.
+        log_odds: of `label`.
+        baseline: log-odds with every word masked; the words' scores should add up to log_odds - baseline.
+        steps: of the integral.
+        read_to: characters the classifier read; None: all.
+    """
 
     text: str
-    label: str  # that is explained; the predicted one unless another was asked for
-    probability: float  # of `label`
-    predicted: str  # several labels are joined as the data joins them
-    words: tuple[Word, ...]  # scores in nats of log-odds; above zero: for `label`
-    log_odds: float  # of `label`
-    baseline: float  # log-odds with every word masked; the words' scores should add up to log_odds - baseline
-    steps: int  # of the integral
-    read_to: int | None  # characters the classifier read; None: all
+    label: str
+    probability: float
+    predicted: str
+    words: tuple[Word, ...]
+    log_odds: float
+    baseline: float
+    steps: int
+    read_to: int | None
 
     @property
     def error(self) -> float:
@@ -111,6 +123,11 @@ def explain(
         SettingsError: something that is not text, a label the classifier does not know, or an ONNX export.
         DataError: a text that is empty.
         BackboneError: a tokenizer that does not say where in the text its tokens are.
+
+    Example:
+        >>> classify = newslora.Classifier.load("runs/mine")  # doctest: +SKIP
+        >>> [word.text for word in newslora.explain(classify, "Oil climbs past 55 dollars").top(2)]  # doctest: +SKIP
+        ['Oil', 'dollars']
     """
     try:
         import captum.attr  # noqa: F401

@@ -43,10 +43,15 @@ FULL = ".fp32.onnx"  # what int8 is made of, while it is
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A published export."""
+    """A published export.
+
+    Attributes:
+        path: its folder.
+        record: what its export.json holds, as what its gate measured.
+    """
 
     path: Path
-    record: dict[str, Any]  # what export.json holds
+    record: dict[str, Any]
 
 
 def export(
@@ -89,6 +94,11 @@ def export(
         RunError, DataError, BackboneError, NetworkError: run, rows or backbone cannot be had or used.
         MissingExtraError: ONNX needs the extra 'export'.
         StorageError: the disk refuses.
+
+    Example:
+        >>> exported = newslora.export("runs/mine", "onnx")  # doctest: +SKIP
+        >>> newslora.Classifier.load(exported.path)("Probe lands on a comet").label  # doctest: +SKIP
+        'Sci/Tech'
     """
     _check_arguments(to, int8, rows)
     check_device(device)

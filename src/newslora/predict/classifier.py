@@ -48,15 +48,21 @@ _MAKING_SETS = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The answer for one text."""
+    """The answer for one text.
 
-    label: str | None  # the likeliest of `labels`; None where there is none
-    probability: float  # of the likeliest label, given or not
-    # of every label, in id order; they sum to 1, unless a text may carry several labels
+    Attributes:
+        label: the likeliest of `labels`; None where there is none.
+        probability: of the likeliest label, given or not (0 to 1).
+        probabilities: of every label, in id order; they sum to 1, unless a text may carry several labels.
+        answer_set: likeliest first, where abstaining was asked for: one label is an answer.
+        labels: those given, likeliest first: one or, where the classifier abstained, none; where a text may carry several
+            labels, any number.
+    """
+
+    label: str | None
+    probability: float
     probabilities: dict[str, float]
-    answer_set: tuple[str, ...] | None = None  # likeliest first, where abstaining was asked for: one label is an answer
-    # those given, likeliest first: one or, where the classifier abstained, none; where a text may carry several labels, any
-    # number
+    answer_set: tuple[str, ...] | None = None
     labels: tuple[str, ...] = ()
 
     @property
@@ -78,6 +84,7 @@ class Classifier:
         >>> classify = Classifier.load("runs/my-run")  # doctest: +SKIP
         >>> classify("Striker scores twice as hosts reach final").label  # doctest: +SKIP
         'Sports'
+        >>> frame["label"] = [answer.label for answer in classify(frame["title"])]  # doctest: +SKIP
     """
 
     def __init__(
