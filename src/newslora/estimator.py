@@ -68,7 +68,7 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         backbone: 'minilm', a local folder or a hub name; None, here and up to `precision`: the recipe's value.
         rank, alpha, dropout: of LoRA; its update is multiplied by alpha / rank, and dropout is a probability.
         targets: projections that get LoRA, 'query-value' or 'all-linear'.
-        max_length: tokens read of a text, from its start.
+        max_length: tokens the encoder reads at once; what a text has beyond is cut, unless the recipe says otherwise.
         epochs: passes over the training rows.
         batch_size: rows a forward pass.
         learning_rate: at its peak, after `warmup_steps` optimiser steps.

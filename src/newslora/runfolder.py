@@ -236,9 +236,10 @@ def run_path(given: object) -> Path:
         SettingsError: neither text nor a path.
     """
     if not isinstance(given, (str, os.PathLike)):
-        raise SettingsError(
-            f"A run is named by the path of its folder, a str or Path, not by {type(given).__name__}: {given!r:.60}."
-        )
+        told = f"A run is named by the path of its folder, a str or Path, not by {type(given).__name__}: {given!r:.60}."
+        if hasattr(given, "adapter_"):  # a fitted NewsClassifier
+            told += " Its adapter_.classifier() is a Classifier, and its run_ such a folder where runs_folder is set."
+        raise SettingsError(told)
     return Path(given)
 
 

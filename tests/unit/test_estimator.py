@@ -20,6 +20,7 @@ from sklearn.model_selection import GridSearchCV
 
 from newslora import Classifier, NewsClassifier, explain
 from newslora.config import load_recipe, setting_fields
+from newslora.errors import SettingsError
 from newslora.estimator import SETTINGS, PackedAdapter, _Printing
 from newslora.runfolder import RunFolder
 
@@ -191,6 +192,13 @@ def test_a_fit_can_be_explained_though_its_folder_is_gone(fitted: NewsClassifier
     again = PackedAdapter(fitted.adapter_.contents).classifier()
     one = explain(again, TEXTS[0])
     assert one.probability == pytest.approx(again(TEXTS[0]).probability, abs=1e-5)
+
+
+def test_a_fitted_estimator_is_no_run_but_tells_what_of_it_is(fitted: NewsClassifier) -> None:
+    with pytest.raises(SettingsError, match=r"not by NewsClassifier: .*adapter_\.classifier\(\) is a Classifier"):
+        Classifier.load(fitted)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=r"The texts are ndarray of shape \(40, 1\), not str"):
+        fitted.adapter_.classifier()(np.array(TEXTS)[:, None])
 
 
 def test_the_adapter_can_be_written_for_other_tools(fitted: NewsClassifier, tmp_path: Path) -> None:

@@ -406,7 +406,8 @@ def list_texts(texts: object) -> list[str]:
             f"The texts are a {kind}. Give a list of strings, such as one column of a table: list(TABLE[NAME])."
         )
     if isinstance(texts, bytes) or not isinstance(texts, Iterable) or getattr(texts, "ndim", 1) != 1:
-        raise SettingsError(f"The texts are {kind}, not str. Give a string or a list of strings.")
+        shape = f" of shape {texts.shape}" if hasattr(texts, "shape") else ""
+        raise SettingsError(f"The texts are {kind}{shape}, not str. Give a string or a list of strings.")
     many = [texts] if isinstance(texts, str) else list(texts)
     for place, text in enumerate(many):
         if not isinstance(text, str):
