@@ -86,12 +86,51 @@ def test_parquet_of_other_values_is_text_as_json_writes_it(tmp_path: Path) -> No
     )
     run(tmp_path / "in.jsonl", tmp_path / "out.parquet")
     one, two = pq.read_table(tmp_path / "out.parquet").to_pylist()
-    assert [one[name] for name in "xyzn"] == ["true", '["a", null]', '{"k": 1}', "5"]
+    assert [one[name] for name in "xyzn"] == ["true", '["a", null]', '{"k": 1}', 5]
     assert [two[name] for name in "xyzn"] == [None] * 4
     run(tmp_path / "n.parquet", tmp_path / "m.parquet")
     kept = pq.read_table(tmp_path / "m.parquet")
     assert kept.schema.field("text").type == pa.string()
     assert math.isnan(kept["x"].to_pylist()[1])
+
+
+LATE: dict[str, Any] = {"id": 7, "share": 2, "yes": False, "none": None, "mixed": 0, "long": 2**53 + 1, "huge": 2**63}
+
+
+@pytest.mark.parametrize("form", ["lines", "array"])
+def test_columns_of_json_keep_the_type_that_all_their_rows_have(form: str, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "text": f"text {place}",
+            "id": place,
+            "share": 0.5,
+            "yes": True,
+            "none": None,
+            "mixed": "a",
+            "long": 0.5,
+            "huge": 1,
+        }
+        for place in range(20)
+    ]
+    rows[3] = {"text": "text 3", "id": None}
+    rows[-1] |= LATE  # the last row decides as much as the first
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.parquet"
+    lines = [json.dumps(row) for row in rows]
+    source.write_text("\n".join(lines) if form == "lines" else f"[{','.join(lines)}]")
+    run(source, output)
+    kept = pq.read_table(output)
+    types = {"id": pa.int64(), "share": pa.float64(), "yes": pa.bool_()}
+    for name in LATE:
+        assert kept[name].type == types.get(name, pa.string()), name
+    for name in types:
+        assert kept[name].to_pylist() == [row.get(name) for row in rows], name
+    assert kept["long"].to_pylist()[-2:] == ["0.5", str(2**53 + 1)]
+    assert kept["huge"].to_pylist()[-2:] == ["1", str(2**63)]
+    for cut in range(7):
+        with pytest.raises(InterruptedRun):
+            run(source, tmp_path / "cut.parquet", stop=[2, *[None] * cut].pop)
+        run(source, tmp_path / "cut.parquet")
+        assert (tmp_path / "cut.parquet").read_bytes() == output.read_bytes()
 
 
 def test_parquet_row_groups_are_large_though_chunks_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,8 @@ def predict(
         is added, such as predicted, is kept as input_predicted.
     output
         File to write (.csv or .jsonl, also with .gz or .zst behind, or .parquet, which keeps the types of a Parquet input's
-        columns and holds those of any other input as text); without it, label, probability and text go to standard output.
+        columns and, of JSON lines, those that are whole numbers, numbers or true and false in all rows, and holds all others
+        as text); without it, label, probability and text go to standard output.
     settings
         data.text_columns, data.label_column or data.header as key=value. Text is read from the columns that training read it
         from where all are there, else from those found by name, and that is told. A part of columns that only training knew

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from newslora.data.csvfile import CsvRecord, csv_records, find_delimiter
+from newslora.data.jsontypes import column_type, kind_of
 from newslora.data.lines import OVERLONG, UTF8_WAY, Line, LineReader, Meter, printable
 from newslora.data.parquetfile import open_parquet, parquet_rows
 from newslora.errors import DataError, NewsloraError
@@ -50,7 +51,8 @@ class Table:
     label_names: tuple[str, ...] | None = None
     behind: Behind | None = None  # where a row can be found again without reading those before it
     meter: Meter = field(default_factory=Meter, compare=False)
-    types: dict[str, Any] = field(default_factory=dict)  # of a Parquet file's columns, as Arrow has them
+    # of a Parquet file's columns, as Arrow has them; of JSON's, bool, int, float or None
+    types: dict[str, Any] = field(default_factory=dict)
 
     def rows_behind(self, number: int, end: int) -> Iterator[RawRow]:
         """The rows behind row `number`, which ends at `end`; all of them behind row 0."""
@@ -81,7 +83,8 @@ def open_file(path: Path, header: bool | None = None) -> Table:
         elif kind in (".csv", ".tsv"):
             columns, has_header, behind = _csv_rows(path, kind, header, meter)
         else:
-            columns, has_header, behind = _json_columns(path), True, partial(json_rows, path, meter)
+            types = _json_types(path)
+            columns, has_header, behind = tuple(types), True, partial(json_rows, path, meter)
         label_names = _class_names(path.parent / "classes.txt")
 
     def guarded(number: int, end: int) -> Iterator[RawRow]:
@@ -97,8 +100,8 @@ def _changed(before: os.stat_result, now: os.stat_result) -> bool:
     return (before.st_size, before.st_mtime_ns) != (now.st_size, now.st_mtime_ns)
 
 
-def _json_columns(path: Path) -> tuple[str, ...]:
-    """All columns of all rows, in the order they are met: one that begins in the last row is one."""
+def _json_types(path: Path) -> dict[str, type | None]:
+    """All columns of all rows, in the order they are met: one that begins in the last row is one; and their types."""
     rows = json_rows(path)
     first = list(itertools.islice(rows, PEEK))
     if not first:
@@ -111,16 +114,16 @@ def _json_columns(path: Path) -> tuple[str, ...]:
             f"The file {path} is one object of lists or objects: a table by columns, or rows under a name. Give one object a "
             "line, or one array of objects (in pandas, to_json with orient='records', lines=True)."
         )
-    columns: dict[str, None] = {}
+    kinds: defaultdict[str, set[type | str]] = defaultdict(set)
     for row in itertools.chain(first, rows):
-        if not row.fields.keys() <= columns.keys():
-            columns.update(dict.fromkeys(row.fields))
-            if len(columns) > COLUMN_LIMIT:
-                raise DataError(
-                    f"The rows of {path} name over {COLUMN_LIMIT:,} columns, the last in row {row.number:,}. Give every row "
-                    "the same few keys."
-                )
-    return tuple(columns)
+        for name, value in row.fields.items():
+            kinds[name].add(kind_of(value))
+        if len(kinds) > COLUMN_LIMIT:
+            raise DataError(
+                f"The rows of {path} name over {COLUMN_LIMIT:,} columns, the last in row {row.number:,}. Give every row "
+                "the same few keys."
+            )
+    return {name: column_type(found) for name, found in kinds.items()}
 
 
 def json_rows(path: Path, meter: Meter | None = None, number: int = 0, end: int = 0) -> Iterator[RawRow]:

@@ -1,4 +1,4 @@
-"""Columns of a Parquet input -> the types they keep in a Parquet output, whose rows were Python values in between."""
+"""Columns of a Parquet or JSON input -> the types they keep in a Parquet output, whose rows were Python values in between."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def kept_type(given: "pa.DataType | None") -> "pa.DataType":
+def kept_type(given: "pa.DataType | type | None") -> "pa.DataType":
     """The type in which a column goes out: its own, else the nearest that rows made one by one can have, else text.
+
+    Of JSON's columns it is told as bool, int or float.
 
     Dictionaries become what they stand for: batches written apart would each need their own.
     """
     import pyarrow as pa
 
+    if isinstance(given, type):
+        return {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}[given]
     found = None if given is None else _nearest(given)
     return pa.string() if found is None else found
 

@@ -219,6 +219,12 @@ def _kept_as(table: Table, answers: Answers, note: Callable[[str], None]) -> dic
     return kept_as
 
 
+def _types(table: Table) -> list[str] | None:
+    """Those that its columns keep, in words; None where all are text."""
+    found = table.types.values()
+    return [str(one) for one in found] if any(one is not None for one in found) else None
+
+
 def _plan(
     classifier: Classifier, table: Table, text_columns: Sequence[str], answers: Answers, kind: str
 ) -> dict[str, Any]:
@@ -229,7 +235,7 @@ def _plan(
         "columns": table.columns,
         "text columns": text_columns,
         # an earlier version's sitting wrote text, and batches of other types do not follow on it
-        "types": [str(found) for found in table.types.values()] if kind == ".parquet" and table.types else None,
+        "types": _types(table) if kind == ".parquet" else None,
         "output": kind,
         "rows a chunk": (chunk_rows(answers), CHUNK_CHARACTERS),
         **answers.record(),

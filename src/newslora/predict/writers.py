@@ -49,7 +49,7 @@ def file_format(
         own: the rows' own columns, under the names they are kept as.
         added: columns of the answers, with the types of their values.
         separator: stands between the predicted labels of a row in a CSV file, where it may carry several.
-        types: Arrow types of the rows' own columns, which a Parquet file keeps; of others it holds text.
+        types: of the rows' own columns, as `Table` has them, which a Parquet file keeps; of others it holds text.
     """
     names = [*own, *added]
     if suffix == ".parquet":
