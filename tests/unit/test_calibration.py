@@ -82,6 +82,13 @@ def test_labels_without_validation_rows_do_not_matter() -> None:
     assert fit_temperature(3 * logits[some], truth[some])[1] is None
 
 
+def test_many_labels_of_few_rows_are_no_matter() -> None:
+    """scikit-learn would warn of a regression; warnings are errors here."""
+    logits, _ = calibrated(7, rows=40, labels=30)
+    temperature, _ = fit_temperature(logits, np.arange(40) % 30)
+    assert temperature == fit_temperature(logits + 1, np.arange(40) % 30)[0]
+
+
 def test_where_nothing_can_be_fitted_the_temperature_is_1_and_says_why() -> None:
     sure = np.eye(3, dtype=np.float32)[[0, 1, 2]]
     assert fit_temperature(sure, np.array([0, 1, 2])) == (

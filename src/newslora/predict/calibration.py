@@ -6,6 +6,7 @@ calibration.safetensors   logits (R, C) and labels (R,) of the validation rows
 calibration.json          temperature, what it changed, hashes; written last
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,8 +96,11 @@ def fit_temperature(logits: Logits, labels: Labels) -> tuple[float, str | None]:
     # one fold of all rows: the classifier is trained already, and folds would ask five rows of each label
     frozen = FrozenEstimator(Given(logits.shape[1]))
     model = CalibratedClassifierCV(frozen, method="temperature", ensemble=True, cv=[(rows, rows)])
-    # scikit-learn takes rows between 0 and 1 that sum to 1 for probabilities; with a greatest logit of 0 none is
-    model.fit(logits.astype(np.float64) - logits.max(axis=1, keepdims=True), labels)
+    with warnings.catch_warnings():
+        # scikit-learn takes labels of few rows each for the numbers of a regression
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+        # and rows between 0 and 1 that sum to 1 for probabilities; with a greatest logit of 0 none is
+        model.fit(logits.astype(np.float64) - logits.max(axis=1, keepdims=True), labels)
     temperature = 1 / float(model.calibrated_classifiers_[0].calibrators[0].beta_)
     if not LOWEST <= temperature <= HIGHEST:
         return 1.0, f"the fit on {len(labels):,} validation rows gave {temperature:.3g}, outside {LOWEST} to {HIGHEST}"
