@@ -5,14 +5,18 @@ Dimension letters: R rows, K runs, C labels, D contrasts (differences of runs), 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from newslora.metrics import Labels, Probabilities
-from newslora.metrics.basic import divided, row_losses
-from newslora.metrics.intervals import CONFIDENCE_LEVEL
+from newslora.metrics.basic import row_losses
+from newslora.metrics.classes import class_means
+from newslora.metrics.intervals import CONFIDENCE_LEVEL, Weights, draw_counts
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 METRICS = ("accuracy", "macro_f1", "loss")
 SMALLEST = 5e-7  # stored probabilities have six decimals: a 0 among them is somewhere below this
@@ -78,24 +82,21 @@ def contrast_intervals(
     """
     from scipy.stats import bootstrap
 
-    count, classes = len(contrasts), runs[0].probabilities.shape[1]
-    cells = [run.labels * classes + run.predicted for run in runs]
-    losses = [run.row_losses for run in runs]
+    count, rows = len(contrasts), len(runs[0].labels)
+    sums = [_row_sums(run) for run in runs]
 
-    def differences(rows: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
-        """(..., R) row numbers -> (3 D, ...) differences, metric by metric."""
-        picked = np.moveaxis(np.asarray(rows), axis, -1)
-        metrics = np.stack([_metrics(cells[k], losses[k], picked, classes) for k in range(len(runs))])  # (K, 3, ...)
-        return np.asarray(np.einsum("dk,km...->md...", contrasts, metrics)).reshape(3 * count, *picked.shape[:-1])
+    def differences(weights: Weights) -> NDArray[np.float64]:
+        """(R, N) -> (3 D, N) differences, metric by metric."""
+        metrics = np.stack([_metrics(one, weights) for one in sums])  # (K, 3, N)
+        return np.asarray(np.einsum("dk,kmn->mdn", contrasts, metrics)).reshape(3 * count, -1)
 
-    everything = np.arange(len(runs[0].labels))
-    values = differences(everything)
+    values = differences(np.ones((rows, 1)))[:, 0]
     resamples = int(np.clip(1_000 * count, 2_000, 20_000))  # some 25 in each tail
     result = bootstrap(
-        (everything,),
-        differences,
+        (np.arange(rows),),
+        lambda drawn, axis=-1: differences(draw_counts(np.asarray(drawn), rows)),
         n_resamples=resamples,
-        batch=max(1, 10_000_000 // len(everything)),  # bounds the index array to some 80 MB
+        batch=max(1, 10_000_000 // max(rows, sums[0].shape[0])),  # bounds weights and sums to some 80 MB each
         vectorized=True,
         method="percentile",
         confidence_level=1 - (1 - CONFIDENCE_LEVEL) / count,
@@ -111,18 +112,21 @@ def contrast_intervals(
     ]
 
 
-def _metrics(
-    cells: NDArray[np.int64], losses: NDArray[np.float64], rows: NDArray[np.int64], classes: int
-) -> NDArray[np.float64]:
-    """(..., R) row numbers -> (3, ...) accuracy, macro F1 and mean loss of one run on them."""
-    many = rows.reshape(-1, rows.shape[-1])
-    size = classes * classes
-    shifted = cells[many] + size * np.arange(len(many))[:, None]
-    counts = np.bincount(shifted.ravel(), minlength=size * len(many)).reshape(-1, classes, classes)
-    hits = np.diagonal(counts, axis1=1, axis2=2)
-    either = counts.sum(1) + counts.sum(2)  # a label's true and predicted rows
-    f1 = divided(2.0 * hits, either)
-    # over the labels that occur among these rows or the answers to them, as in newslora.metrics.classes
-    macro_f1 = f1.sum(1) / (either > 0).sum(1)
-    found = np.stack([hits.sum(1) / rows.shape[-1], macro_f1, losses[many].mean(1)])
-    return found.reshape(3, *rows.shape[:-1])
+def _row_sums(run: Scores) -> "csr_array":
+    """(3 C + 1, R) what each row adds: to its true label, to the one given, to the hits of that, and to the loss."""
+    from scipy.sparse import csr_array
+
+    rows, classes = run.probabilities.shape
+    every, hits, ones = np.arange(rows), np.flatnonzero(run.right), np.ones(rows)
+    places = [run.labels, classes + run.predicted, 2 * classes + run.labels[hits], np.full(rows, 3 * classes)]
+    amounts = np.concatenate([ones, ones, ones[hits], run.row_losses])
+    added_to = (np.concatenate(places), np.concatenate([every, every, hits, every]))
+    return csr_array((amounts, added_to), shape=(3 * classes + 1, rows))
+
+
+def _metrics(sums: "csr_array", weights: Weights) -> NDArray[np.float64]:
+    """(R, N) -> (3, N) accuracy, macro F1 and mean loss of one run."""
+    found = np.asarray(sums @ weights)
+    true, given, hits = found[:-1].reshape(3, -1, weights.shape[1])
+    rows = len(weights)
+    return np.stack([hits.sum(0) / rows, class_means(hits, given, true)["macro_f1"], found[-1] / rows])

@@ -127,10 +127,7 @@ def bootstrap(statistics: Callable[[Weights], Statistics], rows: int, cost: int,
 
     def of_draws(drawn: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
         """(resamples, rows) row numbers -> (statistics, resamples)."""
-        count = len(drawn)
-        cells = np.asarray(drawn) * count + np.arange(count)[:, None]
-        weights = np.bincount(cells.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
-        return np.stack(list(statistics(weights).values()))
+        return np.stack(list(statistics(draw_counts(np.asarray(drawn), rows)).values()))
 
     with warnings.catch_warnings():
         # where a resample does not define a statistic scipy has no interval for it; `_around` takes what is defined
@@ -149,6 +146,13 @@ def bootstrap(statistics: Callable[[Weights], Statistics], rows: int, cost: int,
         name: _around(value, drawn)
         for (name, value), drawn in zip(whole.items(), result.bootstrap_distribution, strict=True)
     }
+
+
+def draw_counts(drawn: NDArray[np.int64], rows: int) -> Weights:
+    """(resamples, rows) row numbers -> (rows, resamples) how often each row was drawn."""
+    count = len(drawn)
+    cells = drawn * count + np.arange(count)[:, None]
+    return np.bincount(cells.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
 
 
 def _around(value: float, drawn: NDArray[np.float64]) -> Bounds:
