@@ -309,6 +309,27 @@ def test_a_confusion_table_is_shown_whole_or_not_at_all() -> None:
         assert ("labels are confused takes a wider screen; it stands in evaluation/test.json" in text) != whole
 
 
+@pytest.mark.parametrize("too_many", [False, True])
+def test_a_confusion_matrix_too_large_to_draw_is_said_to_be(
+    too_many: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of labels would take an hour and end in an error: a PNG has at most 65,536 dots a side."""
+    drawn: list[str] = []
+    monkeypatch.setattr(
+        "newslora.report.report.write_figure", lambda folder, name, draw: drawn.append(name) or Written(name, b"", b"")
+    )
+    for module in ("report.report", "cli.evaluation_tables"):
+        monkeypatch.setattr(f"newslora.{module}.MOST_LABELS", len(LABELS) - too_many)
+    run, manifest = make_run(tmp_path / "run", LABELS)
+    html = write_report(run, manifest).read_text(encoding="utf-8")
+    told = "The confusion matrix of 4 labels is too large to draw; it stands in evaluation/test.json."
+    assert (told in html) is too_many
+    assert ("confusion-test" in drawn) is not too_many
+    assert ("Confusion matrix of the test rows" in html) is not too_many
+    _, narrow, *_ = evaluation_tables(evaluation("test", LABELS, 90, False), width=10)
+    assert ("a figure in the report" in str(narrow.caption)) is not too_many
+
+
 def test_an_audit_of_these_rows_is_shown_and_one_of_others_is_not(tmp_path: Path, no_figures: None) -> None:
     run, manifest = make_run(tmp_path / "runs" / "one", LABELS)
     labels = {"split": "train", "judged_by": "words", "its_accuracy": 0.9, "likely_wrong": 37, "rows": 1000}

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from newslora.cli.common import new_table, results
 from newslora.metrics.basic import SHARES
+from newslora.report.curves import MOST_LABELS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -130,7 +131,8 @@ def _elsewhere(result: dict[str, Any]) -> str:
     told = f"How the {len(result['labels']):,} labels are confused takes a wider screen; it stands in"
     if "export" in result:
         return f"{told} evaluation/exports/{result['export']['name']}/{result['name']}.json."
-    return f"{told} evaluation/{result['name']}.json, as a figure in the report."
+    drawn = ", as a figure in the report" if len(result["labels"]) <= MOST_LABELS else ""
+    return f"{told} evaluation/{result['name']}.json{drawn}."
 
 
 def _confusion(result: dict[str, Any]) -> "Table":

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 WIDTH = 7.2  # inches, a page's two columns
 SHARE_LABELS, COUNT_LABELS = 8, 20  # up to how many labels a cell shows its share, and its count
+MOST_LABELS = 200  # of a matrix that is drawn: nobody reads more, and thousands would be more dots than a PNG may have
 NAME_WIDTH = 1.3  # inches kept of a label beside the matrix
 LEGEND_SIZE = 7.5  # points
 
@@ -39,6 +40,8 @@ def draw_training(metrics: list[dict[str, Any]], validation_rows: int | None, be
 
 def draw_confusion(evaluation: dict[str, Any], theme: Theme) -> Drawing:
     """Counts and row shares: a row is a true label, a column a predicted one."""
+    from matplotlib.patches import Rectangle
+
     names = [drawable(name, index) for index, name in enumerate(evaluation["labels"])]
     many = len(names)
     cell = 0.78 if many <= SHARE_LABELS else 0.46 if many <= COUNT_LABELS else max(0.12, 9.0 / many)  # inches
@@ -54,9 +57,12 @@ def draw_confusion(evaluation: dict[str, Any], theme: Theme) -> Drawing:
     axes.set_xlim(0, many)
     axes.set_ylim(many, 0)
     axes.set_axis_off()
+    axes.add_patch(Rectangle((0, 0), many, many, facecolor=theme.cells[0]))
     for row, counts in enumerate(evaluation["confusion"]):
+        of_row = sum(counts)
         for column, count in enumerate(counts):
-            _cell(drawing, axes, (row, column), int(count), sum(counts), many, theme)
+            if count or many <= COUNT_LABELS:  # of many labels most cells hold nothing, and each takes its time
+                _cell(drawing, axes, (row, column), int(count), of_row, many, theme)
     ink: dict[str, Any] = {"fontsize": size, "color": theme.ink}
     for index, name in enumerate(names):
         place = index + 0.5

@@ -21,7 +21,7 @@ from newslora.report.accuracy import draw_breakdown, draw_reliability
 from newslora.report.architecture import draw_architecture
 from newslora.report.audited import read_audit
 from newslora.report.card import copies_told, write_card
-from newslora.report.curves import draw_confusion, draw_training
+from newslora.report.curves import MOST_LABELS, draw_confusion, draw_training
 from newslora.report.drawing import Draw, Written, write_figure
 from newslora.report.explained import explain_examples, read_examples
 from newslora.report.findings import METRICS, confused, findings, speeds, wrong_rows
@@ -106,7 +106,7 @@ def _figures(
         "training": partial(draw_training, metrics, rows, manifest["training"]["best_epoch"]),
     }
     for one in evaluations:
-        if "confusion" in one:  # rows of several labels have none
+        if "confusion" in one and len(one["labels"]) <= MOST_LABELS:  # rows of several labels have none
             draw[f"confusion-{one['name']}"] = partial(draw_confusion, one)
         if "calibration" in one:
             draw[f"reliability-{one['name']}"] = partial(draw_reliability, one)
