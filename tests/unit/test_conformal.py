@@ -80,6 +80,9 @@ def test_a_level_that_is_just_reached_is_no_error() -> None:
     check_level(0.99, 100)
     with pytest.raises(SettingsError, match="takes 100 validation rows"):
         check_level(0.99, 99)
+    check_level(0.9898, 99)
+    with pytest.raises(SettingsError, match="takes 99 validation rows"):  # 98.04
+        check_level(0.9898, 98)
     with pytest.raises(SettingsError, match="has 1; too few for any"):
         check_level(0.9, 1)
 

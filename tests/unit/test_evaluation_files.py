@@ -70,6 +70,25 @@ def test_rows_that_have_changed_since_lend_no_column(tmp_path: Path) -> None:
         source_column(articles, None, "agency")
 
 
+def test_a_column_is_told_of_unasked_where_it_tells_something(tmp_path: Path) -> None:
+    heads = ["text", "source", "publisher", "outlet", "feed"]
+    rows = [(f"text {n}", "ab"[n % 2], f"address {n}", "one", "x" * 61 if n < 4 else " ") for n in range(8)]
+
+    def found(*columns: str, wanted: str | None = None) -> dict[str, list[str]]:
+        cells = [[row[heads.index(name)] for name in columns] for row in rows]
+        files.write_csv(tmp_path / "news.csv", columns, cells)
+        settings = DataSettings(source=str(tmp_path / "news.csv"), label_column="source")
+        articles, _ = read_articles(parse_source(settings.source), None, settings, None)
+        return source_column(articles, None, wanted)
+
+    assert found("text", "source") == {}  # the label itself
+    assert found("text", "source", "publisher") == {}  # another in every row
+    assert found("text", "source", "outlet") == {}  # one in all rows
+    assert found("text", "source", "feed") == {"feed": ["x" * 60] * 4 + ["(none)"] * 4}
+    assert found("text", "source", "publisher", wanted="publisher")["publisher"][7] == "address 7"
+    assert found("text", "source", wanted="source") == {"source": list("abababab")}
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [

@@ -91,6 +91,9 @@ def test_macro_averages_that_no_resample_moves_are_not_certain_either() -> None:
     assert right["macro_f1"]["interval"][0] < 0.98
     wrong = full_metrics(truth, certain((1 - truth).tolist(), 2), ["a", "b"])
     assert wrong["macro_f1"]["interval"][0] == 0 < wrong["macro_f1"]["interval"][1] < 0.2
+    one = full_metrics(np.array([0]), certain([1], 2), ["a", "b"])["macro_precision"]
+    assert one["value"] == 0  # of b, given once and wrongly; a is never given, so its precision may be any
+    assert one["interval"] == pytest.approx([0, math.sqrt(1 + wilson_by_hand(0, 1)[1] ** 2) / 2])
 
 
 def test_the_same_seed_gives_the_same_intervals() -> None:
@@ -132,6 +135,13 @@ def test_two_labels_have_one_ranking_and_so_has_their_mean() -> None:
     truth = np.array([0] * 12 + [1] * 8)
     result = full_metrics(truth, certain(truth.tolist(), 2), ["a", "b"])
     assert result["auroc"]["interval"] == result["per_class"]["b"]["auroc"]["interval"] == auroc_score(1, 8, 12)
+
+
+def test_a_mean_of_perfect_rankings_has_the_mean_of_their_bounds() -> None:
+    truth = np.repeat([0, 1, 2], [4, 8, 20])
+    low, high = full_metrics(truth, certain(truth.tolist(), 3), ["a", "b", "c"])["auroc"]["interval"]
+    assert low == pytest.approx(np.mean([auroc_score(1, own, 32 - own)[0] for own in (4, 8, 20)]))
+    assert high == 1
 
 
 def test_a_resample_of_one_class_says_nothing_of_matthews_coefficient() -> None:

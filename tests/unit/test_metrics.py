@@ -23,7 +23,7 @@ from sklearn.metrics import (
 )
 
 from newslora.metrics import full_metrics, quick_metrics, softmax
-from newslora.metrics.calibration import BINS, expected_calibration_error, reliability, top_answers
+from newslora.metrics.calibration import BINS, bin_of, expected_calibration_error, reliability, top_answers
 from newslora.metrics.classes import absent_note
 from newslora.metrics.groups import OTHERS, accuracy_by_name, accuracy_by_number, surest_errors
 from newslora.metrics.intervals import UNMOVED, auroc_score, share, told, undefined
@@ -56,6 +56,7 @@ def test_every_number_is_scikit_learns(seed: int) -> None:
     assert [result["per_class"][name]["rows"] for name in NAMES] == np.bincount(truth).tolist()
     assert_intervals_hold_their_values(result)
     quick = quick_metrics(truth, probabilities)
+    assert quick["loss"] == result["loss"]
     assert quick["accuracy"] == result["accuracy"]["value"]
     assert quick["macro_f1"] == pytest.approx(result["macro_f1"]["value"])
 
@@ -104,6 +105,15 @@ def test_classes_without_rows_are_named_and_told_apart_by_whether_they_are_predi
         "averages c counts as 0, for other rows are given it."
     )
     assert absent_note({name: per_class[name] for name in ("a", "b")}) is None
+
+
+def test_of_many_classes_without_rows_ten_are_named() -> None:
+    absent = {f"l{number}": {"rows": 0, "precision": undefined("never predicted")} for number in range(12)}
+    ten = "l0, l1, l2, l3, l4, l5, l6, l7, l8, l9"
+    assert str(absent_note(absent)).startswith(f"No rows of {ten} and 2 more: ")
+    assert str(absent_note(absent)).endswith(f"Macro averages leave out {ten} and 2 more.")
+    del absent["l10"], absent["l11"]
+    assert str(absent_note(absent)).startswith(f"No rows of {ten}: ")
 
 
 def test_a_perfect_answer() -> None:
@@ -204,6 +214,16 @@ def test_ece_by_hand() -> None:
     assert second["accuracy"] == share(8, 10)
 
 
+def test_a_bin_holds_its_upper_edge_and_says_so() -> None:
+    """As in Guo et al. 2017: B_m is ((m - 1) / M, m / M]."""
+    edges = np.linspace(0, 1, BINS + 1)
+    assert bin_of(edges).tolist() == [0, *range(BINS)]
+    bins = reliability(np.ones(BINS, dtype=bool), edges[1:])["bins"]
+    assert [one["rows"] for one in bins] == [1] * BINS
+    assert [one["low"] for one in bins] == pytest.approx(edges[:-1].tolist())
+    assert [one["high"] for one in bins] == pytest.approx(edges[1:].tolist())
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_ece_is_the_mean_gap_of_scikit_learns_calibration_curve(seed: int) -> None:
     hits, confidence = top_answers(*random_answers(seed))
@@ -230,6 +250,16 @@ def test_groups_by_a_number_hold_every_row_once_and_do_not_overlap(values: list[
     assert right == hits.sum()
 
 
+def test_groups_by_a_number_are_equal_parts_of_twenty_rows_or_more() -> None:
+    values = np.arange(45)
+    first, second = accuracy_by_number(values, values < 30)
+    assert first == {"low": 0, "high": 22, "rows": 23, "accuracy": share(23, 23)}
+    assert second == {"low": 23, "high": 44, "rows": 22, "accuracy": share(7, 22)}
+    assert [one["rows"] for one in accuracy_by_number(values[:39], values[:39] < 30)] == [39]
+    rows = [one["rows"] for one in accuracy_by_number(np.arange(1_000), np.ones(1_000, dtype=bool))]
+    assert (len(rows), min(rows) >= 99, max(rows) <= 101) == (10, True, True)
+
+
 def test_a_planted_weakness_with_length_is_found_and_none_where_none_is() -> None:
     lengths = np.tile(np.arange(10, 110), 20)
     generator = np.random.default_rng(0)
@@ -241,11 +271,11 @@ def test_a_planted_weakness_with_length_is_found_and_none_where_none_is() -> Non
 
 def test_groups_by_name_are_counted_and_the_small_ones_put_together() -> None:
     names = ["big"] * 10 + ["mid"] * 5 + [f"n{k:02}" for k in range(30)]
-    groups = accuracy_by_name(names, np.array([True] * 8 + [False] * 37))
+    groups = accuracy_by_name(names, np.array([True] * 8 + [False] * 25 + [True] * 5 + [False] * 7))
     assert groups[0] == {"name": "big", "rows": 10, "accuracy": share(8, 10)}
     assert groups[1]["accuracy"]["value"] == 0
-    assert groups[-1]["name"] == OTHERS
-    assert len(groups) == 21
+    assert [group["name"] for group in groups[2:-1]] == [f"n{k:02}" for k in range(18)]  # of one size, by name
+    assert groups[-1] == {"name": OTHERS, "rows": 12, "accuracy": share(5, 12)}
     assert sum(group["rows"] for group in groups) == 45
 
 

@@ -14,8 +14,8 @@ from sklearn.metrics import average_precision_score, f1_score, hamming_loss, log
 from newslora.cli.evaluation_tables import evaluation_tables
 from newslora.data.batches import Rows
 from newslora.data.tokens import TokenTable
-from newslora.metrics.intervals import UNMOVED
-from newslora.metrics.multi_label import full_multi_metrics, quick_multi_metrics, sigmoid
+from newslora.metrics.intervals import UNMOVED, wilson
+from newslora.metrics.multi_label import _RowStatistics, _values, full_multi_metrics, quick_multi_metrics, sigmoid
 from newslora.metrics.ranking import Ranking
 from newslora.predict.thresholds import FEWEST, best_threshold, tune_thresholds
 from newslora.training.validation import frequency_loss, validation_metrics
@@ -61,6 +61,40 @@ def test_every_number_is_scikit_learns() -> None:
         assert own["rows"] == scores[3][k] == own["counts"]["true_positives"] + own["counts"]["false_negatives"]
         assert own["counts"]["false_positives"] == (given[:, k] & ~truth[:, k]).sum()
         assert own["threshold"] == thresholds[k]
+
+
+def test_numbers_of_an_epoch_and_of_one_half_are_scikit_learns() -> None:
+    truth, probabilities = skewed(0)
+    thresholds = np.array([0.5, 0.3, 0.1])
+    found = full_multi_metrics(truth, probabilities, thresholds, NAMES)
+    assert found["labels_a_row"] == truth.sum() / ROWS
+    assert found["at_half"] == quick_multi_metrics(truth, probabilities, 0.5)
+    for limits in (thresholds, 0.5):
+        given, quick = probabilities >= limits, quick_multi_metrics(truth, probabilities, limits)
+        assert quick["loss"] == pytest.approx(np.mean([log_loss(truth[:, k], probabilities[:, k]) for k in range(3)]))
+        assert quick["accuracy"] == (truth == given).all(axis=1).mean()
+        assert quick["micro_f1"] == pytest.approx(f1_score(truth, given, average="micro"))
+        assert quick["macro_f1"] == pytest.approx(f1_score(truth, given, average="macro"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_resample_scores_as_its_rows_would(seed: int) -> None:
+    truth, probabilities = skewed(seed, 30)
+    given, picked = probabilities >= 0.4, np.random.default_rng(seed).integers(0, 30, 30)
+    weights = np.stack([np.ones(30), np.bincount(picked, minlength=30)], axis=1)
+    statistics = _RowStatistics(truth, probabilities, given)(weights)
+    for column, rows in enumerate((np.arange(30), picked)):
+        wanted = _values(truth[rows], probabilities[rows], given[rows])
+        assert len(wanted) > 5
+        for name, value in wanted.items():
+            assert statistics[name][column] == pytest.approx(value, nan_ok=True), name
+
+
+def test_nothing_right_is_not_certain_either() -> None:
+    truth = np.tile([True, False, False], (20, 1))
+    found = full_multi_metrics(truth, 1.0 - truth, np.full(3, 0.5), NAMES)["micro_f1"]
+    end = wilson(0, 60)[1]  # of 20 labels missed and 40 wrongly given
+    assert found == {"value": 0.0, "interval": pytest.approx([0, 2 * end / (1 + end)])}
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
@@ -162,6 +196,11 @@ def test_tuned_thresholds_beat_one_half_on_other_rows() -> None:
     assert after["micro_f1"] > before["micro_f1"]
     assert tuned.record["after"]["macro_f1"] >= tuned.record["before"]["macro_f1"]
     assert tuned.values[2] < tuned.values[0]  # the rare label is given sooner
+    own = skewed(3)
+    assert tuned.record["rows"] == ROWS
+    assert tuned.record["before"] == quick_multi_metrics(*own, 0.5)
+    assert tuned.record["after"] == quick_multi_metrics(*own, tuned.values)
+    assert [one["rows"] for one in tuned.record["labels"].values()] == own[0].sum(axis=0).tolist()
 
 
 def test_a_label_of_few_rows_keeps_one_half_and_says_why() -> None:
@@ -172,6 +211,8 @@ def test_a_label_of_few_rows_keeps_one_half_and_says_why() -> None:
     assert tuned.values[1] == 0.5
     assert "fewer than 5" in tuned.record["labels"]["b"]["reason"]
     assert tuned.record["labels"]["a"]["reason"] is None
+    truth[:, 1] = ~truth[:, 1]  # all rows but four carry it
+    assert tune_thresholds(truth, probabilities, NAMES).values[1] == 0.5
 
 
 @settings(max_examples=40, deadline=None)
@@ -190,6 +231,7 @@ def test_a_threshold_lies_midway_so_that_no_row_decides_alone() -> None:
     carried = np.array([True, True, False, False, False])
     assert best_threshold(carried, np.array([0.4, 0.3, 0.1, 0.05, 0.0])) == pytest.approx(0.2)
     assert best_threshold(carried, np.array([0.4, 0.3, 0.3, 0.05, 0.0])) == pytest.approx(0.175)
+    assert best_threshold(carried, np.array([0.9, 0.8, 0.3, 0.2, 0.1])) == 0.5  # as good as any
 
 
 def test_an_epochs_numbers_of_one_and_of_several_labels() -> None:
