@@ -1,10 +1,13 @@
-"""The report's figures count what trains and keep their text inside."""
+"""The report's figures draw the numbers they are given, count what trains, and keep their text inside."""
 
 from typing import Any
 
+import numpy as np
 import pytest
-from report_parts import ROBERTA, epoch_line, evaluation
+from matplotlib.colors import to_rgb
+from report_parts import LABELS, ROBERTA, epoch_line, evaluation
 
+from newslora.metrics.intervals import share
 from newslora.model.families import FAMILIES
 from newslora.report.accuracy import draw_breakdown, draw_reliability
 from newslora.report.architecture import draw_architecture
@@ -135,6 +138,134 @@ def test_confusion_text_stays_in_its_cells(many: int, name: str) -> None:
         assert_inside(drawing)
         words = {text.get_text() for text, _ in drawing.contained}
     assert ("123,456" in words) == (many <= 20)
+
+
+def drawn(axes: Any) -> dict[str, Any]:
+    """What the legend names: points as (x, y), and where they have intervals their ends."""
+    found: dict[str, Any] = {}
+    for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+        points = handle[0] if isinstance(handle, tuple) else handle
+        found[label] = None if points is None else points.get_xydata().tolist()
+        if isinstance(handle, tuple):
+            found[f"{label}: ends"] = ends(handle, axis=1)
+    return found
+
+
+def ends(container: Any, axis: int) -> list[Any]:
+    """Of each error bar, the lower and the upper end."""
+    return [sorted(end[axis] for end in segment) for segment in container[2][0].get_segments()]
+
+
+def per_cent(rates: list[Any]) -> list[Any]:
+    return [pytest.approx([100 * end for end in one["interval"]]) for one in rates]
+
+
+@pytest.fixture(scope="module")
+def evaluated() -> dict[str, Any]:
+    return evaluation("test", LABELS, 400, chose=False)
+
+
+def test_the_reliability_figure_is_drawn_from_the_evaluations_bins(evaluated: dict[str, Any]) -> None:
+    one = evaluated
+    with plain_matplotlib():
+        upper, lower = draw_reliability(one, LIGHT).figure.axes
+    found, bins = drawn(upper), one["reliability"]["bins"]
+    before = [bin for bin in one["calibration"]["before"]["reliability"]["bins"] if bin["rows"] >= 10]
+    after = [bin for bin in bins if bin["rows"] >= 10]
+    assert 3 < len(after) < len(bins)  # some are left out
+    for label, own in (("before the temperature", before), ("after, 95 % interval", after)):
+        wanted = [[100 * bin["confidence"], 100 * bin["accuracy"]["value"]] for bin in own]
+        assert found[label] == [pytest.approx(point) for point in wanted]
+    assert found["after, 95 % interval: ends"] == per_cent([bin["accuracy"] for bin in after])
+    assert found["as right as sure"] == [[0, 0], [100, 100]]
+    bars = [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in lower.patches]
+    assert bars == [pytest.approx((50 * (bin["low"] + bin["high"]), bin["rows"] / 4)) for bin in bins]
+    unscaled = one | {"calibration": one["calibration"] | {"temperature": 1.0}}
+    with plain_matplotlib():
+        assert "before the temperature" not in drawn(draw_reliability(unscaled, LIGHT).figure.axes[0])
+
+
+def group_name(by: str, group: dict[str, Any]) -> str:
+    if by == "confidence":
+        return f"{100 * group['low']:.2f} to {100 * group['high']:.2f} %"
+    return f"{group['low']} to {group['high']}" if by == "length" else group["name"]
+
+
+def test_a_breakdowns_figure_is_drawn_from_its_groups(evaluated: dict[str, Any]) -> None:
+    for breakdown in evaluated["accuracy_by"]:
+        groups = breakdown["groups"]
+        rates = [group["accuracy"] for group in groups]
+        with plain_matplotlib():
+            figure = draw_breakdown(breakdown, 0.625, LIGHT).figure
+        (axes,) = figure.axes
+        (dots,) = axes.containers
+        wanted = [[100 * rate["value"], place] for place, rate in enumerate(rates)]
+        assert dots[0].get_xydata().tolist() == [pytest.approx(point) for point in wanted]
+        assert ends(dots, axis=0) == per_cent(rates)
+        assert [62.5, 62.5] in [line.get_xdata() for line in axes.lines]
+        texts = [(text.get_text(), text.get_position()[1]) for text in figure.texts]
+        low, high = axes.get_position().y0, axes.get_position().y1
+        bottom, top = axes.get_ylim()
+        for place, group in enumerate(groups):  # name and rows stand beside the dot
+            middle = pytest.approx(high - (high - low) * (place - top) / (bottom - top))
+            assert (group_name(breakdown["by"], group), middle) in texts
+            assert (f"{group['rows']:,}", middle) in texts
+
+
+def test_the_training_figure_is_drawn_from_the_metrics() -> None:
+    steps = [{"kind": "train", "epoch": step / 10, "loss": 3 / (step + 2)} for step in range(1, 31)]
+    epochs = [epoch_line(epoch) for epoch in (1, 2, 3)]
+    with plain_matplotlib():
+        left, right = draw_training([*steps, *epochs], 640, 2, LIGHT).figure.axes
+    loss, accuracy = drawn(left), drawn(right)
+    assert loss["training, as logged"] == [[step["epoch"], step["loss"]] for step in steps]
+    assert loss["validation"] == [[line["epoch"], line["validation_loss"]] for line in epochs]
+    means = [line.get_xydata().tolist() for line in left.lines if line.get_linewidth() == 2.6]
+    assert means == [[[n - 1, epochs[n - 1]["train_loss"]], [n, epochs[n - 1]["train_loss"]]] for n in (1, 2, 3)]
+    assert loss[f"kept: epoch 2, {epochs[1]['validation_loss']:.4f}"] == [[2, epochs[1]["validation_loss"]]]
+    shares = [line["validation_accuracy"] for line in epochs]
+    assert accuracy["accuracy"] == [[n, pytest.approx(100 * shares[n - 1])] for n in (1, 2, 3)]
+    assert accuracy["95 % interval: ends"] == per_cent([share(round(640 * one), 640) for one in shares])
+    (ring,) = [points for label, points in accuracy.items() if label.startswith("kept: epoch 2, ")]
+    assert ring == [[2, pytest.approx(100 * shares[1])]]
+    assert f"kept: epoch 2, {100 * shares[1]:.2f}\N{NO-BREAK SPACE}%" in accuracy
+
+
+def test_a_confusion_cell_holds_its_count_and_its_share_of_the_true_labels_rows() -> None:
+    counts = [[6, 2, 0], [1, 9, 0], [0, 0, 0]]
+    with plain_matplotlib():
+        drawing = draw_confusion({"labels": ["a", "b", "c"], "confusion": counts}, LIGHT)
+        words: dict[Any, list[str]] = {}
+        for text, patch in drawing.contained:
+            words.setdefault((patch.get_y(), patch.get_x()), []).append(
+                text.get_text().replace("\N{NO-BREAK SPACE}", " ")
+            )
+        low, high = (to_rgb(colour) for colour in LIGHT.cells)
+        (axes,) = drawing.figure.axes
+        fills = {
+            (patch.get_y(), patch.get_x()): patch.get_facecolor() for patch in axes.patches if patch.get_width() == 1
+        }
+        names = {text.get_text(): text.get_position() for text in axes.texts if text.get_ha() == "right"}
+    assert words[0, 0] == ["6", "75.0 %"]
+    assert words[0, 1] == ["2", "25.0 %"]
+    assert words[1, 0] == ["1", "10.0 %"]
+    assert words[2, 2] == ["0"]  # no rows, no share
+    for place, part in (((0, 0), 0.75), ((1, 0), 0.1), ((0, 2), 0.0)):
+        assert fills[place][:3] == pytest.approx([a + (b - a) * part for a, b in zip(low, high, strict=True)])
+    assert [names[name][1] for name in "abc"] == [0.5, 1.5, 2.5]
+
+
+def test_of_many_labels_only_cells_with_rows_are_drawn() -> None:
+    counts = np.zeros((30, 30), dtype=int)
+    counts[3, 7], counts[3, 3] = 1, 3
+    with plain_matplotlib():
+        drawing = draw_confusion({"labels": [f"l{n}" for n in range(30)], "confusion": counts.tolist()}, DARK)
+        ground, *cells = drawing.figure.axes[0].patches
+    assert (ground.get_width(), ground.get_facecolor()[:3]) == (30, pytest.approx(to_rgb(DARK.cells[0])))
+    assert [(cell.get_y(), cell.get_x()) for cell in cells] == [(3, 3), (3, 7)]
+    low, high = (to_rgb(colour) for colour in DARK.cells)
+    for cell, part in zip(cells, (0.75, 0.25), strict=True):
+        assert cell.get_facecolor()[:3] == pytest.approx([a + (b - a) * part for a, b in zip(low, high, strict=True)])
 
 
 @pytest.mark.parametrize("rows", [25, 4000])
