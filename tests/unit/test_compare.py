@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from report_parts import data_facts, manifest_facts
+from scipy import stats
 
 import newslora
 from newslora import files
@@ -17,7 +18,9 @@ from newslora.cli.app import main
 from newslora.cli.compare import sentences, tables
 from newslora.config import load_recipe
 from newslora.errors import DataError, NewsloraError, RunError, SettingsError
-from newslora.evaluation.seeds import Group, few_seeds_note, group_runs
+from newslora.evaluation.compare import _p
+from newslora.evaluation.paired import Scores
+from newslora.evaluation.seeds import Group, compare_groups, few_seeds_note, group_runs
 from newslora.metrics import full_metrics
 from newslora.runfolder import RunFolder
 
@@ -114,7 +117,10 @@ def test_a_planted_difference_is_found_with_its_size_and_its_rows(make: Maker, t
     assert (pair["only_first_right"], pair["only_second_right"], pair["shown"]) == (40, 1, True)
     assert pair["differences"]["accuracy"]["value"] == pytest.approx(39 / ROWS)
     assert pair["sentence"].startswith("good is more accurate than bad: by 9.75 points (95 % interval ")
-    assert "The loss of good is lower" in pair["sentence"]
+    loss = pair["differences"]["loss"]
+    assert loss["interval"][0] < loss["value"] < loss["interval"][1] < 0
+    ends = f"{-loss['interval'][1]:.4f} to {-loss['interval'][0]:.4f}"
+    assert f"The loss of good is lower, by {-loss['value']:.4f} (95 % interval {ends})." in pair["sentence"]
     assert json.loads(output.read_text()) == result
     with (tmp_path / "out" / "result-rows.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -142,7 +148,9 @@ def test_a_difference_that_one_pair_would_show_is_not_shown_among_many(make: Mak
     runs = [make("a", wrong_on(0, rows=100)), make("b", wrong_on(*range(1, 10), rows=100))]
     assert newslora.compare(runs)["pairs"][0]["shown"] is True  # 9 rows to 1: p = 0.021
     runs += [make("c", wrong_on(50, rows=100)), make("d", wrong_on(51, rows=100))]
-    assert not any(pair["shown"] for pair in newslora.compare(runs)["pairs"])
+    result = newslora.compare(runs)
+    assert not any(pair["shown"] for pair in result["pairs"])
+    assert result["differing_rows"] == 12
 
 
 def test_runs_may_order_their_labels_differently(make: Maker) -> None:
@@ -159,6 +167,11 @@ def test_test_rows_come_before_validation_rows_and_selection_bias_is_passed_on(m
     assert newslora.compare(paths)["evaluation"] == "test"
     alone = [make(name, wrong_on(1), evaluation="validation", note="optimistic") for name in ("c", "d")]
     assert newslora.compare(alone)["note"] == "optimistic"
+    for path in alone:  # of two evaluations in common that of rows which chose nothing counts
+        make.score(RunFolder(path), wrong_on(2), evaluation="zeitung", sha256="others")
+    assert newslora.compare(alone)["evaluation"] == "zeitung"
+    for path in alone:
+        (path / "evaluation" / "zeitung.json").unlink()
     make.score(RunFolder(alone[1]), wrong_on(1), evaluation="validation", note="other columns")
     assert newslora.compare(alone)["note"] == "c: optimistic d: other columns"
 
@@ -327,6 +340,10 @@ def test_recipes_differ_only_where_rows_and_seeds_both_say_so(make: Maker) -> No
     (one,) = result["recipes"]
     assert one["accuracy"]["shown"] is True
     assert one["sentence"].startswith("The recipe (quickstart, rank 4) is more accurate than (quickstart, rank 8): by ")
+    low, high = one["accuracy"]["seeds_interval"]
+    assert f", {100 * low:.2f} to {100 * high:.2f} over other seeds." in one["sentence"]
+    (turned,) = newslora.compare([*bad, *good])["recipes"]
+    assert turned["sentence"] == one["sentence"]
     assert result["scope"] is None
     # the same mean, but seeds that scatter more than the recipes differ: many rows alone would call it a difference
     wild = runs("w", (0.95, 0.99, 0.75), 16)
@@ -342,6 +359,39 @@ def test_the_worth_of_few_seeds() -> None:
     assert three is not None
     assert "0.5 to 6 times" in three  # sqrt(2 / 7.378) and sqrt(2 / 0.0506), as tables of chi-square have it
     assert few_seeds_note([Group("a", (0,), (1,)), Group("b", tuple(range(1, 7)), tuple(range(6)))]) is None
+    two = few_seeds_note([Group("a", (0, 1, 2, 3), (1, 2, 3, 4)), Group("b", (4, 5), (1, 2))])
+    assert two is not None
+    assert two.startswith("2 seeds tell little")  # the fewest decide: sqrt(1 / 5.0239) and sqrt(1 / 0.00098)
+    assert "0.4 to 32 times" in two
+
+
+def test_recipes_are_compared_by_their_means_over_seeds_by_welchs_interval() -> None:
+    """Welch 1947, with Satterthwaite's degrees of freedom; all three pairs together hold in 95 of 100 cases."""
+    truth = np.zeros(200, dtype=np.int64)
+    wrong = (10, 20, 60, 70, 74)
+    runs = [Scores(truth, (np.arange(200) < count).astype(np.int64), np.full((200, 2), 0.5)) for count in wrong]
+    values = [1 - count / 200 for count in wrong]
+    scores = [dict.fromkeys(("accuracy", "macro_f1", "loss"), value) for value in values]
+    groups = [Group("a", (0, 1, 2), (1, 2, 3)), Group("b", (3, 4), (1, 2)), Group("c", (2,), (1,))]
+    groups.append(Group("d", (1, 0), (1, 2)))
+    found = compare_groups(groups, runs, scores)
+    assert [one["groups"] for one in found] == [["a", "b"], ["a", "d"], ["b", "d"]]
+    first, second = np.array(values[:3]), np.array(values[3:])
+    difference = first.mean() - second.mean()
+    assert found[0]["accuracy"]["difference"] == pytest.approx(difference)
+    errors = [own.var(ddof=1) / len(own) for own in (first, second)]
+    freedom = sum(errors) ** 2 / (errors[0] ** 2 / 2 + errors[1] ** 2 / 1)
+    half = stats.t.ppf(1 - 0.05 / 3 / 2, freedom) * np.sqrt(sum(errors))
+    assert found[0]["accuracy"]["seeds_interval"] == pytest.approx([difference - half, difference + half])
+    assert found[0]["accuracy"]["shown"] is False
+    low, high = found[2]["accuracy"]["rows_interval"]
+    assert found[2]["accuracy"]["difference"] == pytest.approx(-0.285)
+    assert low < -0.285 < high < 0
+
+
+@pytest.mark.parametrize(("value", "told"), [(5e-5, "below 0.0001"), (0.0039, "= 0.0039"), (0.0213, "= 0.021")])
+def test_a_p_value_in_words(value: float, told: str) -> None:
+    assert _p(value) == told
 
 
 def test_tables_fit_eighty_columns_and_the_command_says_what_the_function_does(
