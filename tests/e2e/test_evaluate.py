@@ -21,6 +21,7 @@ from newslora.cli.app import main
 from newslora.cli.evaluation_tables import evaluation_tables
 from newslora.errors import SettingsError
 from newslora.metrics import softmax
+from newslora.metrics.calibration import calibration_numbers
 
 WORDS = {
     "World": ["minister", "president", "border", "treaty", "army", "rebels", "peace", "accord", "capital"],
@@ -116,6 +117,9 @@ def test_validation_rows_are_named_for_all_they_did(run: Path) -> None:
     train = stored(run, "train")
     assert train["trained"]
     assert train["note"].startswith("These rows trained the classifier")
+    assert not train["chose_the_epoch"]
+    again = newslora.evaluate(run, run.parent / "validation.csv")
+    assert (again["chose_the_epoch"], again["trained"], again["note"]) == (True, False, validation["note"])
 
 
 def test_text_is_taken_as_in_training_and_other_columns_are_told_of(
@@ -157,7 +161,16 @@ def test_the_temperature_is_kept_used_and_changes_no_answer(run: Path, tmp_path:
     validation = read_csv(run / "evaluation" / "validation.csv")
     again = classifier.logits(classifier.rows([line["text"] for line in validation]))
     assert np.array_equal(again, kept["logits"])
-    assert stored(run, "test")["calibration"]["temperature"] == record["temperature"]
+    calibration = stored(run, "test")["calibration"]
+    assert (calibration["temperature"], calibration["validation_rows"]) == (record["temperature"], 120)
+    truth = np.array([classifier.labels.index(line["label"]) for line in read_csv(run / "evaluation" / "test.csv")])
+    before, after = (calibration_numbers(truth, softmax(logits, one)) for one in (1.0, record["temperature"]))
+    assert {name: calibration["before"][name] for name in before} == pytest.approx(before)
+    assert calibration["after"] == pytest.approx(after) != before
+    shown = calibration["before"]["reliability"]["bins"]
+    assert np.average([one["confidence"] for one in shown], weights=[one["rows"] for one in shown]) == pytest.approx(
+        before["confidence"]
+    )
 
     older = tmp_path / "older"  # a run from before newslora calibrated
     shutil.copytree(run / "adapter", older)
@@ -203,6 +216,7 @@ def test_abstaining_comes_to_what_evaluate_says(run: Path) -> None:
     decided = [answer.label == line["label"] for line, answer in zip(lines, answers, strict=True) if answer.label]
     assert level["coverage"]["value"] == pytest.approx(np.mean(right))
     assert level["answered"]["value"] == pytest.approx(len(decided) / 150)
+    assert level["mean_set_size"] == pytest.approx(np.mean([len(answer.answer_set or ()) for answer in answers]))
     assert level["accuracy_of_answered"]["value"] == pytest.approx(np.mean(decided))
     assert 0 < len(decided) < 150  # the case occurred both ways
 

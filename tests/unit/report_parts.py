@@ -84,7 +84,7 @@ def evaluation(name: str, labels: list[str], rows: int, chose: bool) -> dict[str
     rest = {
         "calibration": {
             "temperature": 1.5, "reason": None, "validation_rows": 60, "after": numbers,
-            "before": numbers | {"ece": 0.4321} | reliable,
+            "before": {"ece": 0.4321, "confidence": 0.8765, "log_loss": 0.6543, "brier": 0.5432} | reliable,
         },
         "abstention": {"levels": [{"level": 0.95, "reason": "Too few."}, {"level": 0.99} | level]},
         "accuracy_by": groups,

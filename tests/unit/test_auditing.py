@@ -17,8 +17,10 @@ from newslora.auditing.damage import KINDS, find_damage
 from newslora.auditing.judges import folds_possible, judge_by_words
 from newslora.auditing.labels import find_doubtful
 from newslora.auditing.leakage import effect_on_accuracy, find_leaks, leakage_table
+from newslora.auditing.lengths import _summary
+from newslora.auditing.lists import write_labels
 from newslora.auditing.rows import AuditRows, Split
-from newslora.auditing.verdicts import NO_WORDS
+from newslora.auditing.verdicts import NO_WORDS, Answers, judge_labels
 from newslora.cli.app import main
 from newslora.data.articles import ArticleSet
 from newslora.data.sources import Source
@@ -225,6 +227,82 @@ def test_the_effect_of_leaks_on_accuracy() -> None:
     clean = effect_on_accuracy(rows, [], 0, 1, predicted == 0)
     assert clean["leaked"]["value"] is None
     assert "rise" not in clean
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_summary_counts_what_the_lists_hold(tmp_path: Path) -> None:
+    train, test = prose(12), prose(8, seed=1)
+    train[3], train[4] = train[0].upper(), train[0]
+    train[6] = edited(train[5], 0, 15)  # 24 of 32 shingles are shared
+    train[9] = f"{train[9]} &amp; more &lt;"
+    test[0], test[1], test[2] = train[0], edited(train[7], 0), edited(train[8], 0)  # 27 of 29
+    labels = {"train": [0, 1] * 6, "test": [1, 1, 0, 0, 1, 0, 1, 0]}
+    for name, texts in (("train", train), ("test", test)):
+        rows = [f"{text},{'ab'[label]}\n" for text, label in zip(texts, labels[name], strict=True)]
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(rows))
+    result = newslora.audit([tmp_path / "train.csv", tmp_path / "test.csv"], output=tmp_path / "found")
+    assert result["duplicates"] == {
+        "shingle_words": 3, "similarity": 0.6, "equal_groups": 1, "rows_equal_to_an_earlier": 3, "near_pairs": 3,
+        "rows_left_without_copies": 14,
+        "between": [
+            {"splits": ["train", "train"], "equal_pairs": 2, "near_pairs": 1, "with_other_labels": 2},
+            {"splits": ["train", "test"], "equal_pairs": 1, "near_pairs": 2, "with_other_labels": 1},
+            {"splits": ["test", "test"], "equal_pairs": 0, "near_pairs": 0, "with_other_labels": 0},
+        ],
+    }  # fmt: skip
+    pairs = read(tmp_path / "found" / "duplicates.csv")
+    told = [tuple(line[key] for key in ("row_a", "split_b", "row_b", "kind", "similarity", "labels")) for line in pairs]
+    assert told == [
+        ("1", "train", "4", "equal", "1.000", "differ"), ("1", "train", "5", "equal", "1.000", "agree"),
+        ("1", "test", "1", "equal", "1.000", "differ"), ("8", "test", "2", "near", "0.931", "agree"),
+        ("9", "test", "3", "near", "0.931", "agree"), ("6", "train", "7", "near", "0.750", "differ"),
+    ]  # fmt: skip
+    entities = {one["split"]: (one["rows"], one["of"]) for one in result["damage"] if one["kind"] == "entity"}
+    assert entities == {"train": (1, 12), "test": (0, 8)}
+    (damage,) = read(tmp_path / "found" / "text-damage.csv")
+    assert (damage["row"], damage["count"], damage["found"]) == ("10", "2", "&amp;")
+    assert [one["labels"] for one in result["splits"]] == [{"a": 6, "b": 6}, {"a": 4, "b": 4}]
+    characters, words = result["splits"][1]["characters"], result["splits"][1]["words"]
+    lengths = [len(text) for text in test]
+    assert (characters["shortest"], characters["longest"]) == (min(lengths), max(lengths))
+    assert characters["mean"] == round(sum(lengths) / 8, 1)
+    assert (words["shortest"], words["mean"], words["longest"]) == (30, 30, 30)
+
+
+def test_lengths_are_summed_up_by_numpys_percentiles() -> None:
+    assert _summary([1, 4, 2]) == {
+        "shortest": 1, "mean": 2.3, "median": 2, "percentile_95": pytest.approx(3.8), "percentile_99": pytest.approx(3.96),
+        "longest": 4,
+    }  # fmt: skip
+
+
+def test_a_runs_own_answers_judge_each_split_and_the_worst_label_of_all_comes_first(tmp_path: Path) -> None:
+    labels = [0, 1] * 10
+    rows = rows_of(("train", prose(20), labels), ("test", prose(20, seed=1), labels))
+    told, sure = np.array(labels), np.array([[0.9, 0.1], [0.1, 0.9]])
+    answers = []
+    for place, given_probability in ((4, 0.08), (7, 0.05)):  # of World in train, of Sports in test
+        probabilities = sure[told]
+        probabilities[place] = [given_probability, 1 - given_probability]
+        if labels[place]:
+            probabilities[place] = probabilities[place][::-1]
+        answers.append(Answers(probabilities, probabilities.argmax(1) == told))
+    judged, doubts = judge_labels(
+        rows, np.arange(40), "words", dict(enumerate(answers)), None, None, None, lambda rows: None
+    )
+    assert [(doubt.row, doubt.suggested) for doubt in doubts] == [(27, 0), (4, 1)]
+    by = "the run's own predictions, of rows it was not trained on"
+    for one, split in zip(judged, ("train", "test"), strict=True):
+        assert one == {"split": split, "judged_by": by, "its_accuracy": 0.95, "likely_wrong": 1, "rows": 20}
+    write_labels(tmp_path / "labels.csv", rows, doubts)
+    first, second = read(tmp_path / "labels.csv")
+    wanted = {"rank": "1", "split": "test", "row": "8", "given": "Sports", "suggested": "World", "confidence": "0.9500"}
+    assert first == wanted | {"given_probability": "0.0500", "text": rows.texts[27], "verdict": ""}
+    assert (second["rank"], second["row"], second["given_probability"]) == ("2", "5", "0.0800")
 
 
 def kinds(text: str) -> set[str]:

@@ -38,6 +38,11 @@ def test_the_header_parses_and_its_numbers_are_the_evaluations(tmp_path: Path) -
             assert f"{100 * one[key]['value']:.2f}\N{NO-BREAK SPACE}%" in card.text or key not in SHARES
         assert found[name, "accuracy"].dataset_args == {"rows": one["rows"], "sha256": one["sha256"]}
     assert "validation: Optimistic." in card.text
+    assert "- Temperature: 1.5; newslora divides the logits by it" in card.text
+    first = RunFolder(tmp_path / "run").evaluations()[0]
+    name = min(LABELS, key=lambda label: first["per_class"][label]["recall"]["value"])
+    found_of = f"{100 * first['per_class'][name]['recall']['value']:.2f}\N{NO-BREAK SPACE}%"
+    assert f"Weakest label: {name}, of whose {first['name']} rows {found_of} are found" in card.text
     assert "741,124 of 124,796,164" in card.text
     assert "12" * 32 in card.text  # the training data's hash
     assert "news.csv" in card.text

@@ -37,6 +37,9 @@ def test_true_explanations_are_shown_to_be_faithful(classifier: Classifier, expl
     low, high = result["difference"]["interval"]
     assert low <= result["difference"]["value"] <= high
     assert result["difference"]["value"] == pytest.approx(result["top"] - result["random"])
+    assert [one["share"] for one in result["by_share"]] == [0.05, 0.1, 0.2, 0.5]
+    for kind in ("top", "random"):  # of as many rows and draws for each share
+        assert np.mean([one[kind] for one in result["by_share"]]) == pytest.approx(result[kind])
     assert result["faithful"]
     assert low > 0.3
     assert result["verdict"] == "Explanations are faithful on these rows."
@@ -71,6 +74,7 @@ def test_deletion_leaves_the_other_words(classifier: Classifier, monkeypatch: py
     assert seen[2] == "b, c"  # 5 % of four words is still one
     assert seen[2 + 3 * 6] == "b c"  # half of them
     assert all(len(text.replace(" ", "")) == 2 for text in seen[2 + 3 * 6 : 2 + 4 * 6])
+    assert result["incomplete"] == 2  # scores of 4 nats in all, where 1 is to be explained
     assert result["faithful"] is None  # an answer that never moves shows nothing
     assert result["difference"]["interval"] is None
     assert result["verdict"].startswith("No verdict")

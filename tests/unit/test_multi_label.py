@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score, f1_score, hamming_loss, log
 from newslora.cli.evaluation_tables import evaluation_tables
 from newslora.data.batches import Rows
 from newslora.data.tokens import TokenTable
+from newslora.evaluation.multi_label import _surest_errors
 from newslora.metrics.intervals import UNMOVED, wilson
 from newslora.metrics.multi_label import _RowStatistics, _values, full_multi_metrics, quick_multi_metrics, sigmoid
 from newslora.metrics.ranking import Ranking
@@ -95,6 +96,14 @@ def test_nothing_right_is_not_certain_either() -> None:
     found = full_multi_metrics(truth, 1.0 - truth, np.full(3, 0.5), NAMES)["micro_f1"]
     end = wilson(0, 60)[1]  # of 20 labels missed and 40 wrongly given
     assert found == {"value": 0.0, "interval": pytest.approx([0, 2 * end / (1 + end)])}
+
+
+def test_the_surest_error_is_the_greatest_probability_of_a_wrong_answer() -> None:
+    truth = np.array([[True, False], [True, True], [False, False], [True, False], [False, True]])
+    given = np.array([[True, False], [False, True], [False, True], [True, True], [True, False]])
+    probabilities = np.array([[0.99, 0.01], [0.3, 0.9], [0.2, 0.8], [0.9, 0.6], [0.55, 0.05]])
+    found = [(place, pytest.approx(sure)) for place, sure in ((4, 0.95), (2, 0.8), (1, 0.7), (3, 0.6))]
+    assert _surest_errors(truth, given, probabilities) == found
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:

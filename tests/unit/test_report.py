@@ -110,6 +110,10 @@ def test_every_number_of_the_tables_appears(reported: tuple[RunFolder, str]) -> 
             )
             assert [f"{words} {meaning}", shown, bounds] in rows
         assert ["Calibration error (ECE)", pct(0.4321), pct(one["ece"]["value"])] in rows
+        assert ["Mean confidence", pct(0.8765), pct(one["confidence"]["value"])] in rows
+        assert ["Log loss (nats)", "0.6543", f"{one['log_loss']['value']:.4f}"] in rows
+        assert ["Brier score", "0.5432", f"{one['brier']['value']:.4f}"] in rows
+        assert [f"evaluation, {name}", str(one["rows"]), "1.0 s", f"{one['rows']:.1f}", "\N{EN DASH}"] in rows
         level = one["abstention"]["levels"][1]
         kinds = ("coverage", "answered", "accuracy_of_answered")
         assert ["0.99", *(with_interval(level[kind]) for kind in kinds)] in rows
@@ -119,6 +123,7 @@ def test_every_number_of_the_tables_appears(reported: tuple[RunFolder, str]) -> 
             three = [with_interval(numbers[key]) for key in ("precision", "recall", "f1")]
             assert [label, *three, str(numbers["rows"])] in rows
     assert ["train", "news.csv", "119,360", "6,326,080", "17", "text \N{RIGHTWARDS ARROW} label", "12" * 6] in rows
+    assert ["training, 3 epochs with validation", "358,080", "32 min 50 s", "181.7", "9,633"] in rows
     assert {row[0] for row in rows} >= {key for key, _ in setting_fields()}
     assert "37,300 steps, 32 min 50 s, seed 42" in html.replace("\N{NO-BREAK SPACE}", " ")
 
@@ -151,7 +156,18 @@ def test_given_rows_have_not_the_tokens_of_a_split_of_their_name(tmp_path: Path)
 def test_the_first_glance_is_the_test_split_without_the_validation_caveat(reported: tuple[RunFolder, str]) -> None:
     _, html = reported
     glance = html[html.index('class="glance"') : html.index("<h2>")]
-    assert "Accuracy on 90 test rows" in glance
+    one = files.read_json(reported[0].evaluation / "test.json")
+    text = " ".join(re.sub("<[^>]*>", " ", glance).replace("&nbsp;", " ").split())
+    shown = [with_interval(one[key]).split(" %", 1) for key in ("accuracy", "macro_f1")]
+    assert f"Accuracy on 90 test rows {shown[0][0]} % 95 % interval{shown[0][1]}; macro F1 {shown[1][0]} %" in text
+    assert f"({shown[1][1].strip()})" in text
+    fails = " ".join(html[html.index('id="fails"') :].split())
+    pair = confused(one)[0]
+    assert (
+        f"{wrong_rows(one)} of 90 test rows are labelled wrongly. Most often {pair.true} is taken for {pair.predicted} ("
+        in fails
+    )
+    assert f"({pair.count} of {sum(one['confusion'][LABELS.index(pair.true)])})" in fails
     assert "Optimistic." not in glance
 
 
