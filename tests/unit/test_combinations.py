@@ -217,6 +217,13 @@ def test_validation_rows_hold_each_frequent_combination_by_its_share(tmp_path: P
     assert not set(splits.train.rows.tolist()) & set(splits.validation.rows.tolist())
 
 
+def test_a_combination_that_has_just_a_row_to_give_is_drawn_by_its_share() -> None:
+    places = np.repeat(np.arange(6), [8, 4, 1, 4, 2, 1])
+    assert strata(places, 5).tolist() == np.repeat([1, 2, 0, 3, 0, 0], [8, 4, 1, 4, 2, 1]).tolist()
+    alone = np.repeat(np.arange(3), [8, 4, 1])  # one row cannot be shared out: it joins the first combination
+    assert strata(alone, 4).tolist() == [1] * 8 + [2] * 4 + [1]
+
+
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_any_combinations_can_be_drawn_from(data: st.DataObject) -> None:

@@ -9,7 +9,7 @@ from article_parts import AG, ids, labelled, read, reasons, write
 
 from newslora.config import load_recipe, parse_assignment
 from newslora.data.articles import read_articles, require_labels
-from newslora.data.labels import label_key, make_label_set
+from newslora.data.labels import label_key, make_label_set, numbered
 from newslora.data.sources import parse_source
 from newslora.errors import DataError
 
@@ -160,6 +160,23 @@ def test_case_is_forgiven_where_it_distinguishes_nothing() -> None:
 def test_numbered_labels_may_be_written_as_names_too() -> None:
     labels = make_label_set(AG, base=1)
     assert [labels.find(value) for value in (1, "4", 4.0, "sports", 0, 5)] == [0, 3, 3, 1, None, None]
+
+
+@pytest.mark.parametrize(
+    ("keys", "base", "found"),
+    [
+        (["0", "1"], 0, {"0": 1, "1": 0, "2": None}), (["4", "1", ""], 1, {"1": 1, "2": 0, "0": None}),
+        (["1", "2"], None, {"1": None}),  # nothing shows where they start
+        (["0", "4"], None, {"0": None}), (["0", "World"], None, {"0": None}),
+    ],
+)  # fmt: skip
+def test_rows_that_number_labels_learnt_from_words_are_read_by_the_given_names(
+    keys: list[str], base: int | None, found: dict[str, int | None]
+) -> None:
+    labels = numbered(make_label_set(("Sports", "World")), keys, AG)  # World is the first of AG News' names
+    assert labels.base == base
+    assert {key: labels.find(key) for key in found} == found
+    assert (labels.names, labels.find("world")) == (("Sports", "World"), 1)
 
 
 def test_an_unknown_label_is_set_aside_with_the_known_ones(tmp_path: Path) -> None:

@@ -116,6 +116,12 @@ def test_very_many_rows_are_drawn_by_share_in_passing(shares: list[int], rows: i
         assert (abs(np.bincount(labels[drawn], minlength=len(shares)) - wanted) < 1).all()
 
 
+def test_rows_left_over_by_share_go_to_the_largest_remainders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits_module, "FEW", 1)
+    labels = np.repeat([0, 1, 2], [7, 2, 11])
+    assert np.bincount(labels[draw_by_share(labels, 6, 0)]).tolist() == [2, 1, 3]  # of 2.1, 0.6 and 3.3
+
+
 def test_rows_drawn_in_passing_are_drawn_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chi-square over 4,000 seeds: no place, early or late, is likelier."""
     monkeypatch.setattr(splits_module, "FEW", 1)
