@@ -40,6 +40,11 @@ def test_mcnemar_counts_discordant_rows_and_takes_the_exact_binomial() -> None:
     assert mcnemar(Scores(labels, first, even), Scores(labels, first, even)) == (0, 0, 1.0)
 
 
+def test_a_stored_probability_of_zero_is_one_that_rounds_to_it() -> None:
+    run = Scores(np.array([0, 1]), np.array([1, 1]), np.array([[0.0, 1.0], [0.0, 1.0]]))  # six decimals
+    assert run.row_losses.tolist() == [pytest.approx(-np.log(0.0000005)), 0.0]
+
+
 def test_holm_on_the_textbook_example() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
