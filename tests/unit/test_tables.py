@@ -232,7 +232,7 @@ def test_what_is_to_be_said_of_an_audit() -> None:
     assert audit.sentences(audited()) == [
         "Set aside of train: empty text (1,005 rows).",
         "Leakage: 10 of 200 rows of test (5.00%) repeat rows of train: 3 equal, 7 nearly; 2 of them have another label there.",
-        "Accuracy on test: 90.00% (80.00% to 95.00%) on 200 all rows, 89.00% (79.00% to 94.00%) on 190 clean rows, 100.00% "
+        "Accuracy on test: 90.00% (80.00% to 95.00%) on all 200 rows, 89.00% (79.00% to 94.00%) on 190 clean rows, 100.00% "
         "(70.00% to 100.00%) on 10 leaked rows. Leaks raise it by +1.25 points (+0.10 to +2.00). A caveat.",
         "Labels judged by words: train (right on 91.0%).",
         "Labels not judged, for of one label: test.",

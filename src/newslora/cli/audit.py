@@ -107,7 +107,9 @@ def sentences(result: dict[str, Any]) -> list[str]:
     for one in result["leakage_effect"]:
         if "rise" not in one:
             continue
-        parts = [f"{told(one[name])} on {one[name]['rows']:,} {name} rows" for name in ("all", "clean", "leaked")]
+        rows = {name: f"{one[name]['rows']:,}" for name in ("all", "clean", "leaked")}
+        forms = (f"all {rows['all']}", f"{rows['clean']} clean", f"{rows['leaked']} leaked")
+        parts = [f"{told(one[name])} on {form} rows" for name, form in zip(rows, forms, strict=True)]
         value, bounds = one["rise"]["value"], one["rise"]["interval"]
         span = one["rise"]["reason"] if bounds is None else f"{100 * bounds[0]:+.2f} to {100 * bounds[1]:+.2f}"
         said.append(
