@@ -7,6 +7,7 @@ from newslora.cli.common import new_table, results
 from newslora.cli.evaluation_tables import NAMES, evaluation_tables, remarks_on
 from newslora.metrics.basic import SHARES
 from newslora.report.findings import METRICS
+from newslora.report.pages import percent
 
 
 def test_what_titles_headings_cells_and_sentences_hold_is_shown_as_it_stands() -> None:
@@ -96,6 +97,21 @@ def test_an_evaluation_stands_in_its_columns() -> None:
     ]
     assert rows_of(errors)[:2] == [["row", "label, predicted", "sure", "text"], ["1,000", "a, b", "0.988", "two lines"]]
     assert (len(rows_of(errors)), errors.title) == (6, "the 5 most confidently wrong rows")
+
+
+def test_a_hundred_per_cent_are_all_rows() -> None:
+    one = evaluated()
+    for value, shown in ((0.9996, "99.9"), (0.99949, "99.9"), (0.9984, "99.8"), (1.0, "100")):
+        one["per_class"]["a"]["recall"] = rate(value, 0.998, 1)
+        assert rows_of(evaluation_tables(one)[1])[1][2] == f"{shown} (99.8-100)"
+    for share, digits, shown in (
+        (0.9996, 1, "99.9"),
+        (1, 1, "100.0"),
+        (0.99996, 2, "99.99"),
+        (0.9453, 2, "94.53"),
+        (0, 1, "0.0"),
+    ):
+        assert percent(share, digits) == f"{shown}\N{NO-BREAK SPACE}%"
 
 
 def test_what_is_to_be_said_of_an_evaluation() -> None:

@@ -206,7 +206,9 @@ def _short_rate(rate: dict[str, Any]) -> str:
     """Five of these columns fit a terminal of 80."""
     if rate["value"] is None:
         return "-"
+    share = rate["value"] if rate["value"] == 1 else min(rate["value"], 0.999)  # 100 is all of them
+    value = f"{100 * share:.3g}"
     if rate["interval"] is None:
-        return f"{100 * rate['value']:.3g}"
+        return value
     low, high = rate["interval"]
-    return f"{100 * rate['value']:.3g} ({100 * low:.3g}-{100 * high:.3g})"
+    return f"{value} ({100 * low:.3g}-{100 * high:.3g})"

@@ -29,8 +29,9 @@ def environment() -> "Environment":
 
 
 def percent(value: float, digits: int = 2) -> str:
-    """0.9453 -> '94.53 %'."""
-    return f"{100 * value:.{digits}f}{_SPACE}%"
+    """0.9453 -> '94.53 %'; all of something only where nothing is missing: 0.99996 -> '99.99 %'."""
+    most = value if value >= 1 else 1 - 0.1 ** (digits + 2)
+    return f"{100 * min(value, most):.{digits}f}{_SPACE}%"
 
 
 def interval(bounds: list[float] | None) -> str:
