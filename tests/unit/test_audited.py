@@ -46,9 +46,12 @@ def test_an_audit_by_other_settings_is_named_and_not_shown(run: RunFolder) -> No
     for changed, told in (
         ({"splits": [OWN | {"label_column": "topic"}]}, "it took the label from topic, the run from label."),
         ({"splits": [OWN | {"text_columns": ["body"]}]}, "it took the text from body, the run from text."),
-        (
-            {"label_names": ["Sports", "World"]},
-            "calls the labels Sports, World in order of number, the run World, Sports.",
+        *(
+            (
+                {"label_names": ["Sports", "World"], "label_base": base},
+                "calls the labels Sports, World in order of number",
+            )
+            for base in (0, 1)
         ),
     ):
         files.write_json(path, audit | changed)

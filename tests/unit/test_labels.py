@@ -52,6 +52,12 @@ def test_numbers_take_names_from_0_or_1(values: list[Any], base: int, tmp_path: 
     assert ids(found) == [int(value) - base for value in values]
 
 
+def test_numbers_that_do_not_show_where_they_start_are_refused(tmp_path: Path) -> None:
+    """1 to 3 of four names may be the last three from 0 or the first three from 1."""
+    with pytest.raises(DataError, match=r"names 4 labels .* numbers its labels 1 to 3\."):
+        read(labelled(tmp_path / "a.jsonl", [1, 2, 3]), label_names=AG)
+
+
 def test_numbers_without_names_name_themselves_in_order_of_number(tmp_path: Path) -> None:
     found, labels = read(labelled(tmp_path / "a.jsonl", [10, 9, 2.0, "10"]))
     assert labels.names == ("2", "9", "10")
