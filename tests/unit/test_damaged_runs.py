@@ -128,6 +128,9 @@ def test_no_value_of_any_field_is_more_than_refused(name: str, run: RunFolder) -
         ("evaluation/test.json", lambda one: one.pop("accuracy"), "accuracy is missing. Restore it, or remove it and score"),
         ("evaluation/test.json", lambda one: one["per_class"].pop(LABELS[0]), "per_class has other labels than labels"),
         ("evaluation/test.json", lambda one: one["confusion"].pop(), "confusion is not of 4 rows of 4"),
+        ("evaluation/test.json", lambda one: one["confusion"][1].pop(), "confusion is not of 4 rows of 4"),
+        ("evaluation/test.json", lambda one: one["labels"].reverse(), "per_class has other labels than labels"),
+        ("evaluation/test.json", lambda one: one.pop("confidence"), "confidence is missing"),
         ("evaluation/test.json", lambda one: one["mcc"].update(value=None), "mcc is .*neither value and interval nor"),
     ],
 )  # fmt: skip
