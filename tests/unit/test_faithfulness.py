@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import chi2
 
 from newslora.cli.explained import faithfulness_verdict
 from newslora.config import DataSettings
@@ -85,6 +86,15 @@ def test_a_single_text_has_no_verdict(classifier: Classifier, explained: list[Ex
     result = check_faithfulness(classifier, explained[:1])
     assert result["difference"]["value"] > 0.3
     assert (result["difference"]["interval"], result["faithful"]) == (None, None)
+
+
+def test_texts_are_drawn_equally_often_and_stay_in_order(tmp_path: Path) -> None:
+    """Chi-square over 500 seeds: no row, early or late, is likelier; a fixed total leaves 7 degrees of freedom."""
+    (tmp_path / "a.csv").write_text("text\n" + "".join(f"text {place}\n" for place in range(8)))
+    drawn = [sample_texts(str(tmp_path / "a.csv"), 4, DataSettings(), seed) for seed in range(500)]
+    assert all(len(one) == 4 and one == sorted(one) for one in drawn)
+    counts = np.array([sum(f"text {place}" in one for one in drawn) for place in range(8)])
+    assert chi2(7).sf(float(((counts - 250) ** 2).sum() / (500 * 0.25)) * 7 / 8) > 1e-4
 
 
 def test_a_run_is_checked_on_rows_of_a_file(planted: Path, tmp_path: Path) -> None:
