@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,9 @@ from newslora.arguments import as_path
 from newslora.config import Recipe, load_recipe
 from newslora.data.articles import ArticleSet
 from newslora.data.batches import Rows
-from newslora.data.frames import Frame, is_frame, write_frame
+from newslora.data.frames import take_frames, write_frame
 from newslora.data.overlap import copied_rows, told, told_earlier, told_unread
 from newslora.data.remarks import remarks
-from newslora.data.sources import parse_source
 from newslora.data.splits import Splits, load_splits
 from newslora.data.tokens import tokenize, tokenizer_sha256
 from newslora.errors import BackboneError, InterruptedRun, NetworkError, RunError, SettingsError
@@ -36,7 +35,7 @@ from newslora.predict.classifier import Classifier
 from newslora.predict.thresholds import save_thresholds, tune_thresholds
 from newslora.report.card import write_card
 from newslora.report.report import write_report
-from newslora.runfolder import FORMAT, STARTED_FROM, TRAINED_IN, RunFolder, run_path, usual_path
+from newslora.runfolder import FORMAT, FRAMES, STARTED_FROM, TRAINED_IN, RunFolder, run_path, usual_path
 from newslora.runtime import Precision, cache_folder, environment_record, pick_device, resolve_precision
 from newslora.training.checkpoint import is_saved
 from newslora.training.loop import FitResult, fit
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 WEIGHTS_BEGUN = "backbone_sha256"  # in data.json: of the weights in a folder that a run began with
-FRAMES = {"data.source": "train.jsonl", "data.validation": "validation.jsonl", "data.test": "test.jsonl"}  # in rows/
 MANY_COPIES = 0.01  # part of held rows: fewer move a score by less than its interval is wide
 
 
@@ -109,7 +107,7 @@ def train(
         'Sports'
     """
     settings = {key.replace("__", "."): value for key, value in changes.items()}
-    frames = _take_frames(settings)
+    frames = take_frames(settings, FRAMES)
     resolved = load_recipe(recipe, settings)
     if odd := [name for name in ASKED if watcher and not hasattr(watcher, name)]:
         raise SettingsError(
@@ -130,22 +128,6 @@ def train(
     except Exception:  # so that the same command can be given again, corrected
         run.discard_unbegun()
         raise
-
-
-def _take_frames(settings: dict[str, Any]) -> dict[str, Frame]:
-    """Tables in memory, by the setting that has a file's name otherwise; taken out of the settings.
-
-    Raises:
-        DataError: rows that are neither.
-    """
-    given = {key: settings[key] for key in FRAMES if settings.get(key) is not None}
-    frames = {key: rows for key, rows in given.items() if is_frame(rows)}
-    for key, rows in given.items():
-        if key in frames:
-            del settings[key]
-        elif not isinstance(rows, (str, os.PathLike)):
-            parse_source(rows)  # says what a source is
-    return frames
 
 
 def resume(
@@ -316,6 +298,12 @@ def _rows(one: ArticleSet, tokenizer: "PreTrainedTokenizerBase", max_length: int
     return Rows(tokens, one.labels, int(tokenizer.pad_token_id), one.combinations)
 
 
+def _without_names(record: Mapping[str, Any]) -> dict[str, Any]:
+    """data.json without what its files are called: their hashes know them under any name."""
+    splits = {name: one | {"source": None} for name, one in record.get("splits", {}).items()}
+    return dict(record) | {"splits": splits}
+
+
 def _check_same_data(run: RunFolder, prepared: Prepared, origin: dict[str, Any] | None, relative: bool) -> None:
     """Write data.json, or on resuming see that it would be the same.
 
@@ -340,8 +328,9 @@ def _check_same_data(run: RunFolder, prepared: Prepared, origin: dict[str, Any] 
             f"The backbone of {run.path}, '{prepared.backbone.name}', has other weights than when the run began, so it cannot "
             "continue to the same result. Restore them, or train anew in another folder."
         )
-    if before and run.checkpoints.exists() and before != record:
-        changed = [key for key in record if before.get(key) != record[key]]
+    was, now = _without_names(before), _without_names(record)
+    if before and run.checkpoints.exists() and was != now:
+        changed = [key for key in now if was.get(key) != now[key]]
         raise RunError(
             f"The data of {run.path} has changed since the run began ({', '.join(changed)}), so it cannot continue to the "
             "same result. Restore the files, or train anew in another folder."

@@ -31,6 +31,7 @@ RESTORE = "Train the run again, or restore the file."
 SCORE_AGAIN = "Restore it, or remove it and score its rows again: `newslora evaluate RUN --data SOURCE`."
 OWN_EVALUATIONS = ("test", "validation")  # of a run's own rows, the first tells more
 NOT_EVALUATIONS = ("explanations", "faithfulness")  # other files in evaluation/
+FRAMES = {"data.source": "train.jsonl", "data.validation": "validation.jsonl", "data.test": "test.jsonl"}  # in rows/
 
 
 class RunFolder:
@@ -116,15 +117,22 @@ class RunFolder:
         return self.manifest_file.is_file()
 
     def recipe(self) -> Recipe:
-        """The resolved recipe.
+        """The resolved recipe; tables that `rows` holds by where they lie now.
 
         Raises:
             RunError: recipe.toml is damaged.
         """
         try:
-            return load_recipe(self.recipe_file)
+            recipe = load_recipe(self.recipe_file)
+            given = {key: getattr(recipe.data, key.removeprefix("data.")) for key in FRAMES}
+            kept = {key: self.rows / name for key, name in FRAMES.items() if self._keeps(given[key], name)}
+            return load_recipe(recipe, kept) if kept else recipe
         except SettingsError as error:
             raise RunError(f"{self.recipe_file} is damaged: {' '.join(str(error).split())} {RESTORE}") from None
+
+    def _keeps(self, source: str | None, name: str) -> bool:
+        """Whether a source is a table in `rows`, wherever the folder was when it was written."""
+        return source is not None and Path(source).parts[-2:] == (self.rows.name, name) and (self.rows / name).is_file()
 
     def data(self) -> dict[str, Any]:
         """What data.json holds (newslora.records.run.Data): sources, hashes, counts and label names.

@@ -5,13 +5,15 @@ are made of the rows' values alone, so that the same rows have the same hash, wh
 """
 
 import hashlib
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard
 
 from newslora import files
 from newslora.data.parquetfile import plain_rows
+from newslora.data.sources import parse_source
 from newslora.errors import DataError
 
 DIGITS = 12  # of its hash, in a kept table's name
@@ -29,6 +31,22 @@ class Frame(Protocol):
 def is_frame(given: object) -> TypeGuard[Frame]:
     """Whether it is a table in memory, rather than one column of it or anything else."""
     return hasattr(given, "__arrow_c_stream__") and hasattr(given, "columns")
+
+
+def take_frames(settings: dict[str, Any], keys: Iterable[str]) -> dict[str, Frame]:
+    """Tables in memory, by the setting that has a file's name otherwise; taken out of the settings.
+
+    Raises:
+        DataError: rows that are neither.
+    """
+    found = {}
+    for key in keys:
+        rows = settings.get(key)
+        if is_frame(rows):
+            found[key] = settings.pop(key)
+        elif rows is not None and not isinstance(rows, (str, os.PathLike)):
+            parse_source(rows)  # says what a source is
+    return found
 
 
 def write_frame(frame: Frame, path: Path) -> None:
