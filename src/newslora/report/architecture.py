@@ -137,11 +137,8 @@ class _Figure(Sketch):
 
     def attention(self, y: float) -> float:
         """The self-attention group from `y` downwards; returns its bottom."""
-        title, words = (
-            f"Self-attention, {self.model['attention_heads']} heads",
-            "softmax(query · key) · value, per head",
-        )
-        return self.joined(y, title, self.shape.inputs, words, self.shape.output)
+        title = f"Self-attention, {self.model['attention_heads']} heads"
+        return self.joined(y, title, self.shape.inputs, "softmax(query · key) · value, per head", self.shape.output)
 
     def joined(self, y: float, title: str, inputs: tuple[Projection, ...], words: str, output: Projection) -> float:
         """A group of matrices side by side, what is made of their results, and a last matrix under that."""

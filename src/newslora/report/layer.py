@@ -14,10 +14,8 @@ class Names:
     output: str
     up: str
     down: str
-    gated: bool = (
-        False  # one half of what is raised gates the other; `up` makes both, unless `gate` is a matrix of its own
-    )
-    gate: str | None = None
+    gated: bool = False  # one half of what is raised gates the other; `up` makes both
+    gate: str | None = None  # unless this does the one
     norm_first: bool = False
     pooled: str = "First token"
 
