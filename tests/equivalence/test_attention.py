@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from test_families import TINY
-from test_packed import FP32, LOGIT_TOLERANCE, PACKED, assert_same, classifier, rows_of, saved
+from test_packed import DISTINCT, FP32, LOGIT_TOLERANCE, assert_same, classifier, rows_of, saved
 
 from newslora.model.engine import PaddedEngine, make_byte_engine, make_engine
 from newslora.model.inference import predict_logits
@@ -74,7 +74,7 @@ def test_in_bf16_groups_are_computed_whole(rate: float, monkeypatch: pytest.Monk
     assert [len(one.pieces) for one in held] == [1] * len(held)
 
 
-@pytest.mark.parametrize("family", PACKED)
+@pytest.mark.parametrize("family", DISTINCT)
 def test_every_packed_family_learns_and_answers_the_same(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,8 +19,8 @@ import torch
 from test_families import TINY
 from test_packed import (
     BF16,
+    DISTINCT,
     FP32,
-    PACKED,
     classifier,
     logits_and_gradients,
     needs_minilm,
@@ -81,7 +81,7 @@ def test_gradients_stay_as_close_to_fp32_as_torchs_autocast(which: str, targets:
     assert 0 < error <= max(TIMES_AUTOCAST * theirs, LEAST_BAND_OF_ALL), f"off by {error:.3f}, autocast by {theirs:.3f}"
 
 
-@pytest.mark.parametrize("family", PACKED)
+@pytest.mark.parametrize("family", DISTINCT)
 def test_logits_stay_as_close_to_fp32_as_torchs_autocast(family: str, tmp_path: Path) -> None:
     """Root mean square, over weights large enough that the layers, and not the head alone, decide what is rounded.
 

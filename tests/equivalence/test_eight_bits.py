@@ -94,7 +94,7 @@ def test_the_greatest_bytes_overflow_nowhere(plain: bool, inside: int) -> None:
     np.testing.assert_allclose(got.numpy(), (x @ whole.t() * step).numpy(), rtol=1e-6)
 
 
-PACKED = ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "mpnet", "albert"]
+PACKED = ["bert", "roberta", "distilbert", "electra", "mpnet", "albert"]
 
 
 @pytest.mark.parametrize("family", PACKED)
