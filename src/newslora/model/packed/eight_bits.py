@@ -56,9 +56,12 @@ class ByteProduct:
         zeros = torch.zeros(len(weight), dtype=torch.int64)
         self.parts = ordered, scale, zeros
         multiply = torch.ops.onednn.qlinear_pointwise  # torch.compile's own way to multiply bytes on a CPU
+        # where a chip has no bf16, oneDNN writes it by a plain loop, number by number
+        slow = dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        kind = torch.float32 if slow else dtype
         self.sums = lambda numbers: multiply(
-            numbers, 1.0, 128, ordered, scale, zeros, None, 1.0, 0, dtype, "none", [], ""
-        )
+            numbers, 1.0, 128, ordered, scale, zeros, None, 1.0, 0, kind, "none", [], ""
+        ).to(dtype)
 
     parts: "tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None"
     """oneDNN's weight, its scales and zeros; None where it does not multiply."""
