@@ -17,15 +17,13 @@ from transformers import (
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
-    GteConfig,
-    JinaEmbeddingsV3Config,
     ModernBertConfig,
     MPNetConfig,
-    NomicBertConfig,
     PretrainedConfig,
     RobertaConfig,
     XLMRobertaConfig,
 )  # fmt: skip
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from children import in_child
 from newslora.config import LoraSettings
@@ -71,11 +69,10 @@ TINY: dict[str, PretrainedConfig] = {
     "mpnet": MPNetConfig(**SIZES),
     "albert": AlbertConfig(**SIZES, embedding_size=16),
     "camembert": CamembertConfig(**SIZES),
-    "nomic_bert": NomicBertConfig(**SIZES),
-    "gte": GteConfig(**SIZES),
-    "jina_embeddings_v3": JinaEmbeddingsV3Config(**SIZES),
     "modernbert": ModernBertConfig(**SIZES, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2),
 }
+ROTARY = [name for name in ("nomic_bert", "gte", "jina_embeddings_v3") if name in CONFIG_MAPPING_NAMES]  # 5.17 has none
+TINY |= {name: AutoConfig.for_model(name, **SIZES) for name in ROTARY}
 # tracing takes some six seconds a family; NEWSLORA_ALL_FAMILIES=1 tries the others too, and clones in every test
 ALL = bool(os.environ.get("NEWSLORA_ALL_FAMILIES"))
 TRACED = tuple(TINY) if ALL else ("roberta", "deberta-v2")
@@ -157,7 +154,7 @@ def logits_of(folders: dict[str, Path]) -> dict[str, list[np.ndarray]]:
 
 
 def test_the_table_and_the_tests_cover_the_same_families() -> None:
-    assert set(TINY) == set(FAMILIES)
+    assert set(TINY) == {name for name in FAMILIES if name in CONFIG_MAPPING_NAMES}
 
 
 @pytest.mark.parametrize(("family", "targets"), CASES)

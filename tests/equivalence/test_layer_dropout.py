@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_families import TINY
+from test_families import ROTARY, TINY
 from test_packed import DISTINCT, FP32, LOGIT_TOLERANCE, assert_same_distribution, classifier, rows_of, saved
 
 from newslora.config import ModelSettings
@@ -28,7 +28,8 @@ OF_LAYERS = {
 
 
 @pytest.mark.parametrize(
-    ("family", "dropout"), [(family, one) for family in dict.fromkeys([*DISTINCT, "gte"]) for one in OF_LAYERS[family]]
+    ("family", "dropout"),
+    [(family, one) for family in dict.fromkeys([*DISTINCT, *ROTARY]) for one in OF_LAYERS[family]],
 )
 def test_each_dropout_of_a_layer_has_the_stock_distribution(family: str, dropout: str, tmp_path: Path) -> None:
     """Each alone: what the embeddings and the head drop moves logits much further than all that the layers do.

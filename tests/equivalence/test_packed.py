@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_families import CLONES, TINY
+from test_families import CLONES, ROTARY, TINY
 from torch.nn.functional import cross_entropy
 from transformers import (
     AlbertConfig,
@@ -198,7 +198,7 @@ def test_modernberts_last_layer_ends_with_what_its_head_reads(pooling: str, tmp_
     assert tokens == [whole, whole, *([3, 3] if pooling == "cls" else [whole, whole])]
 
 
-@pytest.mark.parametrize("family", ["nomic_bert", "gte", "jina_embeddings_v3"])
+@pytest.mark.parametrize("family", ROTARY)
 def test_rotary_encoders_end_with_first_tokens(family: str, folders: dict[str, str]) -> None:
     engine = make_engine(classifier(folders[family], "query-value"), "packed", FP32, trains=True)
     tokens: list[int] = []
