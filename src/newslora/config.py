@@ -59,75 +59,76 @@ class DataSettings(Section):
     source: str = Field(
         "fancyzhx/ag_news",
         min_length=1,  # an empty path would be the current folder
-        description="Training rows: a file (CSV, JSON lines, Parquet; .gz and .zst too), a folder, a hub name, 'corpus' for "
-        "the bundled one, or a server's corrections by their database address. A split is named after a colon, as in "
-        "'fancyzhx/ag_news:train', of a hub or save_to_disk data set also a slice, as in 'fancyzhx/ag_news:train[:10%]'; an "
-        "adapter's corrections after #, as in 'sqlite:///corrections.db#news'.",
+        description="Training rows: a file (CSV, JSON lines, Parquet; .gz and .zst too), a folder, a hub name, 'corpus' (the "
+        "bundled rows), or the database address of a server's corrections. A colon selects a split, as in "
+        "'fancyzhx/ag_news:train', and for hub and save_to_disk data sets also a slice, as in 'fancyzhx/ag_news:train[:10%]'; "
+        "# selects one adapter's corrections, as in 'sqlite:///corrections.db#news'.",
     )
     validation: str | None = Field(
         None,
         min_length=1,
-        description="Rows that choose the epoch; unset: the source's own validation split, else cut from train.",
+        description="Validation rows, which choose the epoch to keep; unset: the source's own validation split, or else rows "
+        "cut from train.",
     )
     test: str | None = Field(
         None,
         min_length=1,
-        description="Rows touched once, at the end; unset: the source's own test split, if it has one.",
+        description="Test rows, used once, after training; unset: the source's own test split, if it has one.",
     )
     train_rows: int | None = Field(
         None,
         ge=2,
-        description="Training rows used, drawn by label share after validation rows are cut; unset: all (rows).",
+        description="Number of training rows to use, a stratified sample drawn after validation rows are cut; unset: all "
+        "(rows).",
     )
     validation_rows: int = Field(
-        640, ge=1, description="Rows cut from train, by label share, when no validation rows are given (rows)."
+        640, ge=1, description="Validation rows to cut from train, stratified by label, if none are given (rows)."
     )
     text_columns: Words | None = Field(
         None,
-        description="Columns joined with a space into the text, one name or a list; unset: found by name (title, "
-        "description, ...).",
+        description="Columns joined with a space into the text, one name or a list; unset: found by name (title, description, "
+        "...).",
     )
     label_column: str | None = Field(None, description="Column of the label; unset: found by name (label, class, ...).")
     label_names: Words | None = Field(
         None,
-        description="Names for data that numbers its labels, in order of number; labels that are words name themselves.",
+        description="Names for numbered labels, in order of number; labels that are words keep their own names.",
     )
     require_all_names: bool = Field(
         False,
-        description="Whether data that numbers its labels must have a row of each of label_names, or the run stops. Bundled "
-        "recipes ask for it: their names are AG News' own, and other data's 0 and 1 are not World and Sports. Other "
-        "label_names given beside a recipe lift it.",
+        description="Stop the run if numbered labels do not cover all of label_names. Bundled recipes set this: their names "
+        "are AG News' own, and 0 and 1 in other data do not mean World and Sports. Setting other label_names turns it off.",
     )
     multi_label: bool = Field(
         False,
-        description="Whether a row may carry several labels, or none: a list (JSON lines, Parquet) or a text with a separator.",
+        description="Whether a row may have several labels, or none: a list (JSON lines, Parquet) or a text with a separator.",
     )
     label_separator: str = Field(
-        ";", min_length=1, description="What stands between a row's labels in a CSV file, where multi_label is true."
+        ";", min_length=1, description="Separator between the labels of a row in a CSV file, if multi_label is true."
     )
     header: bool | None = Field(
         None,
-        description="Whether a CSV file has a header row; unset: it has, unless it is of AG News' own form (three columns, the "
-        "first a whole number).",
+        description="Whether a CSV file has a header row; unset: yes, unless the file has AG News' own form (three columns, "
+        "the first a whole number).",
     )
     max_quarantine_share: float = Field(
         0.01, ge=0, le=1, description="Share of unusable rows above which the run stops (0 to 1)."
     )
-    max_length: int = Field(512, ge=8, description="Tokens the encoder reads at once (tokens).")
+    max_length: int = Field(512, ge=8, description="Maximum tokens the encoder reads at once (tokens).")
     long_texts: Literal["cut", "windows"] = Field(
         "cut",
-        description="What becomes of a text longer than max_length: cut there, or read whole in windows of that length that "
-        "overlap, whose logits are averaged.",
+        description="How a text longer than max_length is read: 'cut' there, or whole, in overlapping 'windows' of that length "
+        "whose logits are averaged.",
     )
     window_overlap: int = Field(
-        64, ge=0, description="Tokens a window shares with the one before; with long_texts 'windows' only (tokens)."
+        64, ge=0, description="Tokens a window shares with the previous one; only with long_texts 'windows' (tokens)."
     )
     workers: int = Field(
         4,
         ge=0,
         le=64,
-        description="Processes that prepare training batches on a CPU, at most one a core (0: none). On a GPU there are none: "
-        "a batch is sooner made than handed over.",
+        description="Data loader processes for training on a CPU, at most one per core (0: none). On a GPU none are used: "
+        "handing a batch over takes longer than making it.",
     )
 
     @field_validator("text_columns", mode="before")
@@ -158,8 +159,8 @@ class ModelSettings(Section):
     adapter: str | None = Field(
         None,
         min_length=1,
-        description="Trained adapter whose LoRA and head training starts from: a run folder, or its adapter/. Backbone, rank, "
-        "alpha and targets must be its own, and its labels are the run's; unset: fresh weights.",
+        description="Trained adapter whose LoRA and head training starts from: a run folder or its adapter/. Backbone, rank, "
+        "alpha and targets must match it, and the run takes its labels; unset: new weights.",
     )
     hidden_dropout: float | None = Field(
         None, ge=0, lt=1, description="Dropout of the encoder's hidden states; unset: the backbone's own (probability)."
@@ -185,14 +186,14 @@ class TrainSettings(Section):
     """Optimisation, evaluation rhythm and numerics."""
 
     epochs: int = Field(5, ge=1, description="Passes over the training rows (epochs).")
-    batch_size: int = Field(16, ge=1, description="Rows a forward pass (rows).")
-    accumulation_steps: int = Field(1, ge=1, description="Forward passes an optimiser step (passes).")
+    batch_size: int = Field(16, ge=1, description="Rows per forward pass (rows).")
+    accumulation_steps: int = Field(1, ge=1, description="Forward passes per optimiser step (passes).")
     group_by_length: bool | None = Field(
         None,
-        description="Form batches of rows of like length: less padding, the same rows, another order; unset: for encoders "
-        "without a packed form alone, on every engine and device alike.",
+        description="Form batches of rows of similar length: the same rows in another order, with less padding; unset: only "
+        "for encoders without a packed form, whatever the engine and device.",
     )
-    evaluation_batch_size: int = Field(16, ge=1, description="Rows a forward pass in evaluation (rows).")
+    evaluation_batch_size: int = Field(16, ge=1, description="Rows per forward pass in evaluation (rows).")
     learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate.")
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field(
         "cosine", description="Learning-rate schedule after warm-up (transformers' names)."
@@ -207,11 +208,12 @@ class TrainSettings(Section):
     max_gradient_norm: float = Field(1.0, ge=0, description="Gradient clipping by global norm (0: none).")
     class_balance: Literal["none", "weights", "focal"] = Field(
         "none",
-        description="What rare labels get: none; weights: scikit-learn's 'balanced' class weights, of mean 1 over the training "
-        "rows; focal: the focal loss (arXiv:1708.02002), in which rows already right count less.",
+        description="How rare labels are weighted; none: like all others; weights: by scikit-learn's 'balanced' class weights, "
+        "with mean 1 over the training rows; focal: by the focal loss (arXiv:1708.02002), where rows already right count "
+        "less.",
     )
     focal_gamma: float = Field(
-        2.0, ge=0, description="Exponent of the focal loss (0: cross-entropy); with class_balance 'focal' only."
+        2.0, ge=0, description="Exponent of the focal loss (0: cross-entropy); only with class_balance 'focal'."
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
@@ -219,16 +221,16 @@ class TrainSettings(Section):
     )
     engine: Literal["auto", "packed", "padded"] = Field(
         "auto",
-        description="How rows are computed, with the same results: packed end to end without padding, or padded through the "
-        "stock forward; auto: packed on a CPU for the encoders that have a packed form.",
+        description="How a batch is computed, with the same results; packed: rows concatenated, without padding; padded: "
+        "through the stock forward; auto: packed on a CPU, for encoders that have a packed form.",
     )
     cuda_graphs: bool = Field(
         False,
-        description="Capture whole steps of the packed engine on a GPU and replay them, with the same results; not yet "
-        "measured on one.",
+        description="Capture whole training steps of the packed engine as CUDA graphs and replay them, with the same results; "
+        "not yet measured on a GPU.",
     )
     gradient_checkpointing: bool = Field(
-        False, description="Recompute activations to save memory; takes the padded engine."
+        False, description="Recompute activations to save memory; uses the padded engine."
     )
     log_every_steps: int = Field(100, ge=1, description="Optimiser steps between lines of metrics.jsonl (steps).")
     save_every_steps: int | None = Field(
@@ -236,13 +238,13 @@ class TrainSettings(Section):
     )
     best_metric: Literal["accuracy", "macro_f1", "loss"] = Field(
         "accuracy",
-        description="Validation metric that chooses the kept epoch; the lower loss, then the earlier epoch, wins a tie. Where "
-        "rows carry several labels, accuracy counts rows with all of them right: macro_f1 chooses better.",
+        description="Validation metric that chooses the epoch to keep; ties go to the lower loss, then to the earlier epoch. "
+        "With several labels per row, accuracy counts only rows with every label right, so macro_f1 is the better choice.",
     )
     early_stopping_epochs: int | None = Field(
-        None, ge=1, description="Stop after this many epochs without a better one; unset: never (epochs)."
+        None, ge=1, description="Stop after this many epochs without improvement; unset: never (epochs)."
     )
-    seed: int = Field(42, ge=0, lt=2**32, description="Fixes split, initial weights, row order and dropout.")
+    seed: int = Field(42, ge=0, lt=2**32, description="Random seed of split, initial weights, row order and dropout.")
 
     @model_validator(mode="after")
     def _checkpointing_is_padded(self) -> "TrainSettings":
@@ -264,13 +266,13 @@ class EvaluationSettings(Section):
 
     calibrate: bool = Field(
         True,
-        description="Fit a temperature on the validation rows, so that probabilities mean what they say; answers stay the "
-        "same. false: temperature 1.",
+        description="Calibrate probabilities by a temperature fitted on the validation rows; labels stay the same. false: "
+        "temperature 1.",
     )
     tune_thresholds: bool = Field(
         True,
-        description="Where rows carry several labels, tune the probability from which each is given to its best F1 on the "
-        "validation rows. false: 0.5 for all.",
+        description="With several labels per row, tune each label's probability threshold to its best F1 on the validation "
+        "rows. false: 0.5 for all.",
     )
 
 
@@ -280,7 +282,7 @@ class Recipe(Section):
     name: str = Field(
         "seed",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="Used in the run folder's name; a recipe file without it goes by the file's own.",
+        description="Name of the recipe, part of the run folder's name; a recipe file without it takes the file's name.",
     )
     description: str = Field("", description="One line on what the recipe is for.")
     data: DataSettings = DataSettings()

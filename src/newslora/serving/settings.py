@@ -21,86 +21,111 @@ class ServeSettings(Section):
 
     device: str | None = Field(
         None,
-        description="What adapters are computed on: 'cpu', 'cuda', 'cuda:1', ...; unset: the first GPU, else the CPU.",
+        description="Device to compute on: 'cpu', 'cuda', 'cuda:1', ...; unset: the first GPU, else the CPU.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "fp32",
-        description="What adapters are computed in; fp32: a text's answer does not depend on its neighbours in a batch.",
+        description="Precision to compute in; with fp32 a text's answer depends on the rest of its batch by rounding only.",
     )
     batch_tokens: int | None = Field(
-        None, ge=8, description="Most tokens of a forward pass; unset: as in prediction, by device (tokens)."
+        None, ge=8, description="Maximum tokens per forward pass; unset: as in prediction, by device (tokens)."
     )
     passes: int | None = Field(
         None,
         ge=1,
-        description="Forward passes at the same time, an encoder; unset: on a CPU one for each thread, at most 4, else one.",
+        description="Parallel forward passes per encoder; unset: on a CPU one per thread, at most 4; otherwise 1.",
     )
-    queue_rows: int = Field(2048, ge=1, description="Texts that may wait, an encoder; more are refused (texts).")
-    queue_tokens: int = Field(200_000, ge=8, description="Tokens that may wait, an encoder; more are refused (tokens).")
+    queue_rows: int = Field(
+        2048, ge=1, description="Maximum texts in the queue of an encoder; more are refused (texts)."
+    )
+    queue_tokens: int = Field(
+        200_000, ge=8, description="Maximum tokens in the queue of an encoder; more are refused (tokens)."
+    )
     deadline_seconds: float = Field(
         10,
         gt=0,
-        description="Time an answer may take, unless the request says; one with explanations: `longest_timeout` (seconds).",
+        description="Time limit of a request that gives no `timeout`; with explanations it is `longest_timeout` (seconds).",
     )
     host: str = Field(
-        "127.0.0.1", min_length=1, description="Address to listen on; others than this machine's want keys."
+        "127.0.0.1",
+        min_length=1,
+        description="Address to listen on; one that other machines can reach needs `keys` or `open`.",
     )
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on (0: any free one).")
-    open: bool = Field(False, description="Listen to other machines without keys: whoever reaches the port may do all.")
-    keys: Path | None = Field(None, description="File of API keys (`newslora keys add`); unset: none are asked for.")
+    open: bool = Field(
+        False, description="Listen to other machines without keys: anyone who reaches the port may do anything."
+    )
+    keys: Path | None = Field(None, description="File of API keys (`newslora keys add`); unset: no key is needed.")
     adapters_root: Path | None = Field(
-        None, description="Folder under which PUT /v1/adapters may load; unset: adapters cannot be changed over HTTP."
+        None, description="Folder from which PUT /v1/adapters may load; unset: adapters cannot be changed over HTTP."
     )
     watch: Path | None = Field(
-        None, description="Folder whose sub-folders are served as they come, change and go; unset: none."
+        None,
+        description="Folder whose sub-folders are served, also as they are added, changed and removed; unset: none.",
     )
     feedback: str | None = Field(
-        None, min_length=1, description="Database address where corrections are kept; unset: none are taken."
+        None, min_length=1, description="Address of the database that stores corrections; unset: none are accepted."
     )
-    new_labels: bool = Field(False, description="Take corrections whose label the adapter does not know.")
+    new_labels: bool = Field(False, description="Accept corrections whose label the adapter does not know.")
     allowed_hosts: Words | None = Field(
         None,
-        description="Host names that requests may name, '*.example.org' or '*' too; unset: this machine's own names where it "
-        "listens to itself only, any elsewhere. `/health` and `/ready` answer to any.",
+        description="Host names that a request may address, also '*.example.org' or '*'; unset: this machine's own names if "
+        "only this machine can reach the server, otherwise any. `/health` and `/ready` accept any.",
     )
     cors_origins: Words = Field(
         (), description="Origins whose pages may call the API from a browser, such as https://desk.example.org."
     )
-    max_texts: int = Field(256, ge=1, description="Texts of a request (texts).")
+    max_texts: int = Field(256, ge=1, description="Maximum texts per request (texts).")
     max_characters: int = Field(
-        100_000, ge=1, description="Characters of a text; more are refused, not cut (characters)."
+        100_000, ge=1, description="Maximum characters per text; a longer one is refused, not cut (characters)."
     )
-    body_bytes: int = Field(4_000_000, ge=1024, description="Body of a request; of a stream, one line (bytes).")
+    body_bytes: int = Field(
+        4_000_000, ge=1024, description="Maximum size of a request body; in a stream, of a line (bytes)."
+    )
     stream_rows: int = Field(64, ge=1, description="Lines of a stream that are answered together (lines).")
-    explain_texts: int = Field(4, ge=0, description="Texts of a request that may be explained (0: none).")
+    explain_texts: int = Field(4, ge=0, description="Maximum texts per request with `explain` (0: none).")
     longest_timeout: float = Field(60, gt=0, description="The longest `timeout` a request may ask for (seconds).")
     rate_requests: int = Field(
-        6_000, ge=0, description="Requests a minute of one key; without keys any number (0: any)."
+        6_000, ge=0, description="Maximum requests per minute and key (0: no limit); without keys there is no limit."
     )
-    rate_rows: int = Field(60_000, ge=0, description="Texts a minute of one key; without keys any number (0: any).")
-    connections: int = Field(1_000, ge=1, description="Requests at once; more are told to try again (requests).")
-    header_seconds: float = Field(10, gt=0, description="Time a client has to send a request's head (seconds).")
+    rate_rows: int = Field(
+        60_000, ge=0, description="Maximum texts per minute and key (0: no limit); without keys there is no limit."
+    )
+    connections: int = Field(
+        1_000, ge=1, description="Maximum concurrent requests; more are told to try again (requests)."
+    )
+    header_seconds: float = Field(
+        10, gt=0, description="Time limit for a client to send a request's headers (seconds)."
+    )
     read_seconds: float = Field(
-        10, gt=0, description="Time a client has to send a body; in a stream, the next piece of it (seconds)."
+        10, gt=0, description="Time limit for a client to send the body; in a stream, its next part (seconds)."
     )
-    write_seconds: float = Field(10, gt=0, description="Time a client has to take a piece of the answer (seconds).")
-    idle_seconds: int = Field(15, ge=1, description="Time an unused connection is kept open (seconds).")
+    write_seconds: float = Field(
+        10, gt=0, description="Time limit for a client to receive a part of the answer (seconds)."
+    )
+    idle_seconds: int = Field(15, ge=1, description="Time an idle connection is kept open (seconds).")
     notice_seconds: float = Field(
-        1, ge=0, description="Time between SIGTERM, from which /ready says no, and refusing connections (seconds)."
+        1, ge=0, description="Time from SIGTERM, when /ready turns 503, until connections are refused (seconds)."
     )
-    grace_seconds: int = Field(30, ge=1, description="Time accepted requests have to finish after SIGTERM (seconds).")
+    grace_seconds: int = Field(30, ge=1, description="Time for accepted requests to finish after SIGTERM (seconds).")
     keep_uncertain: int = Field(
-        200, ge=0, le=10_000, description="Least sure texts kept in memory, an adapter, for the triage view (0: none)."
+        200,
+        ge=0,
+        le=10_000,
+        description="Least certain texts kept in memory per adapter, for the triage view (0: none).",
     )
     drift_baseline: int = Field(
         500,
         ge=100,
         le=100_000,
-        description="First answers compared with, where an adapter has no validation rows (answers).",
+        description="First answers that are the baseline of an adapter without validation rows (answers).",
     )
-    drift_window: int = Field(1_000, ge=100, le=100_000, description="Newest answers that are compared (answers).")
+    drift_window: int = Field(
+        1_000, ge=100, le=100_000, description="Newest answers that are compared with the baseline (answers)."
+    )
     trace: bool | None = Field(
-        None, description="OpenTelemetry spans; unset: where the standard variable OTEL_EXPORTER_OTLP_ENDPOINT is set."
+        None,
+        description="Send OpenTelemetry spans; unset: if the standard variable OTEL_EXPORTER_OTLP_ENDPOINT is set.",
     )
 
     @model_validator(mode="after")
