@@ -45,6 +45,13 @@ def test_help_tells_of_devices(command: str, capsys: pytest.CaptureFixture[str])
     assert "--device" in capsys.readouterr().out
 
 
+def test_help_says_that_exports_are_checked_on_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "by default the CPU" in told
+    assert "the first GPU" not in told
+
+
 @pytest.mark.parametrize(
     "words",
     [

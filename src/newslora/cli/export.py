@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from newslora.cli.common import DeviceFlag, OutputFlag, SetFlags, counting, data_changes, new_table, remarks, results
+from newslora.cli.common import OutputFlag, SetFlags, counting, data_changes, new_table, remarks, results
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,35 +22,36 @@ def export(
     int8: str = "dynamic",
     settings: SetFlags = None,
     replace: Annotated[bool, Parameter(negative="")] = False,
-    device: DeviceFlag = None,
+    device: str | None = None,  # not DeviceFlag, whose help names another default
 ) -> None:
-    """Make a run ready for other programs: published only if it gives the run's answers on rows held back from training.
+    """Export a run for other programs; it is published only if it gives the run's answers on held-out rows.
 
-    `newslora predict` takes the folder in the run's place. An export that does not pass is not published (exit code 9).
+    `newslora predict`, `evaluate` and `serve` accept the export in place of the run. If the check fails, nothing is published
+    (exit code 9).
 
     Parameters
     ----------
     run
         A finished run folder.
     to
-        'merged': LoRA in the weights, for plain transformers. 'int8': the same files, which newslora multiplies in eight bits
-        on the CPU. 'onnx': for ONNX Runtime, fp32. 'onnx-int8': the same with weights of seven bits, a quarter of the layers'
-        size. 'peft': the adapter by itself.
+        'merged': LoRA merged into the weights, for plain transformers. 'int8': the same files, which newslora computes in
+        eight bits on the CPU. 'onnx': ONNX Runtime, fp32. 'onnx-int8': ONNX Runtime, with weights of seven bits and layers a
+        quarter of the size. 'peft': the adapter alone.
     output
-        The folder to make; by default RUN/exports/KIND.
+        The folder to create; by default RUN/exports/KIND.
     data
-        Labelled rows to judge it by; by default the run's own test rows, or else its validation rows.
+        Labelled rows to check it on; by default the run's test rows, or else its validation rows.
     rows
-        Judge by at most as many of them, drawn at random by share of each label.
+        Check on at most this many of them, a random sample stratified by label.
     int8
-        How activations of onnx-int8 get their ranges: 'dynamic', measured as each row runs by itself, or 'static', from
-        training rows beforehand, so that rows can share batches.
+        How onnx-int8 gets the ranges of activations: 'dynamic', measured while each row runs by itself, or 'static', computed
+        in advance from training rows, so that rows can share batches.
     settings
         Settings of the section data for reading --data, as key=value.
     replace
-        Put the export in the place of one that stands there, once it has passed.
+        Replace an existing export of that name, once the new one has passed the check.
     device
-        Where run and export answer the rows it is judged by; the CPU by default. ONNX and int8 always answer on the CPU.
+        Device on which the check runs; by default the CPU. ONNX and int8 always run on the CPU.
     """
     from newslora.exporting.export import export as export_run
 
