@@ -142,7 +142,7 @@ def test_audit_says_why_rows_were_set_aside(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "latin.csv").write_text(text, encoding="latin-1")
     assert main(["audit", str(tmp_path / "latin.csv")]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "Set aside of latin: broken encoding: not valid UTF-8; save the file as UTF-8" in told
+    assert "Rows of latin set aside: broken encoding: not valid UTF-8; save the file as UTF-8" in told
     assert "iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW (1 rows); empty text (1 rows)." in told
 
 

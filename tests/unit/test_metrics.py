@@ -102,7 +102,7 @@ def test_classes_without_rows_are_named_and_told_apart_by_whether_they_are_predi
     assert per_class["d"]["f1"]["value"] is None
     assert absent_note(per_class) == (
         "No rows of c, d: the numbers say nothing of how well such rows are labelled. Macro averages leave out d. In macro "
-        "averages c counts as 0, for other rows are given it."
+        "averages c counts as 0, because other rows were given it."
     )
     assert absent_note({name: per_class[name] for name in ("a", "b")}) is None
 

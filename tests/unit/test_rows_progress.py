@@ -46,7 +46,7 @@ def test_rows_a_second_and_time_left(bar: Bar) -> None:
 
 def test_what_an_earlier_sitting_did_is_no_speed_of_this_one(bar: Bar) -> None:
     assert bar.after(3, 5000, 0.5).startswith("50% 5,000 rows - rows/s")
-    assert bar.said.getvalue() == "Going on behind row 5,000\n"
+    assert bar.said.getvalue() == "Continuing after row 5,000\n"
     assert bar.after(10, 6000, 0.625).startswith("62% 6,000 rows 100 rows/s")
     assert bar.after(10, 7000, 0.75) == "75% 7,000 rows 100 rows/s 00:20 left"
 

@@ -246,7 +246,7 @@ def test_an_audit_stands_in_its_columns() -> None:
 
 def test_what_is_to_be_said_of_an_audit() -> None:
     assert audit.sentences(audited()) == [
-        "Set aside of train: empty text (1,005 rows).",
+        "Rows of train set aside: empty text (1,005 rows).",
         "Leakage: 10 of 200 rows of test (5.00%) repeat rows of train: 3 equal, 7 nearly; 2 of them have another label there.",
         "Accuracy on test: 90.00% (80.00% to 95.00%) on all 200 rows, 89.00% (79.00% to 94.00%) on 190 clean rows, 100.00% "
         "(70.00% to 100.00%) on 10 leaked rows. Leaks raise it by +1.25 points (+0.10 to +2.00). A caveat.",
@@ -256,6 +256,6 @@ def test_what_is_to_be_said_of_an_audit() -> None:
     clean = audited() | {"leakage_effect": [], "labels": [], "run": {"path": "run", "trained_on": []}}
     clean["leakage"][0] |= {"equal_rows": 0, "near_rows": 0}
     assert audit.sentences(clean)[1:] == [
-        "No row of test repeats a row of train, nor nearly so.",
+        "No row of test repeats a row of train, exactly or nearly.",
         "The run was trained on none of these rows, so leaks between them say nothing of its accuracy.",
     ]

@@ -20,26 +20,27 @@ def audit(
     settings: SetFlags = None,
     device: DeviceFlag = None,
 ) -> None:
-    """Look for what is wrong with labelled rows: copies, leaks between splits, likely wrong labels, damaged text.
+    """Look for problems in labelled rows: duplicates, leakage between splits, likely wrong labels, damaged text.
 
     Parameters
     ----------
     sources
-        Files, folders or hub names: the splits of one data set, training rows first. A folder stands for all its splits.
+        Files, folders or hub names: the splits of one data set, training rows first. A folder stands for all of its splits.
     run
-        A finished run: counts its tokens, shows what leaks do to its accuracy, judges labels of rows it has not seen.
+        A finished run, used to count tokens, measure the effect of leakage on its accuracy, and judge labels of rows it has
+        not seen.
     backbone
-        A backbone whose tokens are counted, where there is no run.
+        A backbone whose tokenizer counts tokens, if no run is given.
     output
         Folder for audit.json and the lists duplicates.csv, leakage.csv, labels.csv and text-damage.csv.
     strict
-        End with exit code 1 when a split repeats rows of an earlier one.
+        End with exit code 1 if a split repeats rows of an earlier one.
     similarity
-        Least share of three-word sequences that near copies have in common (0.1 to 1; 0.6 unless told).
+        Minimum share of three-word sequences that near-duplicates have in common (0.1 to 1; default 0.6).
     judge
-        Who judges labels out of fold, where no run has judged them unseen: 'words' (TF-IDF and logistic regression),
-        'backbone' (logistic regression on the pretrained encoder's embeddings), or 'training' (the run's recipe, once a
-        fold).
+        What judges the labels by cross-validation, for rows that no run can judge unseen: 'words' (TF-IDF and logistic
+        regression), 'backbone' (logistic regression on the pretrained encoder's embeddings), or 'training' (the run's recipe,
+        trained once per fold).
     settings
         Settings of the section data for reading the sources, as key=value (data.label_column=..., data.label_names=[...]).
     """
@@ -93,10 +94,10 @@ def sentences(result: dict[str, Any]) -> list[str]:
     for one in result["splits"]:
         if reasons := one["quarantine_reasons"]:
             listed = "; ".join(f"{reason} ({count:,} rows)" for reason, count in reasons.items())
-            said.append(f"Set aside of {one['name']}: {listed}.")
+            said.append(f"Rows of {one['name']} set aside: {listed}.")
     for one in result["leakage"]:
         leaked = one["equal_rows"] + one["near_rows"]
-        text = f"No row of {one['split']} repeats a row of {one['repeats']}, nor nearly so."
+        text = f"No row of {one['split']} repeats a row of {one['repeats']}, exactly or nearly."
         if leaked:
             text = (
                 f"Leakage: {leaked:,} of {one['rows']:,} rows of {one['split']} ({leaked / one['rows']:.2%}) repeat rows of "

@@ -17,7 +17,7 @@ def bench(
     rounds: int = 3,
     output: OutputFlag = None,
 ) -> None:
-    """Measure newslora beside the stock Trainer + PEFT: same rows, same batches, by turns, each in its own process.
+    """Measure newslora's speed against the stock Trainer + PEFT: same rows and batches, in alternation, in separate processes.
 
     Parameters
     ----------
@@ -26,19 +26,19 @@ def bench(
     task
         'training' or 'prediction'.
     data
-        Rows whose lengths count; as data.source.
+        Rows whose lengths are used, given as for data.source.
     tokenizer
-        Folder of the tokenizer that splits them; by default the backbone's own, or without a hub the bundled one.
+        Folder of a tokenizer; by default the backbone's own, or the bundled one if the hub cannot be reached.
     tokens
-        Tokens of every row, drawn at random; --data and --tokenizer are not read then.
+        Use rows of this many random tokens in place of --data and --tokenizer.
     batch_size
-        Rows a batch, on both sides.
+        Rows per batch, on both sides.
     warmup
-        Batches before the clock starts; the first of each length compiles products for it, on both sides.
+        Batches before the clock starts; on both sides the first batch of each length compiles kernels for it.
     steps
-        Batches on the clock.
+        Batches that are timed.
     rounds
-        Times each side is measured; the median counts, the spread is kept.
+        How often each side is measured; the median is reported, with lowest and highest.
     output
         JSON file; by default benchmarks/results/DATE-bench-TASK-BACKBONE.json.
     """

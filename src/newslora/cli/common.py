@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SetFlags = Annotated[list[str] | None, Parameter(name="--set", negative="")]  # key=value, may be repeated
 OutputFlag = Annotated[Path | None, Parameter(name=["--output", "-o"])]
 DeviceFlag = Annotated[
-    str | None, Parameter(help="'cpu', 'cuda', 'cuda:1', ...; the first GPU by default, else the CPU.")
+    str | None, Parameter(help="Device: 'cpu', 'cuda', 'cuda:1', ...; by default the first GPU, else the CPU.")
 ]
 
 

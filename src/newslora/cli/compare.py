@@ -16,16 +16,16 @@ def compare(
     settings: SetFlags = None,
     device: DeviceFlag = None,
 ) -> None:
-    """Say which differences between runs are real: paired tests on the same rows, corrected for their number.
+    """Test which differences between runs are real: paired tests on the same rows, corrected for multiple comparisons.
 
     Parameters
     ----------
     runs
-        Two or more finished run folders. Those that differ in the seed alone are also taken as a group.
+        Two or more finished run folders. Runs that differ only in the seed are also summarised as a group.
     data
-        Labelled rows that all runs score; by default rows that every run has scored already, test rows first.
+        Labelled rows that all runs score; by default rows that every run has already scored, preferably test rows.
     output
-        File for the result as JSON; the rows on which the runs differ go beside it, as NAME-rows.csv.
+        JSON file for the result; the rows on which the runs differ are written beside it, as NAME-rows.csv.
     settings
         Settings of the section data for reading --data, as key=value.
     """

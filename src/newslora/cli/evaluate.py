@@ -14,19 +14,19 @@ def evaluate(
     settings: SetFlags = None,
     device: DeviceFlag = None,
 ) -> None:
-    """Show how good a run is, with 95 % intervals: per class, how sure it may be, when to abstain, its surest errors.
+    """Evaluate a run with 95 % intervals: overall, per class, calibration, abstention, and its most confident errors.
 
     Parameters
     ----------
     run
-        A finished run folder; or an export in its exports/, whose own answers are scored then. They are kept in the run's
-        evaluation/exports/NAME; its report and comparisons are of the run alone.
+        A finished run folder, or an export in its exports/. An export is scored by its own answers; the result goes to the
+        run's evaluation/exports/NAME and is not part of the run's report and comparisons.
     data
-        Other labelled rows to score; by default the run's own test rows, a run's as scored when it finished.
+        Other labelled rows to score. By default the run's own test rows, which a run has scored when it finished.
     by
-        A column of the data, such as a publisher, to break accuracy down by.
+        A column of the data, such as a publisher, by which to break down accuracy.
     settings
-        Settings of the section data for reading them, as key=value (data.label_column=..., data.label_names=[...]).
+        Settings of the section data for reading the rows, as key=value (data.label_column=..., data.label_names=[...]).
     """
     from newslora.cli.evaluation_tables import show
     from newslora.evaluation.evaluate import evaluate as evaluate_run
@@ -37,7 +37,7 @@ def evaluate(
 
 
 def report(run: Path, /) -> None:
-    """Write a run's figures and its self-contained HTML report again.
+    """Write a run's figures, HTML report and model card again.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ def explain(
     settings: SetFlags = None,
     device: DeviceFlag = None,
 ) -> None:
-    """Show which words of a text speak for its label and which against, or test whether such words can be trusted.
+    """Show which words of a text speak for its label and which against it, or test whether such explanations can be trusted.
 
     Parameters
     ----------
@@ -33,14 +33,14 @@ def explain(
     texts
         Texts to explain; '-' for one text a line on standard input.
     output
-        File to write (.jsonl or .html) instead of the screen.
+        File to write (.jsonl or .html); by default the result is shown on screen.
     label
         The label to explain; by default the predicted one.
     check
-        Rows (as data.source) on which to test explanations: deleting the words they name must move the answer more than
+        Rows (as data.source) on which to test explanations: deleting the words they name must change the answer more than
         deleting random words.
     rows
-        Rows of --check, drawn at random.
+        How many rows of --check to use, drawn at random.
     settings
         data.text_columns, data.label_column or data.header as key=value, for reading --check.
     """

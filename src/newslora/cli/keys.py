@@ -11,9 +11,9 @@ from newslora.cli.common import remarks, results
 KEYS_FILE = Path("newslora-keys.json")
 
 keys = App(
-    name="keys", help="Make, list and revoke the API keys of `newslora serve --keys FILE`.", help_format="plaintext"
+    name="keys", help="Create, list and revoke the API keys of `newslora serve --keys FILE`.", help_format="plaintext"
 )
-feedback = App(name="feedback", help="Corrections that a server has collected.", help_format="plaintext")
+feedback = App(name="feedback", help="Export the corrections that a server has collected.", help_format="plaintext")
 
 
 @keys.command
@@ -24,19 +24,19 @@ def add(
     days: float | None = None,
     file: Path = KEYS_FILE,
 ) -> None:
-    """Make a key and print it, once: the file keeps its hash only. A running server takes it at once.
+    """Create a key and print it, once: the file stores only its hash. A running server accepts it at once.
 
     Parameters
     ----------
     name
-        Who holds the key; stands in logs and beside corrections.
+        Who holds the key; the name appears in logs and with corrections.
     scope
-        What it may do, with commas between or given several times: classify, feedback, admin, metrics. The first two unless
-        told.
+        What it may do: classify, feedback, admin, metrics, separated by commas or given several times. By default classify
+        and feedback.
     days
-        Days until it ends; without it, it does not.
+        Days until the key expires; by default never.
     file
-        The key file, readable by its owner alone.
+        The key file; only its owner can read it.
     """
     from newslora.serving.keys import add_key
 
@@ -48,7 +48,7 @@ def add(
 
 @keys.command
 def revoke(name: str, *, file: Path = KEYS_FILE) -> None:
-    """Make a key useless; a running server refuses it from the next request on.
+    """Revoke a key; a running server refuses it from the next request on.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def revoke(name: str, *, file: Path = KEYS_FILE) -> None:
 
 @keys.command(name="list")
 def list_keys(*, file: Path = KEYS_FILE) -> None:
-    """Names, scopes and ends of the keys in a file.
+    """List names, scopes and expiry dates of the keys in a file.
 
     Parameters
     ----------
@@ -92,16 +92,16 @@ def export(
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     label_separator: str | None = None,
 ) -> None:
-    """Write corrections as rows to train on, the newest of each text: to read them over, or to join them with other rows.
+    """Write corrections as training rows, the newest of each text, to review them or to join them with other rows.
 
     Parameters
     ----------
     address
-        The server's --feedback; an adapter's own are named after #, as in sqlite:///corrections.db#news.
+        The server's --feedback; # selects one adapter's corrections, as in sqlite:///corrections.db#news.
     output
         File to write (.jsonl or .csv), with the columns text and label.
     label_separator
-        What stands between several labels of a row, in CSV; by default what data.label_separator is by default.
+        Separator between several labels of a row in CSV; by default the default of data.label_separator.
     """
     from newslora.serving.feedback import export_corrections
 

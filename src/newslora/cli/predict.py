@@ -24,45 +24,48 @@ def predict(
     precision: str = "fp32",
     device: DeviceFlag = None,
 ) -> None:
-    """Classify rows: every input row comes out once, in order, with label, probability, or the error that kept it out.
+    """Classify rows: every input row comes out exactly once, in order, with its label and probability or with an error.
 
-    Finished rows are kept in OUTPUT.partial until the output is whole: stopped, killed or out of disk, the same command goes
-    on behind them and ends with the same bytes. What is read from standard input cannot be gone on with. With --top-k,
-    --probabilities, --abstain or --explain, and where a row may carry several labels, what goes to standard output is JSON
-    lines. A CSV file then holds the labels of a row with data.label_separator between.
+    Finished rows are kept in OUTPUT.partial until the output is complete. If the command is stopped or killed, or the disk is
+    full, run the same command again: it continues after the finished rows and produces the same bytes. Standard input cannot
+    be resumed.
+
+    Standard output gets label, probability and text, separated by tabs; with --top-k, --probabilities, --abstain or
+    --explain, or several labels per row, it gets JSON lines. In a CSV file the labels of a row are separated by
+    data.label_separator.
 
     Parameters
     ----------
     run
-        A finished run folder, or what `newslora export` made of one.
+        A finished run folder or an export.
     source
-        A CSV, JSON lines or Parquet file, a folder, a hub name, or '-' for one text a line on standard input. A table that
-        has columns but no rows gives an output without rows; a file with nothing in it is an error. A column of a name that
-        is added, such as predicted, is kept as input_predicted.
+        A CSV, JSON lines or Parquet file, a folder, a hub name, or '-' for one text a line on standard input. A file with
+        columns but no rows gives an output without rows; an empty file is an error. An input column that has the name of an
+        output column, such as predicted, is kept as input_predicted.
     output
-        File to write (.csv or .jsonl, also with .gz or .zst behind, or .parquet, which keeps the types of a Parquet input's
-        columns and, of JSON lines, those that are whole numbers, numbers or true and false in all rows, and holds all others
-        as text); without it, label, probability and text go to standard output.
+        File to write: .csv or .jsonl, also compressed (.gz, .zst), or .parquet. Parquet keeps the column types of a Parquet
+        input; of JSON lines it keeps columns that are integers, numbers or booleans in all rows, and writes all others as
+        text. By default the result goes to standard output.
     settings
-        data.text_columns, data.label_column or data.header as key=value. Text is read from the columns that training read it
-        from where all are there, else from those found by name, and that is told. A part of columns that only training knew
-        is refused.
+        data.text_columns, data.label_column or data.header as key=value. By default text is read from the columns used in
+        training; if they are missing, from columns found by name, and a message says so. It is an error if only some of the
+        training columns are there and no usual name would find them.
     top_k
-        Also tell this many labels, likeliest first, each with its probability.
+        Also return this many labels, most probable first, each with its probability.
     probabilities
-        Also tell every label's probability.
+        Also return the probability of every label.
     abstain
-        Decide a row only where its answer set is a single label; the set holds the right label for this share of rows
-        like the validation rows, as 0.99. The others are marked abstained, with their sets. Needs the extra 'abstain'.
+        Label a row only if its answer set is a single label. Sets hold the right label for this share (such as 0.99) of rows
+        that are like the validation rows. The other rows are marked abstained, with their sets. Needs the extra 'abstain'.
     explain
-        Also tell the words that weigh most in a row's answer, as many as this, each with its score: nats of log-odds, above
-        zero for the label, below against it. Takes as long as dozens of answers a row; not for ONNX exports. Needs the
+        Also return this many words that weigh most in a row's answer, each with its score in nats of log-odds: positive for
+        the label, negative against it. An explained row takes as long as dozens of others. Not for ONNX exports. Needs the
         extra 'explain'.
     fresh
-        Begin again, whatever an earlier sitting left in OUTPUT.partial.
+        Start from the beginning and discard OUTPUT.partial.
     precision
-        'fp32', in which a text's answer does not depend on its neighbours beyond rounding; 'bf16'; or 'auto', the device's
-        fastest, which moves probabilities in the third digit.
+        'fp32', where a text's answer depends on the rest of its batch by rounding only; 'bf16'; or 'auto', the fastest on
+        this device. bf16 changes probabilities in the third digit.
     """
     from newslora.cli.screen import RowsProgress
     from newslora.config import load_recipe
@@ -95,5 +98,5 @@ def predict(
         console.print(f"{counted.abstained:,} of {counted.rows:,} rows were left undecided at level {abstain:g}.")
     if counted.failed:
         console.print(
-            f"{counted.failed:,} of {counted.rows:,} rows could not be classified; the reason stands in each."
+            f"{counted.failed:,} of {counted.rows:,} rows could not be classified; the output has the reason of each."
         )

@@ -101,7 +101,7 @@ class RowsProgress:
         self._rows = rows
         if self._task is None:
             if rows:
-                self._bar.console.print(f"Going on behind row {rows:,}")
+                self._bar.console.print(f"Continuing after row {rows:,}")
             self._task = self._bar.add_task("", total=None, rows=rows, rate="-")
         total = None if share is None else 1.0
         self._bar.update(self._task, total=total, completed=share, rows=rows, rate=f"{rate:,.0f}" if rate else "-")
@@ -127,7 +127,7 @@ def plan_table(recipe: "Recipe", plan: "Plan") -> "Table":
     """A dry run's answer."""
     from rich.table import Table
 
-    table = Table(title=f"{recipe.name}: what would be done", title_justify="left", show_header=False)
+    table = Table(title=f"{recipe.name}: what the run would do", title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column()
     if plan.counts is not None:

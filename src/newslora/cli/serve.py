@@ -25,28 +25,28 @@ def serve(
 ) -> None:
     """Serve adapters over HTTP, with a page at / and the API's description at /docs.
 
-    SIGTERM: /ready says no at once, accepted requests are finished, exit code 0. Logs are JSON lines on standard error,
-    without texts and keys. Needs the extra 'serve'.
+    On SIGTERM /ready turns 503, accepted requests are finished, and the exit code is 0. Logs are JSON lines on standard
+    error, without texts and keys. Needs the extra 'serve'.
 
     Parameters
     ----------
     runs
-        Run, adapter or export folders, as PATH or NAME=PATH; the first answers requests that name none. By default an adapter
-        is called as its folder.
+        Run, adapter or export folders, as PATH or NAME=PATH; by default an adapter has its folder's name. Requests that name
+        no adapter go to the first one.
     host
-        Address to listen on; 127.0.0.1 by default.
+        Address to listen on; by default 127.0.0.1.
     port
-        Port to listen on; 8080 by default, 0 for any free one.
+        Port to listen on; by default 8080; 0 for any free one.
     keys
         File of API keys (`newslora keys add`); without it, all requests from this machine are allowed.
     open
         Listen to other machines without keys.
     adapters_root
-        Folder under which PUT /v1/adapters/NAME may load.
+        Folder from which PUT /v1/adapters/NAME may load.
     watch
-        Folder whose sub-folders are served as they come, change and go.
+        Folder whose sub-folders are served, also as they are added, changed and removed.
     feedback
-        Where corrections are kept: sqlite:///corrections.db or postgresql://user@host/name, its password in PGPASSWORD.
+        Database for corrections: sqlite:///corrections.db, or postgresql://user@host/name with the password in PGPASSWORD.
     settings
         Any other setting of the server as key=value (docs/serving.md lists them); may be repeated.
     """

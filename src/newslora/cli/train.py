@@ -22,7 +22,7 @@ def train(
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     device: DeviceFlag = None,
 ) -> None:
-    """Train a recipe into a run folder: adapter, metrics, evaluation, report.
+    """Train a classifier by a recipe and write a run folder: adapter, metrics, evaluation, report.
 
     Parameters
     ----------
@@ -31,20 +31,20 @@ def train(
     data
         Training rows (data.source): file, folder, hub name, or 'corpus'.
     validation
-        Rows that choose the epoch (data.validation).
+        Validation rows, which choose the epoch to keep (data.validation).
     test
-        Rows touched once, at the end (data.test).
+        Test rows, used once, after training (data.test).
     backbone
         Pretrained encoder (model.backbone): 'minilm', a folder, or a hub name.
     settings
-        Any setting as key=value; may be repeated. `newslora settings` lists them.
+        Any setting as key=value, such as train.epochs=3; may be repeated. `newslora settings` lists all.
     output
-        The run folder to make; runs/DATE-NAME by default.
+        The run folder to create; by default runs/DATE-NAME.
     resume
-        Continue this run, stopped by Ctrl-C, a signal or a crash, to the same result.
+        Continue this run folder after Ctrl-C, a signal or a crash; the result is that of an uninterrupted run.
     dry_run
-        Print the resolved recipe as TOML and, on standard error, parameters, steps, tokens and time; train nothing, download
-        no weights.
+        Print the resolved recipe as TOML and, on standard error, the number of parameters, steps and tokens and the estimated
+        time. Trains nothing and downloads no weights.
     """
     from newslora.config import load_recipe, parse_assignment, to_toml
     from newslora.errors import SettingsError
@@ -96,7 +96,7 @@ def _train(resume_from: Path | None, recipe: Any, output: Path | None, device: s
 
 
 def list_settings() -> None:
-    """List every setting with its default and meaning; a recipe or --set changes them."""
+    """Print every training setting with its default and meaning; a recipe file or --set changes them."""
     from newslora.config import Recipe, to_toml
 
     print(to_toml(Recipe()).strip())  # plain text, so that it can be saved as a recipe

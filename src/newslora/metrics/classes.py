@@ -80,7 +80,7 @@ def absent_note(per_class: Mapping[str, Mapping[str, Any]]) -> str | None:
         said.append(f"Macro averages leave out {_listed(left_out)}.")
     if given:
         each = "" if len(given) == 1 else "each of "
-        said.append(f"In macro averages {each}{_listed(given)} counts as 0, for other rows are given it.")
+        said.append(f"In macro averages {each}{_listed(given)} counts as 0, because other rows were given it.")
     return " ".join(said)
 
 

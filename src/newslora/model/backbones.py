@@ -204,7 +204,7 @@ def resolve_backbone(name: str | os.PathLike[str], revision: str | None = None) 
     if path.is_dir():
         if not (path / "config.json").is_file():
             held = ", ".join(sorted(item.name for item in path.iterdir())[:8]) or "nothing"
-            raise BackboneError(f"The folder {path} is no backbone: it has no config.json (it holds {held}).")
+            raise BackboneError(f"The folder {path} is not a backbone: it has no config.json (it holds {held}).")
         return Backbone(name, str(path), "folder")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
         beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []

@@ -84,7 +84,7 @@ def add_key(path: Path, name: str, scopes: Iterable[str], days: float | None = N
     if odd := [scope for scope in asked if scope not in SCOPES]:
         raise SettingsError(f"There is no scope '{odd[0]}'. Scopes: {', '.join(SCOPES)}.{near(odd[0], SCOPES)}")
     if not asked:
-        raise SettingsError(f"A key without a scope opens nothing. Scopes: {', '.join(SCOPES)}.")
+        raise SettingsError(f"A key without a scope allows nothing. Scopes: {', '.join(SCOPES)}.")
     if days is not None and not 0 < days <= 36_500:
         raise SettingsError(f"--days is {days:g}. Allowed: more than 0 and at most 36,500.")
     key = PREFIX + secrets.token_urlsafe(32)

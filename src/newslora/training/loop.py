@@ -113,7 +113,7 @@ class _Loop:
             model.gradient_checkpointing_enable()
         loaded, damaged = load_newest(run.checkpoints, model, self.stepper.optimizer)
         for path in damaged:
-            watcher.warn(f"The checkpoint {path} is damaged and was passed over.")
+            watcher.warn(f"The checkpoint {path} is damaged and was skipped.")
         self.state = loaded or LoopState()
         if self.state.step:
             self.stepper.continue_at(self.state.step, self.state.scaler)
