@@ -18,7 +18,7 @@ from newslora.data.tokens import tokenize
 from newslora.errors import DataError, RunError
 from newslora.evaluation.own import own_rows
 from newslora.files import sha256_file
-from newslora.model.adapter import load_adapter
+from newslora.model.adapter import load_adapter, load_tokenizer, read_card
 from newslora.model.engine import make_engine
 from newslora.model.inference import predict_logits
 from newslora.report.report import report_run
@@ -90,7 +90,7 @@ def test_before_the_first_step_it_answers_as_the_adapter(
         changes |= {"model__adapter": first_adapter, "data__multi_label": True}
     else:
         first_adapter = first / "adapter"
-    model, tokenizer, _ = load_adapter(first_adapter)
+    model, tokenizer = load_adapter(first_adapter, read_card(first_adapter)), load_tokenizer(first_adapter)
     texts = list(SENTENCES.values())
     rows = Rows(tokenize(tokenizer, texts, 64, tmp_path), np.zeros(4, dtype=np.int64), 0)
     wanted = predict_logits(make_engine(model, engine, FP32), rows, batch_size=4)

@@ -143,7 +143,8 @@ def logits_of(folders: dict[str, Path]) -> dict[str, list[np.ndarray]]:
     answers = {}
     for name, adapter in folders.items():
         torch.manual_seed(987)  # a fresh module left out of the adapter would differ from the saved one
-        ours, _, card = load_adapter(adapter)
+        card = read_card(adapter)
+        ours = load_adapter(adapter, card)
         config = AutoConfig.from_pretrained(adapter)
         base = AutoModelForSequenceClassification.from_pretrained(card.backbone, config=config)
         stock = PeftModel.from_pretrained(base, adapter).eval()

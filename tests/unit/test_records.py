@@ -114,7 +114,7 @@ def test_a_card_or_a_configuration_of_another_adapter_is_a_sentence(adapter: Pat
     card = json.loads((adapter / "newslora.json").read_text())
     (adapter / "newslora.json").write_text(json.dumps(card | {"labels": card["labels"][:1]}))
     with pytest.raises(RunError, match=r"does not fit its newslora\.json or its backbone: .*Restore the folder"):
-        load_adapter(adapter)
+        load_adapter(adapter, read_card(adapter))
 
 
 def test_answers_that_are_no_numbers_are_refused(

@@ -33,7 +33,7 @@ def merge(adapter: Path, card: AdapterCard) -> "PreTrainedModel":
         ExportError: merged weights that are not finite.
         BackboneError, NetworkError: the backbone is not to be had.
     """
-    model, _, _ = load_adapter(adapter, card)
+    model = load_adapter(adapter, card)
     try:
         merged: Any = model.merge_and_unload(safe_merge=True)
     except ValueError as error:  # PEFT's word for weights that are not finite

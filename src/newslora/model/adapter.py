@@ -143,24 +143,17 @@ def read_card(folder: Path, gated: bool = True) -> AdapterCard:
     return card
 
 
-def load_adapter(
-    folder: Path, card: AdapterCard | None = None
-) -> "tuple[PeftModel, PreTrainedTokenizerBase, AdapterCard]":
-    """An adapter folder -> (classifier ready to answer, tokenizer, card).
-
-    Args:
-        folder: where it is.
-        card: as `read_card` gave it; None reads it.
+def load_adapter(folder: Path, card: AdapterCard) -> "PeftModel":
+    """The classifier of an adapter folder, whose card `read_card` gave, ready to answer.
 
     Raises:
-        RunError: a missing or damaged adapter, or one whose tensors do not fit the backbone.
+        RunError: tensors that do not fit the backbone.
         BackboneError: the backbone is not the one the adapter was trained on.
     """
-    card = card or read_card(folder)
     backbone = same_backbone(card)
     model = build_classifier(backbone, card.labels, LoraSettings(**card.lora), seed=0, multi_label=card.multi_label)
     load_tensors(model, folder / WEIGHTS)
-    return model.eval(), load_tokenizer(folder), card
+    return model.eval()
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":

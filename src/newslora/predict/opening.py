@@ -40,18 +40,14 @@ def open_engine(
         raise SettingsError(f"There is no engine '{engine}'. Allowed: {', '.join(ENGINES)}.{near(engine, ENGINES)}")
     if card.export in ONNX:
         made, own = _open_onnx(folder, card, card.export, device, precision, engine)
-        return made, load_tokenizer(folder), own
-    if card.export == "int8" and engine != "padded":
+    elif card.export == "int8" and engine != "padded":
         made, own = _open_int8(folder, card, device, precision)
-        return made, load_tokenizer(folder), own
-    target = pick_device(device)
-    resolved = resolve_precision(precision, target)
-    model: Any
-    if card.export in MERGED:
-        model, tokenizer = load_merged(folder, card.labels), load_tokenizer(folder)
     else:
-        model, tokenizer, _ = load_adapter(folder, card)
-    return make_engine(model.to(target), engine, resolved, release=True), tokenizer, resolved
+        target = pick_device(device)
+        own = resolve_precision(precision, target)
+        model: Any = load_merged(folder, card.labels) if card.export in MERGED else load_adapter(folder, card)
+        made = make_engine(model.to(target), engine, own, release=True)
+    return made, load_tokenizer(folder), own
 
 
 def refuse_forked() -> None:
