@@ -20,7 +20,7 @@ import newslora
 from newslora.cli.app import main
 from newslora.cli.evaluation_tables import evaluation_tables
 from newslora.errors import SettingsError
-from newslora.metrics import softmax
+from newslora.metrics.basic import softmax
 from newslora.metrics.calibration import calibration_numbers
 
 WORDS = {

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from newslora.metrics import softmax
+from newslora.metrics.basic import softmax
 
 NAMES = ["a", "b", "c", "d"]
 

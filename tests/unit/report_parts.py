@@ -9,9 +9,9 @@ import numpy as np
 from newslora import files
 from newslora.config import make_recipe
 from newslora.evaluation.breakdown import breakdowns
-from newslora.metrics import full_metrics
 from newslora.metrics.calibration import calibration_numbers, reliability, top_answers
 from newslora.metrics.intervals import share
+from newslora.metrics.single_label import full_metrics
 from newslora.runfolder import RunFolder
 
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newslora.errors import RunError
-from newslora.metrics import softmax
+from newslora.metrics.basic import softmax
 from newslora.predict.calibration import (
     CALIBRATION,
     LOGITS,

@@ -21,7 +21,7 @@ from newslora.errors import DataError, NewsloraError, RunError, SettingsError
 from newslora.evaluation.compare import _p
 from newslora.evaluation.paired import Scores
 from newslora.evaluation.seeds import Group, compare_groups, few_seeds_note, group_runs
-from newslora.metrics import full_metrics
+from newslora.metrics.single_label import full_metrics
 from newslora.runfolder import RunFolder
 
 LABELS = ("Sports", "World")

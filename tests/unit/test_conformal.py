@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import betabinom
 
 from newslora.errors import MissingExtraError, SettingsError
-from newslora.metrics import softmax
+from newslora.metrics.basic import softmax
 from newslora.predict.conformal import AnswerSets, check_level
 
 pytest.importorskip("mapie")

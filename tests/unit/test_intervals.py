@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from metric_parts import NAMES, assert_intervals_hold_their_values, certain, random_answers
 from scipy.stats import norm
 
-from newslora.metrics import full_metrics, softmax
+from newslora.metrics.basic import softmax
 from newslora.metrics.classes import class_rates
 from newslora.metrics.intervals import UNMOVED, auroc_score, bootstrap
-from newslora.metrics.single_label import _RowStatistics, _values
+from newslora.metrics.single_label import _RowStatistics, _values, full_metrics
 
 
 def test_a_resample_without_a_class_does_not_count_it_as_wrong() -> None:

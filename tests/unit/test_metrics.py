@@ -22,12 +22,13 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from newslora.metrics import full_metrics, quick_metrics, softmax
+from newslora.metrics.basic import quick_metrics, softmax
 from newslora.metrics.calibration import BINS, bin_of, expected_calibration_error, reliability, top_answers
 from newslora.metrics.classes import absent_note
 from newslora.metrics.groups import OTHERS, accuracy_by_name, accuracy_by_number, surest_errors
 from newslora.metrics.intervals import UNMOVED, auroc_score, share, told, undefined
 from newslora.metrics.ranking import Ranking
+from newslora.metrics.single_label import full_metrics
 
 
 @pytest.mark.parametrize("seed", range(5))

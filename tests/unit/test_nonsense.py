@@ -11,7 +11,7 @@ import pytest
 
 import newslora
 from newslora.errors import NewsloraError, RunError, SettingsError
-from newslora.metrics import softmax
+from newslora.metrics.basic import softmax
 from newslora.predict.classifier import Classifier
 from newslora.predict.conformal import AnswerSets
 

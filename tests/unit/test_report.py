@@ -18,9 +18,9 @@ from newslora import files
 from newslora.cli.evaluation_tables import evaluation_tables, remarks_on
 from newslora.config import load_recipe, setting_fields, to_toml
 from newslora.errors import RunError
-from newslora.metrics import full_metrics
 from newslora.metrics.basic import SHARES
 from newslora.metrics.classes import absent_note
+from newslora.metrics.single_label import full_metrics
 from newslora.report.card import write_card
 from newslora.report.drawing import Written
 from newslora.report.explained import _chosen_rows

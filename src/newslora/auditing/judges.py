@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newslora.config import Recipe
-from newslora.metrics import Labels, Probabilities
+from newslora.metrics.basic import Labels, Probabilities
 
 FOLDS = 5
 Judge = Literal["words", "backbone", "training"]  # who judges rows that nothing has judged unseen yet

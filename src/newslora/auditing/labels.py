@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from newslora.errors import MissingExtraError
-from newslora.metrics import Labels, Probabilities
+from newslora.metrics.basic import Labels, Probabilities
 
 
 @dataclass(frozen=True, slots=True)

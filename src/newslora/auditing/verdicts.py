@@ -20,7 +20,7 @@ from newslora.auditing.judges import (
 from newslora.auditing.labels import Doubt, find_doubtful
 from newslora.auditing.rows import AuditRows, Split
 from newslora.errors import SettingsError
-from newslora.metrics import Probabilities
+from newslora.metrics.basic import Probabilities
 from newslora.metrics.single_label import ONE_LABEL
 from newslora.model.backbones import Backbone
 from newslora.predict.classifier import Classifier

@@ -32,9 +32,10 @@ from newslora.evaluation.own import (
 )
 from newslora.evaluation.rows import damaged, find_errors, read_lines, shortened, write_errors, write_rows
 from newslora.evaluation.score import Scored, score_articles
-from newslora.metrics import full_metrics, softmax
+from newslora.metrics.basic import softmax
 from newslora.metrics.calibration import calibration_numbers, reliability, top_answers
 from newslora.metrics.classes import absent_note
+from newslora.metrics.single_label import full_metrics
 from newslora.predict.classifier import Classifier
 from newslora.runfolder import SCORE_AGAIN, RunFolder, run_path
 from newslora.runtime import check_device

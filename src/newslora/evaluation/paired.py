@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from newslora.metrics import Labels, Probabilities
-from newslora.metrics.basic import row_losses
+from newslora.metrics.basic import Labels, Probabilities, row_losses
 from newslora.metrics.classes import class_means
 from newslora.metrics.intervals import CONFIDENCE_LEVEL, Weights, draw_counts
 

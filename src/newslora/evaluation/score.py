@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newslora.data.articles import ArticleSet
-from newslora.metrics import Labels, Logits
+from newslora.metrics.basic import Labels, Logits
 from newslora.predict.classifier import Classifier
 
 

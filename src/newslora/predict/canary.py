@@ -14,7 +14,7 @@ from pydantic import Field
 
 from newslora import files
 from newslora.errors import CanaryError, RunError
-from newslora.metrics import Logits
+from newslora.metrics.basic import Logits
 from newslora.records.reading import Record, read_record
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from newslora.data.batches import Rows
 from newslora.data.labels import is_unicode
 from newslora.data.tokens import tokenize
 from newslora.errors import DataError, RunError, SettingsError
-from newslora.metrics import Logits, Probabilities, softmax
+from newslora.metrics.basic import Logits, Probabilities, softmax
 from newslora.metrics.multi_label import HALF, sigmoid
 from newslora.model.adapter import CARD, AdapterCard, read_card
 from newslora.model.engine import Engine

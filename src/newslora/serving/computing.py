@@ -6,7 +6,7 @@ import numpy as np
 
 from newslora.data.batches import Rows, sorted_batches
 from newslora.data.tokens import TokenTable
-from newslora.metrics import Logits
+from newslora.metrics.basic import Logits
 from newslora.model.engine import Engine
 from newslora.model.packed.mixed import MixedEncoder
 from newslora.model.shared import AdapterEngine

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from newslora.data.tokens import TokenTable
 from newslora.errors import OverloadedError, SettingsError
-from newslora.metrics import Logits
+from newslora.metrics.basic import Logits
 from newslora.predict.classifier import Classifier
 
 SHARES = 8  # where many requests wait, none has more than this part of a forward pass before each has had its own

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from newslora.errors import DeadlineError, DrainingError, NewsloraError, WorkerError
-from newslora.metrics import Logits
+from newslora.metrics.basic import Logits
 from newslora.serving.jobs import Job, Piece, Waiting
 from newslora.serving.settings import ServeSettings
 

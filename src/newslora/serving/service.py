@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from newslora.errors import DeadlineError, DrainingError, NewsloraError, RunError, UnknownAdapterError, near
-from newslora.metrics import Logits
+from newslora.metrics.basic import Logits
 from newslora.predict.calibration import Calibration
 from newslora.predict.classifier import Classifier, Prediction, check_gradients, list_texts
 from newslora.serving.jobs import Job

@@ -4,7 +4,7 @@ import numpy as np
 
 from newslora import files
 from newslora.errors import CanaryError, RunError
-from newslora.metrics import Logits
+from newslora.metrics.basic import Logits
 from newslora.model.adapter import WEIGHTS
 from newslora.model.shared import AdapterEngine
 from newslora.predict.canary import CANARY, canary_texts, check_canary, load_canary
