@@ -6,8 +6,8 @@ so an epoch of ten million rows takes no more memory than one of a million.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,24 @@ STRETCH = 50  # batches sorted together when grouping by length: enough to pad l
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Tensors:
+    """Fields some of which are tensors, moved together."""
+
+    def to(self, device: "torch.device") -> Self:
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Self:
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: "Callable[[torch.Tensor], torch.Tensor]") -> Self:
+        import torch
+
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(one) for name, one in held.items() if isinstance(one, torch.Tensor)})
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Tensors):
     """B rows in W windows, padded to the longest of them."""
 
     input_ids: "torch.Tensor"  # (W, L) int64
@@ -33,18 +50,8 @@ class Batch:
     labels: "torch.Tensor"  # (B,) int64; -1 where unknown; or (B, C) float32 where rows carry several
     owners: "torch.Tensor | None" = None  # (W,) int64: the row of each window; None: every row is one window
 
-    def to(self, device: "torch.device") -> "Batch":
-        ids, mask, labels = (
-            t.to(device, non_blocking=True) for t in (self.input_ids, self.attention_mask, self.labels)
-        )
-        return Batch(ids, mask, labels, None if self.owners is None else self.owners.to(device, non_blocking=True))
-
     def __len__(self) -> int:
         return len(self.labels)
-
-    def pin_memory(self) -> "Batch":
-        ids, mask, labels = (t.pin_memory() for t in (self.input_ids, self.attention_mask, self.labels))
-        return Batch(ids, mask, labels, None if self.owners is None else self.owners.pin_memory())
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from newslora.data.batches import Chosen, Rows
+from newslora.data.batches import Chosen, Rows, Tensors
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ FINE_STEP, FEW = 4, 256  # where up to so many tokens are only answered: of few,
 
 
 @dataclass(frozen=True, slots=True)
-class PackedBatch:
+class PackedBatch(Tensors):
     """B rows in W windows of T tokens in all."""
 
     input_ids: "torch.Tensor"  # (T,) int64; after the last row, filler that no row attends to
@@ -36,21 +36,8 @@ class PackedBatch:
     labels: "torch.Tensor"  # as asked for, like those of Batch
     owners: "torch.Tensor | None" = None  # as asked for, like those of Batch
 
-    def to(self, device: "torch.device") -> "PackedBatch":
-        ids, positions, order, labels = (
-            tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.positions, self.order, self.labels)
-        )
-        owners = None if self.owners is None else self.owners.to(device, non_blocking=True)
-        return PackedBatch(ids, positions, self.lengths, order, labels, owners)
-
     def __len__(self) -> int:
         return len(self.labels)
-
-    def pin_memory(self) -> "PackedBatch":
-        return PackedBatch(
-            self.input_ids.pin_memory(), self.positions.pin_memory(), self.lengths, self.order.pin_memory(),
-            self.labels.pin_memory(), None if self.owners is None else self.owners.pin_memory(),
-        )  # fmt: skip
 
 
 def next_step(tokens: int) -> int:

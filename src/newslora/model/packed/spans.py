@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from newslora.data.batches import Tensors
 from newslora.model.packed.varlen import EVERYWHERE, Call, Kernel
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def spare_bucket(tokens: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Spans:
+class Spans(Tensors):
     """Borders between rows."""
 
     borders: "torch.Tensor"  # (R + 1,) int32, from 0 to T
@@ -51,12 +52,6 @@ class Spans:
     @property
     def firsts(self) -> "torch.Tensor":
         return self.borders[:-1].long()
-
-    def to(self, device: "torch.device") -> "Spans":
-        return Spans(self.borders.to(device, non_blocking=True), self.longest, self.kernel)
-
-    def pin_memory(self) -> "Spans":
-        return Spans(self.borders.pin_memory(), self.longest, self.kernel)
 
     def ready(self, heads: int, dtype: "torch.dtype", by_distance: "torch.Tensor | None" = None) -> "Spans":
         import torch
