@@ -320,6 +320,13 @@ def setting_fields(model: type[Section] = Recipe) -> Iterator[tuple[str, Any]]:
             yield name, field
 
 
+def setting_values(recipe: Recipe) -> Iterator[tuple[str, Any, Any]]:
+    """As `setting_fields`, each with its value in a recipe behind."""
+    for key, field in setting_fields():
+        section, _, name = key.rpartition(".")
+        yield key, field, getattr(getattr(recipe, section) if section else recipe, name)
+
+
 def bundled_recipes() -> dict[str, str]:
     """Name -> TOML text of the recipes inside the package."""
     folder = resources.files("newslora") / "recipes"
@@ -418,13 +425,11 @@ def to_toml(recipe: Recipe) -> str:
     """The resolved recipe as TOML, each setting under its description; unset settings appear as comments."""
     lines: list[str] = []
     section = ""
-    for key, field in setting_fields():
+    for key, field, value in setting_values(recipe):
         head, _, name = key.rpartition(".")
         if head != section:
             lines += ["", f"[{head}]"]
             section = head
-        owner = getattr(recipe, head) if head else recipe
-        value = getattr(owner, name)
         lines.append(f"# {field.description}")
         lines.append(f"# {name} is unset" if value is None else f"{name} = {_toml_value(value)}")
     return "\n".join(lines) + "\n"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from newslora.config import setting_values
 from newslora.evaluation.paired import METRICS, Scores, contrast_intervals
 from newslora.metrics.intervals import CONFIDENCE_LEVEL, Bounds
 from newslora.runfolder import STARTED_FROM, RunFolder
@@ -33,12 +34,7 @@ class Group:
 
 def recipe_key(run: RunFolder) -> dict[str, Any]:
     """All that decides a run but its seed: settings, and data and backbone by hash, wherever their files lie."""
-    flat: dict[str, Any] = {}
-    for section, value in run.recipe().model_dump().items():
-        flat |= (
-            {f"{section}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {section: value}
-        )
-    flat = {key: value for key, value in flat.items() if key not in NOT_PART_OF_A_RECIPE}
+    flat = {key: value for key, _, value in setting_values(run.recipe()) if key not in NOT_PART_OF_A_RECIPE}
     splits, manifest = run.data()["splits"], run.manifest()
     # where it is unset, the run tells what it came to; older runs have it set
     by_length = manifest["training"].get("by_length", flat["train.group_by_length"])

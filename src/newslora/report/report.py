@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from newslora import files
-from newslora.config import Recipe, bundled_recipes, load_recipe, setting_fields
+from newslora.config import Recipe, bundled_recipes, load_recipe, setting_values
 from newslora.errors import RunError
 from newslora.evaluation.faithfulness import FILE as FAITHFULNESS
 from newslora.metrics.basic import SHARES
@@ -131,9 +131,7 @@ def _faithful(run: RunFolder, manifest: dict[str, Any]) -> dict[str, Any] | None
 def _settings(recipe: Recipe) -> list[tuple[str, str, str]]:
     """(key, value, description) of every setting, as resolved."""
     rows = []
-    for key, info in setting_fields():
-        section, _, name = key.rpartition(".")
-        value = getattr(getattr(recipe, section) if section else recipe, name)
+    for key, info, value in setting_values(recipe):
         words = (
             ", ".join(value)
             if isinstance(value, tuple)
