@@ -4,6 +4,7 @@ The defaults *are* the reference recipe (RoBERTa-base on AG News); a recipe file
 command line, `newslora settings` and docs/settings.md derive from the descriptions below.
 """
 
+import json
 import os
 import re
 import tomllib
@@ -436,14 +437,8 @@ def to_toml(recipe: Recipe) -> str:
 
 
 def _toml_value(value: bool | float | str | tuple[str, ...]) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (int, float)):
-        return repr(value)
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'
+    """As JSON writes it, which is TOML too but for one character that JSON lets stand bare."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _read_toml(recipe: str | Path) -> dict[str, Any]:
