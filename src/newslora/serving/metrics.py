@@ -3,6 +3,7 @@
 import platform
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from newslora import __version__
@@ -33,53 +34,35 @@ class Metrics:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         registry = self.registry = CollectorRegistry()
+        counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
         self._counted: set[str] = set()  # adapters
         self._lock = threading.Lock()  # guards it, and that no series of an adapter comes after its removal
-        self._requests = Counter(
-            "newslora_requests",
-            "Requests by route, method and status.",
-            ["route", "method", "status"],
-            registry=registry,
+        by_adapter = ["adapter"]
+        self._requests = counter(
+            "newslora_requests", "Requests by route, method and status.", ["route", "method", "status"]
         )
-        self._seconds = Histogram(
+        self._seconds = histogram(
             "newslora_request_seconds",
             "Time to the answer's end; a stream's is its client's.",
             ["route"],
             buckets=SECONDS,
-            registry=registry,
         )
-        self._texts = Histogram(
-            "newslora_request_texts",
-            "Texts a request, or a window of a stream.",
-            ["adapter"],
-            buckets=ROWS,
-            registry=registry,
+        self._texts = histogram(
+            "newslora_request_texts", "Texts a request, or a window of a stream.", by_adapter, buckets=ROWS
         )
-        self._rows = Counter(
-            "newslora_texts",
-            "Texts answered, by label; several labels count each.",
-            ["adapter", "label"],
-            registry=registry,
-        )
-        self._unlabelled = Counter(
-            "newslora_texts_without_label", "Texts that were given no label.", ["adapter"], registry=registry
-        )
-        self._abstained = Counter("newslora_texts_abstained", "Texts left undecided.", ["adapter"], registry=registry)
-        self._characters = Counter(
-            "newslora_characters", "Characters of texts answered.", ["adapter"], registry=registry
-        )
-        self._corrections = Counter("newslora_corrections", "Corrections kept.", ["adapter"], registry=registry)
+        told = "Texts answered, by label; several labels count each."
+        self._rows = counter("newslora_texts", told, ["adapter", "label"])
+        self._unlabelled = counter("newslora_texts_without_label", "Texts that were given no label.", by_adapter)
+        self._abstained = counter("newslora_texts_abstained", "Texts left undecided.", by_adapter)
+        self._characters = counter("newslora_characters", "Characters of texts answered.", by_adapter)
+        self._corrections = counter("newslora_corrections", "Corrections kept.", by_adapter)
         self._by_adapter = (
             self._texts, self._rows, self._unlabelled, self._abstained, self._characters, self._corrections,
         )  # fmt: skip
-        self._rejected = Counter("newslora_rejected", "Requests refused, by reason.", ["reason"], registry=registry)
+        self._rejected = counter("newslora_rejected", "Requests refused, by reason.", ["reason"])
         # apart from these: a stream of a thousand broken lines is one request, and was answered
-        self._failed = Counter(
-            "newslora_text_errors",
-            "Texts of requests and lines of streams that got an error in their place, by reason.",
-            ["reason"],
-            registry=registry,
-        )
+        told = "Texts of requests and lines of streams that got an error in their place, by reason."
+        self._failed = counter("newslora_text_errors", told, ["reason"])
         self.active = Gauge("newslora_requests_active", "Requests being answered.", registry=registry)
         build = Gauge("newslora_build_info", "Always 1.", ["version", "python"], registry=registry)
         build.labels(__version__, platform.python_version()).set(1)
