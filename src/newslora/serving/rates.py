@@ -59,7 +59,9 @@ class Rates:
             Problem: 429 with the seconds to wait.
         """
         self._heed_the_clock()
-        self._take("requests", key, 1)
+        item = self._items.get("requests")
+        if key is not None and item is not None and not self._limiter.hit(item, key):
+            raise self._refusal(item, key)
 
     @contextlib.contextmanager
     def rows(self, key: str | None, rows: int) -> Iterator[None]:
@@ -77,7 +79,7 @@ class Rates:
             return
         with self._lock:
             if not self._limiter.test(item, key, cost=self._reserved[key] + rows):
-                raise self._refusal("texts", item, key)
+                raise self._refusal(item, key)
             self._reserved[key] += rows
         charged = rows
         try:
@@ -93,18 +95,13 @@ class Rates:
                 if charged:
                     self._limiter.hit(item, key, cost=charged)
 
-    def _take(self, what: str, key: str | None, count: int) -> None:
-        item = self._items.get(what)
-        if key is None or item is None or self._limiter.hit(item, key, cost=count):
-            return
-        raise self._refusal(what, item, key)
-
-    def _refusal(self, what: str, item: "RateLimitItem", key: str) -> Problem:
+    def _refusal(self, item: "RateLimitItem", key: str) -> Problem:
         # when the oldest of them leave the window; a large request may have to be sent once more even then
         wait = max(1.0, self._limiter.get_window_stats(item, key).reset_time - time.time())
         return Problem(
             429,
             RATE_LIMITED,
-            f"The key '{key}' has used up its {item.amount:,} {what} a minute. Try again in {-int(-wait // 1)} seconds.",
+            f"The key '{key}' has used up its {item.amount:,} {item.namespace} a minute. Try again in "
+            f"{-int(-wait // 1)} seconds.",
             min(wait, float(MINUTE)),
         )
