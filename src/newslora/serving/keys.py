@@ -144,10 +144,6 @@ class KeyRing:
                 found = key
         return None if found is None or found.expired(time.time() if now is None else now) else found
 
-    @property
-    def keys(self) -> list[Key]:
-        return self._keys
-
     def readable_by_others(self) -> bool:
         """Whether other accounts of this machine may read the file."""
         return bool(self.path.stat().st_mode & 0o077)

@@ -23,8 +23,6 @@ POLICY = (
 def page_files() -> dict[str, bytes]:
     """The page's files by name. Only these can be asked for: no path of a client's is ever opened."""
     folder = resources.files("newslora") / "serving" / "page"
-    if not folder.is_dir():
-        return {}
     return {item.name: item.read_bytes() for item in folder.iterdir() if item.is_file()}
 
 

@@ -10,7 +10,6 @@ from starlette.responses import Response
 from newslora import files
 from newslora.errors import (
     BackboneError,
-    CanaryError,
     DataError,
     DeadlineError,
     DrainingError,
@@ -33,7 +32,6 @@ KINDS: tuple[tuple[type[NewsloraError], int, str], ...] = (
     (DrainingError, 503, "draining"),
     (MissingExtraError, 501, "missing_extra"),
     (WorkerError, 500, "worker"),
-    (CanaryError, 422, "adapter_refused"),
     (RunError, 422, "adapter_refused"),
     (BackboneError, 422, "adapter_refused"),
     (NetworkError, 422, "adapter_refused"),
