@@ -10,7 +10,7 @@ change significant (Siddiqi 2006, "Credit Risk Scorecards"), and beyond what 1 i
 import threading
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +38,6 @@ class Shift:
     js: float  # Jensen-Shannon distance, base 2: 0 (same) to 1
     limit: float  # of psi
     shifted: bool
-
-    def record(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def compare(baseline: Counts, recent: Counts) -> Shift:
@@ -150,7 +147,7 @@ class Drift:
         places = np.searchsorted(np.array(baseline.edges), values, side="left")
         bins = np.bincount(places, minlength=len(baseline.confidences)).astype(np.float64)
         confidence = compare(np.array(baseline.confidences, dtype=np.float64), bins)
-        return told | {"labels": labels.record(), "confidence": confidence.record()}
+        return told | {"labels": asdict(labels), "confidence": asdict(confidence)}
 
 
 def _counts(mix: dict[str, int], names: Sequence[str]) -> Counts:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from newslora.errors import DeadlineError, OverloadedError
@@ -67,7 +68,5 @@ def _explain(
         if time.monotonic() > deadline:
             raise DeadlineError("The explanation was not ready in time. Allow more with `timeout`.")
         one = explain(classifier, text, prediction.label or prediction.top(1)[0][0])
-        found.append(
-            [ScoredWord(text=word.text, start=word.start, end=word.end, score=word.score) for word in one.words]
-        )
+        found.append([ScoredWord(**asdict(word)) for word in one.words])
     return found

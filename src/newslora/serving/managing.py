@@ -113,11 +113,8 @@ async def keep(context: Context, key: Key, asked: FeedbackRequest) -> str:
             "unknown_label",
             f"The adapter '{served.name}' has no label '{unknown[0][:100]}'. Labels: {known}.{near(unknown[0], served.labels)}",
         )
-    predicted = (
-        None
-        if asked.predicted is None
-        else ((asked.predicted,) if isinstance(asked.predicted, str) else tuple(asked.predicted))
-    )
+    told = asked.predicted
+    predicted = None if told is None else (told,) if isinstance(told, str) else tuple(told)
     given = Given(
         asked.text, labels, served.multi_label, served.name, served.version, predicted, asked.probability,
         None if context.keys is None else key.name, asked.id,
