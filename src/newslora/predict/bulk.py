@@ -70,8 +70,8 @@ def predict_source(
         StorageError: the disk refuses; finished rows stay.
         InterruptedRun: `stop` named a signal; finished rows stay.
     """
-    kind = _check_output(output, source)
-    told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
+    kind, told = _suffix_of(output), answers or _plainly(classifier)
+    refuse_overwriting([output], [source])
     table, text_columns = open_texts(source, settings, classifier.card.text_columns, note)
     kept_as = _kept_as(table, told, note)
     own = tuple(kept_as.get(name, name) for name in table.columns)
@@ -98,7 +98,7 @@ def predict_lines(
     Lines are answered as they come: those that are there together in one go, the last without waiting for the next. Where
     `answers` asks for more, each line is a JSON object, as in a .jsonl file. `note`: told where the texts look like JSON lines.
     """
-    told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
+    told = answers or _plainly(classifier)
     most = chunk_rows(told)
     made = (one for rows in _arriving(stream, note) for one in chunks(classifier, rows, ("text",), Meter(), most))
     return _print(classifier, made, ("text",), output, told, {})
@@ -131,7 +131,7 @@ def predict_stream(
     kind = _suffix_of(output)
     if _is_read(stream, output):
         raise SettingsError(f"The output '{output}' is the input. Name another place for one of the two.")
-    told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
+    told = answers or _plainly(classifier)
     form = file_format(kind, ("text",), told.columns(), classifier.card.label_separator, {})
     rows = itertools.chain.from_iterable(_arriving(stream, note))
     with Partial.open(output, {"input": "standard input"}, fresh, goes_on=False) as partial:
@@ -157,7 +157,7 @@ def print_source(
 ) -> Counted:
     """Like `predict_source`, printed as `predict_lines` prints; it cannot be gone on with."""
     table, text_columns = open_texts(source, settings, classifier.card.text_columns, note)
-    told = answers or Answers(classifier.labels, multi_label=classifier.multi_label)
+    told = answers or _plainly(classifier)
     made = ahead(chunks(classifier, table.rows, text_columns, table.meter, chunk_rows(told)))
     return _print(classifier, made, text_columns, output, told, _kept_as(table, told, note))
 
@@ -191,11 +191,9 @@ def open_texts(
     return table, found
 
 
-def _check_output(output: Path, source: str) -> str:
-    """The suffix of an output that can be written, and is no file of the source."""
-    suffix = _suffix_of(output)
-    refuse_overwriting([output], [source])
-    return suffix
+def _plainly(classifier: Classifier) -> Answers:
+    """Label and probability alone."""
+    return Answers(classifier.labels, multi_label=classifier.multi_label)
 
 
 def _suffix_of(output: Path) -> str:
