@@ -268,7 +268,8 @@ def _integrate(
 
     integral = IntegratedGradients(lambda *embedded: _log_odds(classifier, embedded, places, target))
     tokens = sum(window.shape[1] for window in inside)
-    best, steps = _Sum(math.inf, [], 0), FIRST_STEPS
+    best: tuple[float, list[list[float]], int] = math.inf, [], 0  # error of completeness, scores, steps
+    steps = FIRST_STEPS
     while True:
         parts = integral.attribute(
             inside,
@@ -279,20 +280,11 @@ def _integrate(
         )
         scores = [part.double().sum(-1)[0].tolist() for part in parts]
         error = abs(sum(map(sum, scores)) - wanted)
-        if error >= best.error:  # the path has a step in it, which more points miss as these did
-            return best.scores, best.steps
+        if error >= best[0]:  # the path has a step in it, which more points miss as these did
+            return best[1:]
         if error <= TOLERANCE * max(1.0, abs(wanted)) or steps >= MOST_STEPS:
             return scores, steps
-        best, steps = _Sum(error, scores, steps), 2 * steps
-
-
-@dataclass(frozen=True, slots=True)
-class _Sum:
-    """The integral by so many steps."""
-
-    error: float  # of completeness
-    scores: list[list[float]]
-    steps: int
+        best, steps = (error, scores, steps), 2 * steps
 
 
 def _logits(classifier: Classifier, embedded: Windows, places: Places) -> "torch.Tensor":
