@@ -54,38 +54,26 @@ class _Figure(Sketch):
         head = head_modules(model)
         labels = [drawable(name, index) for index, name in enumerate(model["labels"])]
         copies = "1 shared encoder layer" if is_shared(model) else f"{model['layers']} encoder layers"
-        boxes: list[tuple[str, float]] = [("tokens", 0.44), ("embeddings", 0.44), ("encoder", 0.86), ("pooled", 0.44)]
-        boxes += [("head", 0.3 + ROW * len(head)), ("labels", 0.44)]
-        room = _panel_height(self.shape) - sum(height for _, height in boxes)
-        gap = room / (len(boxes) - 1)
+        wide = f"{model['hidden_size']:,}"
+        heads = [(f"{name}  {_shape(size)}", f"{count:,}") for name, size, count in head]
+        pieces = (f"{model['vocabulary']:,} word pieces, positions", "frozen")
+        boxes: list[tuple[float, str, str, str, list[tuple[str, str]]]] = [  # height, then what `card` takes
+            (0.44, "data", "Tokens", "", [("one text as word pieces", "")]),
+            (0.44, "frozen", "Embeddings", f"{counts['embeddings']:,}", [pieces]),
+            (0.86, "frozen", copies, f"{counts['encoder']:,}", [(f"width {wide}", "frozen")]),
+            (0.44, "data", f"{self.shape.names.pooled}, last layer", "", [(f"{wide} numbers", "")]),
+            (0.3 + ROW * len(head), "trained", "Head", f"{counts['head']:,}", heads),
+            (0.44, "data", f"{len(labels)} labels", "", [(" · ".join(labels), "")]),
+        ]
+        gap = (_panel_height(self.shape) - sum(height for height, *_ in boxes)) / (len(boxes) - 1)
         y = TOP
-        for place, (kind, height) in enumerate(boxes):
+        for place, (height, kind, title, count, lines) in enumerate(boxes):
             if place:
                 self.arrow((LEFT + LEFT_WIDTH / 2, y - gap), (LEFT + LEFT_WIDTH / 2, y))
-            if kind == "tokens":
-                self.card(y, height, "data", "Tokens", "", [("one text as word pieces", "")])
-            elif kind == "embeddings":
-                lines = [(f"{model['vocabulary']:,} word pieces, positions", "frozen")]
-                self.card(y, height, "frozen", "Embeddings", f"{counts['embeddings']:,}", lines)
-            elif kind == "encoder":
+            self.card(y, height, kind, title, count, lines)
+            if title == copies:
                 self.encoder = (y, y + height)
-                self.card(
-                    y,
-                    height,
-                    "frozen",
-                    copies,
-                    f"{counts['encoder']:,}",
-                    [(f"width {model['hidden_size']:,}", "frozen")],
-                )
                 self.strip(y + height - 0.38, f"LoRA in {model['adapted_modules']} modules", f"{counts['lora']:,}")
-            elif kind == "pooled":
-                numbers = [(f"{model['hidden_size']:,} numbers", "")]
-                self.card(y, height, "data", f"{self.shape.names.pooled}, last layer", "", numbers)
-            elif kind == "head":
-                rows = [(f"{name}  {_shape(size)}", f"{count:,}") for name, size, count in head]
-                self.card(y, height, "trained", "Head", f"{counts['head']:,}", rows)
-            else:
-                self.card(y, height, "data", f"{len(labels)} labels", "", [(" · ".join(labels), "")])
             y += height + gap
 
     def card(self, y: float, height: float, kind: str, title: str, count: str, lines: list[tuple[str, str]]) -> None:

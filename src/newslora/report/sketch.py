@@ -31,22 +31,14 @@ class Sketch:
         self, middle: float, y: float, wide: float, projection: Projection, branch: float = BRANCH
     ) -> tuple[list[float], float]:
         """A frozen matrix and, if adapted, A above B beside it; returns where x enters and where the sum leaves."""
-        gap = 0.05
+        gap, size = 0.05, _times(projection.rows, projection.columns)
         if projection.rank is None:
-            self.matrix(
-                middle - wide / 2,
-                y,
-                wide,
-                UNIT_HEIGHT,
-                "frozen",
-                projection.name,
-                _times(projection.rows, projection.columns),
-            )
+            self.matrix(middle - wide / 2, y, wide, UNIT_HEIGHT, "frozen", projection.name, size)
             self.wire([(middle, y + UNIT_HEIGHT), (middle, y + UNIT_HEIGHT + 0.17)])
             return [middle], middle
         left = middle - (wide + gap + branch) / 2
         right = left + wide + gap
-        self.matrix(left, y, wide, UNIT_HEIGHT, "frozen", projection.name, _times(projection.rows, projection.columns))
+        self.matrix(left, y, wide, UNIT_HEIGHT, "frozen", projection.name, size)
         low = (UNIT_HEIGHT - BRANCH_GAP) / 2
         self.matrix(right, y, branch, low, "trained", "", f"A {_times(projection.rank, projection.columns)}")
         self.matrix(
