@@ -88,7 +88,7 @@ def _near(rows: Sequence[tuple[str, ...]], similarity: float, progress: Callable
     # the shingles are hashes already: their upper halves are what datasketch would make of them
     halves = ((row >> np.uint64(32)).tolist() for row in shingles)
     found = []
-    for place, sketch in enumerate(MinHash.generator(halves, num_perm=PERMUTATIONS, hashfunc=_as_it_is)):
+    for place, sketch in enumerate(MinHash.generator(halves, num_perm=PERMUTATIONS, hashfunc=int)):
         for other in sorted(index.query(sketch))[:MOST_CANDIDATES]:
             exact = _jaccard(shingles[other], shingles[place])
             if exact >= similarity:
@@ -143,7 +143,3 @@ def _clusters(rows: int, exact: Sequence[Sequence[int]], near: Sequence[Near]) -
     graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(rows, rows))
     _, numbers = connected_components(graph, directed=False)
     return np.asarray(numbers, dtype=np.int64)
-
-
-def _as_it_is(value: int) -> int:
-    return value
