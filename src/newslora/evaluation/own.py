@@ -15,13 +15,8 @@ from newslora.model.adapter import AdapterCard
 from newslora.model.exported import MANIFEST
 from newslora.runfolder import RunFolder
 
-READING = (
-    "text_columns",
-    "label_column",
-    "label_names",
-    "label_separator",
-    "header",
-)  # settings that decide what rows say
+# settings that decide what rows say
+READING = ("text_columns", "label_column", "label_names", "label_separator", "header")
 
 
 def is_export(path: Path) -> bool:

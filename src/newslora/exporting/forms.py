@@ -124,9 +124,10 @@ def open_stock_peft(folder: Path, backbone: Any) -> Any:
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     with quiet_transformers(), quiet_peft():
+        # each lets through exceptions of every kind, such as what a damaged adapter_config.json makes of PEFT's parts
         try:
             config = AutoConfig.from_pretrained(folder)
-        except Exception as error:  # of every kind, as below
+        except Exception as error:
             raise _unreadable(folder, "config.json", error) from error
         base = backbone.load(
             AutoModelForSequenceClassification.from_pretrained,
@@ -136,9 +137,7 @@ def open_stock_peft(folder: Path, backbone: Any) -> Any:
         )
         try:
             return PeftModel.from_pretrained(base, str(folder)).eval()
-        except (
-            Exception
-        ) as error:  # of every kind: PEFT lets through what a damaged adapter_config.json makes of its parts
+        except Exception as error:
             raise _unreadable(folder, "adapter_config.json", error) from error
 
 
