@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from newslora.errors import SettingsError, near
+from newslora.errors import SettingsError, near, shortened
 from newslora.stock_names import said_here
 
 Words = tuple[Annotated[str, Field(min_length=1)], ...]
@@ -529,4 +529,4 @@ def _shown(value: Any) -> str:
     text = repr(value)
     if "\n" in text:
         return f"a {type(value).__name__}"
-    return text if len(text) <= VALUE_SHOWN else text[:VALUE_SHOWN] + "..."
+    return shortened(text, VALUE_SHOWN)

@@ -115,6 +115,17 @@ def listed(words: Sequence[str], most: int) -> str:
     return ", ".join(words[:most]) + (" ..." if len(words) > most else "")
 
 
+def first_of(words: Sequence[str], most: int) -> str:
+    """Words with commas between them; how many more there are beyond `most`."""
+    more = f" and {len(words) - most:,} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
+
+
+def shortened(text: str, most: int) -> str:
+    """A text whose characters beyond `most` are dots."""
+    return text if len(text) <= most else text[:most] + "..."
+
+
 def near(value: object, allowed: Iterable[str]) -> str:
     """A sentence offering the allowed words close to `value`; nothing when none is, or `value` is one of them or no word."""
     if not isinstance(value, str):

@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from newslora.data.articles import is_empty
 from newslora.data.labels import is_unicode
-from newslora.errors import DataError
+from newslora.errors import DataError, first_of
 
 ROWS_NAMED = 10  # row numbers an error names before it only counts
 SEVERAL = "an indicator matrix: sklearn.preprocessing.MultiLabelBinarizer().fit_transform(y)"
@@ -176,10 +176,9 @@ def _refuse(values: Sequence[Any], test: Callable[[Any], bool], fault: str, reme
     """Raise a DataError that names the rows `test` is true of."""
     bad = [row for row, value in enumerate(values) if test(value)]
     if bad:
-        named = ", ".join(map(str, bad[:ROWS_NAMED]))
-        more = f" and {len(bad) - ROWS_NAMED:,} more" if len(bad) > ROWS_NAMED else ""
+        named = first_of([str(row) for row in bad], ROWS_NAMED)
         raise DataError(
-            f"{len(bad):,} of {len(values):,} rows of {name} are {fault}: rows {named}{more}, counted from 0 "
+            f"{len(bad):,} of {len(values):,} rows of {name} are {fault}: rows {named}, counted from 0 "
             f"(the first is {values[bad[0]]!r:.60}); {remedy}."
         )
 

@@ -4,7 +4,7 @@ import json
 import shlex
 from collections.abc import Sequence
 
-from newslora.errors import DataError, listed, near
+from newslora.errors import DataError, listed, near, shortened
 
 TITLES = ("title", "headline")
 BODIES = ("description", "text", "body", "content", "summary", "abstract", "article", "sentence", "news", "review")
@@ -176,6 +176,8 @@ def _listed(columns: Sequence[str]) -> str:
 
 
 def _shown(name: str) -> str:
-    short = name if len(name) <= CHARACTERS_SHOWN else name[: CHARACTERS_SHOWN - 3] + "..."
     # a terminal obeys control characters
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in short)
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii")
+        for one in shortened(name, CHARACTERS_SHOWN)
+    )

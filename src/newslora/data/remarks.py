@@ -10,7 +10,7 @@ from newslora.config import DataSettings
 from newslora.data.combinations import rows_of_labels
 from newslora.data.labels import LABELS_SHOWN
 from newslora.data.splits import Splits, asks_for_label
-from newslora.errors import listed
+from newslora.errors import first_of, listed
 
 ALIKE_SHOWN = 3  # groups of labels spelt alike
 
@@ -19,9 +19,10 @@ def remarks(splits: Splits, settings: DataSettings) -> list[str]:
     """One sentence each, most of them only where there is something to see."""
     names, train = splits.labels.names, splits.train
     counts = rows_of_labels(train.labels, train.combinations, len(names))
+    labels = [f"{names[place]} {counts[place]:,}" for place in np.argsort(-counts, kind="stable")]
     told = [
         f"text: {' + '.join(train.text_columns)}; label: {train.label_column}; {len(names):,} labels: "
-        f"{_listed([f'{names[place]} {counts[place]:,}' for place in np.argsort(-counts, kind='stable')])}"
+        f"{first_of(labels, LABELS_SHOWN)}"
     ]
     if train.combinations is not None:
         told[0] += f"; {counts.sum() / max(1, len(train)):.1f} labels a row"
@@ -46,7 +47,7 @@ def remarks(splits: Splits, settings: DataSettings) -> list[str]:
 
 def _numbers(names: Sequence[str], base: int, by_setting: bool) -> str:
     owner = "data.label_names" if by_setting else "the data set's own names"
-    return f"labels {base} to {base + len(names) - 1} are called {_listed(names)} ({owner})"
+    return f"labels {base} to {base + len(names) - 1} are called {first_of(names, LABELS_SHOWN)} ({owner})"
 
 
 def _alike(names: Sequence[str]) -> str:
@@ -66,8 +67,3 @@ def _told_apart(group: Sequence[str]) -> list[str]:
 def _seen(name: str) -> str:
     """What two labels that look the same have in common: compatible characters as one, those without width left out."""
     return "".join(one for one in unicodedata.normalize("NFKC", name) if unicodedata.category(one) != "Cf")
-
-
-def _listed(entries: Sequence[str]) -> str:
-    more = f" and {len(entries) - LABELS_SHOWN:,} more" if len(entries) > LABELS_SHOWN else ""
-    return ", ".join(entries[:LABELS_SHOWN]) + more

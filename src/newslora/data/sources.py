@@ -14,7 +14,7 @@ from newslora.config import is_database
 from newslora.data.databases import database_table, split_address
 from newslora.data.hubsets import dataset_table, hub_data_set, hub_table, is_sliced, load_from_disk, saved_table
 from newslora.data.readers import Table, file_format, open_file
-from newslora.errors import DataError, NewsloraError, listed, near
+from newslora.errors import DataError, NewsloraError, listed, near, shortened
 
 CORPUS = "corpus"  # the bundled corpus, as a source name
 ROLES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -227,12 +227,8 @@ def _looking(text: str) -> Iterator[None]:
     except (OSError, RuntimeError) as error:  # RuntimeError: '~nobody'
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(
-            f"There is no data file '{_short(text)}' that can be read: {reason}.{_text_way(text)}"
+            f"There is no data file '{shortened(text, CHARACTERS_SHOWN)}' that can be read: {reason}.{_text_way(text)}"
         ) from None
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= CHARACTERS_SHOWN else text[: CHARACTERS_SHOWN - 3] + "..."
 
 
 def _text_way(text: str) -> str:
@@ -250,5 +246,6 @@ def _not_found(path: Path) -> str:
     folder = path.parent if path.parent.is_dir() else Path()
     there = [item.name for item in folder.iterdir() if file_format(item) or item.is_dir()]
     beside = [name for name in there if near(_stem(path.name), [_stem(name)]) or _stem(name) == _stem(path.name)]
-    missing = f"There is no data file or folder '{_short(str(path))}' (looked in {folder.resolve()})."
+    name = shortened(str(path), CHARACTERS_SHOWN)
+    missing = f"There is no data file or folder '{name}' (looked in {folder.resolve()})."
     return missing + near(path.name, beside) + _text_way(path.name)

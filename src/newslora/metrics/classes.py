@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from newslora.errors import first_of
 from newslora.metrics.basic import divided
 from newslora.metrics.intervals import Bounds, f1_share, rate, share, undefined
 
 Counts = NDArray[np.float64]  # (C, B)
 
 KINDS = ("precision", "recall", "f1")
+SHOWN = 10  # names of classes in a sentence
 NO_ROWS = "no rows of this label"
 NOT_GIVEN = "never predicted"
 NEITHER = "no rows of this label, and never predicted"
@@ -75,12 +77,12 @@ def absent_note(per_class: Mapping[str, Mapping[str, Any]]) -> str | None:
         return None
     given = [name for name in absent if per_class[name]["precision"]["value"] is not None]
     left_out = [name for name in absent if name not in given]
-    said = [f"No rows of {_listed(absent)}: the numbers say nothing of how well such rows are labelled."]
+    said = [f"No rows of {first_of(absent, SHOWN)}: the numbers say nothing of how well such rows are labelled."]
     if left_out:
-        said.append(f"Macro averages leave out {_listed(left_out)}.")
+        said.append(f"Macro averages leave out {first_of(left_out, SHOWN)}.")
     if given:
         each = "" if len(given) == 1 else "each of "
-        said.append(f"In macro averages {each}{_listed(given)} counts as 0, because other rows were given it.")
+        said.append(f"In macro averages {each}{first_of(given, SHOWN)} counts as 0, because other rows were given it.")
     return " ".join(said)
 
 
@@ -99,9 +101,3 @@ def _added_up(rates: Sequence[Mapping[str, Any]]) -> list[float]:
         for side in (0, 1)
     )
     return [max(0.0, mean - down), min(1.0, mean + up)]
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Names with commas; of more than ten, the first ten and how many more."""
-    shown = ", ".join(names[:10])
-    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10:,} more"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from newslora.errors import RunError
+from newslora.errors import RunError, shortened
 
 _T = TypeVar("_T")
 FAULTS_TOLD, LONGEST_VALUE = 3, 60  # of one file; characters of a value
@@ -99,6 +99,5 @@ def _fault(item: Any) -> str:
         return f"{field} is missing"
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"there is no field '{field}'"
-    value, told = repr(item["input"]), str(item["msg"]).removeprefix("Value error, ")
-    short = value if len(value) <= LONGEST_VALUE else value[:LONGEST_VALUE] + "..."
-    return f"{field} is {short}: {told[:1].lower()}{told[1:]}"
+    told = str(item["msg"]).removeprefix("Value error, ")
+    return f"{field} is {shortened(repr(item['input']), LONGEST_VALUE)}: {told[:1].lower()}{told[1:]}"

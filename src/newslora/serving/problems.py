@@ -22,6 +22,7 @@ from newslora.errors import (
     StorageError,
     UnknownAdapterError,
     WorkerError,
+    shortened,
 )
 
 # the first class that fits counts, so the narrower stand first
@@ -133,5 +134,5 @@ def validation_problem(errors: Sequence[Any]) -> Problem:
 
 def shown(place: str) -> str:
     """A place whose names the client may have made up, short and printable."""
-    short = place if len(place) <= 80 else place[:80] + "..."
+    short = shortened(place, 80)
     return short.encode("unicode_escape").decode() if not short.isprintable() else short
