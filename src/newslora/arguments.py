@@ -19,16 +19,10 @@ def as_path(given: object, what: str) -> Path:
 
 
 def as_count(given: object, what: str, least: int = 1, most: int | None = None, why: str = "") -> int:
-    """A whole number from `least` to `most`; NumPy's are taken too.
-
-    Args:
-        given: the number.
-        what: it is called.
-        least, most: what is allowed, both included; None: any.
-        why: said after what is allowed.
+    """A whole number from `least` to `most`, both included; NumPy's are taken too.
 
     Raises:
-        SettingsError: something else.
+        SettingsError: something else; it says `why` after what is allowed.
     """
     try:
         number = None if isinstance(given, bool) else operator.index(given)  # type: ignore[arg-type]

@@ -125,13 +125,8 @@ def _combination(ids: Iterable[int | None]) -> Combination:
 
 
 def strata(places: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
-    """(R,) groups by whose shares `rows` rows are drawn: each combination that has a row to give by its share, and the rest
-    as one.
-
-    Args:
-        places: (R,) combination of each row.
-        rows: how many are drawn.
-    """
+    """(R,) combination of each row -> (R,) groups by whose shares `rows` rows are drawn: each combination that has a row to
+    give by its share, and the rest as one."""
     counts = np.bincount(places)
     frequent = counts * rows >= len(places)
     rest = int(counts[~frequent].sum() == 1)  # one row alone cannot be shared out: it joins the first group

@@ -25,9 +25,7 @@ class CsvRecord(NamedTuple):
 def find_delimiter(path: Path, kind: str) -> tuple[str, int]:
     """What stands between cells, and the byte where records begin: behind `sep=;`, which Excel takes for its own.
 
-    Args:
-        path: the file.
-        kind: '.csv' or '.tsv'.
+    `kind` is '.csv' or '.tsv'.
     """
     begin, text = 0, ""
     with LineReader(path) as lines:

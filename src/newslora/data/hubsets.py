@@ -73,12 +73,7 @@ def is_sliced(split: str) -> bool:
 
 
 def _read_slices(split: str, lengths: Mapping[str, int], where: str) -> Sequence[Any]:
-    """Slices as `datasets` understands them -> name, first and last row of each.
-
-    Args:
-        split: what stands behind the name, as 'train[:10%]'.
-        lengths: the rows of each split.
-        where: the source, for the error.
+    """Slices as `datasets` understands them, of splits of these lengths -> name, first and last row of each.
 
     Raises:
         DataError: it understands none, or one is empty.

@@ -116,12 +116,7 @@ def _learnt(values: Iterable[Any], table: Table, settings: DataSettings, where: 
 
 
 def labels_of_head(learnt: LabelSet, names: Sequence[str], where: str) -> LabelSet:
-    """The labels of a trained head, and all ways that rows write them.
-
-    Args:
-        learnt: of the rows.
-        names: of the head, in order.
-        where: the source, for the error.
+    """The labels of a trained head (`names`, in order), and all ways that rows write them, those of the `learnt` among them.
 
     Raises:
         DataError: a label that is none of the head's.

@@ -8,11 +8,7 @@ from newslora.errors import SettingsError
 
 
 def refuse_overwriting(outputs: Iterable[Path], sources: Iterable[str]) -> None:
-    """Stop, before anything is computed, where a file to be written is one that rows are read from.
-
-    Args:
-        outputs: every file that will be made.
-        sources: each as `data.source`.
+    """Stop, before anything is computed, where one of the files to be written is one that rows of the sources are read from.
 
     Raises:
         SettingsError: an output is a file of a source, by whatever name or link.

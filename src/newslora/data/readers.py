@@ -127,13 +127,8 @@ def _json_types(path: Path) -> dict[str, type | None]:
 
 
 def json_rows(path: Path, meter: Meter | None = None, number: int = 0, end: int = 0) -> Iterator[RawRow]:
-    """JSON lines, or one JSON array of objects -> rows; a line that is no object becomes a marked row.
-
-    Args:
-        path: the file.
-        meter: told how far the file is read.
-        number, end: of the row to begin behind.
-    """
+    """JSON lines, or one JSON array of objects -> rows behind row `number`, which ends at `end`; a line that is no object
+    becomes a marked row."""
     at_start = end == 0
     with LineReader(path, end, meter) as lines:
         for line in lines:

@@ -114,12 +114,7 @@ def gathered(column: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def all_but(count: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The numbers from 0 to `count`, itself not included, without some.
-
-    Args:
-        count: of the numbers.
-        places: those left out, ascending.
-    """
+    """The numbers below `count` without those at `places`, which ascend."""
     spool = Spool(np.int64)
     for start, stop in chunks(count):
         here = places[np.searchsorted(places, start) : np.searchsorted(places, stop)]
@@ -139,15 +134,10 @@ def kept(path: Path, columns: Columns, notes: Mapping[str, Any]) -> Columns:
 
 
 def write_columns(path: Path, columns: Columns, notes: Mapping[str, Any]) -> None:
-    """Columns -> one safetensors file, atomically, at any size.
+    """Columns of int64, int32 or uint8, and JSON to keep beside them -> one safetensors file, atomically, at any size.
 
     The library's own writer wants every tensor in memory; the format is a length, a JSON header and the bytes
     (https://huggingface.co/docs/safetensors, "Format").
-
-    Args:
-        path: file to make.
-        columns: int64, int32 or uint8 each.
-        notes: JSON to keep beside them.
     """
     order = sorted(columns, key=lambda name: -columns[name].dtype.itemsize)  # widest first: then all lie aligned
     tensors: dict[str, Any] = {}

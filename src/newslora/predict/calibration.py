@@ -55,12 +55,9 @@ class _File(Record):
 
 
 def calibrate(logits: Logits, labels: Labels, fit: bool = True) -> Calibration:
-    """Fit the temperature on validation rows.
+    """Fit the temperature on validation rows, (R, C) logits and (R,) label ids.
 
-    Args:
-        logits: (R, C).
-        labels: (R,) label ids.
-        fit: False keeps temperature 1 and only the rows, from which answer sets can be had.
+    Without `fit` it is 1, and only the rows are kept, from which answer sets can be had.
     """
     temperature, reason = fit_temperature(logits, labels) if fit else (1.0, "evaluation.calibrate is false")
     record = {
@@ -79,10 +76,6 @@ def fit_temperature(logits: Logits, labels: Labels) -> tuple[float, str | None]:
 
     scikit-learn's `CalibratedClassifierCV(method="temperature")` fits it; dividing all logits of a row by one number
     changes no answer.
-
-    Args:
-        logits: (R, C).
-        labels: (R,) label ids.
     """
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.frozen import FrozenEstimator
@@ -108,12 +101,7 @@ def fit_temperature(logits: Logits, labels: Labels) -> tuple[float, str | None]:
 
 
 def save_calibration(calibration: Calibration, folder: Path, weights_sha256: str) -> None:
-    """Write both files into an adapter folder.
-
-    Args:
-        calibration: of the adapter there.
-        folder: the adapter's.
-        weights_sha256: the adapter's version, so that another's calibration is never taken for its own.
+    """Write both files into an adapter folder, with the adapter's version, so that another's are never taken for its own.
 
     Raises:
         StorageError: the disk refuses.

@@ -66,12 +66,7 @@ def make_canary(classifier: "Classifier") -> Canary:
 
 
 def save_canary(canary: Canary, folder: Path, weights_sha256: str) -> None:
-    """Write canary.json into an adapter folder.
-
-    Args:
-        canary: of the adapter there.
-        folder: the adapter's.
-        weights_sha256: the adapter's version, so that another's canary is never taken for its own.
+    """Write canary.json into an adapter folder, with the adapter's version, so that another's is never taken for its own.
 
     Raises:
         StorageError: the disk refuses.

@@ -40,13 +40,7 @@ class _File(Record, Thresholds):
 
 
 def tune_thresholds(indicators: Indicators, probabilities: Probabilities, names: Sequence[str]) -> LabelThresholds:
-    """The threshold of best F1 for each label by itself, on validation rows.
-
-    Args:
-        indicators: (R, C).
-        probabilities: (R, C).
-        names: C label names.
-    """
+    """The threshold of best F1 for each of C labels by itself, on R validation rows."""
     values = np.full(len(names), HALF)
     labels: dict[str, Any] = {}
     for k, name in enumerate(names):
@@ -70,11 +64,8 @@ def tune_thresholds(indicators: Indicators, probabilities: Probabilities, names:
 def best_threshold(carried: NDArray[np.bool_], probabilities: NDArray[np.float64]) -> float:
     """The threshold of best F1 (`sklearn.metrics.precision_recall_curve`); 0.5 where none is better.
 
-    It lies midway between the least probability it takes in and the next below, so that neither decides alone.
-
-    Args:
-        carried: (R,) whether a row carries the label; some do, some do not.
-        probabilities: (R,).
+    It lies midway between the least probability it takes in and the next below, so that neither decides alone. Some of the
+    (R,) rows carry the label, some do not.
     """
     from sklearn.metrics import f1_score, precision_recall_curve
 
@@ -90,12 +81,7 @@ def best_threshold(carried: NDArray[np.bool_], probabilities: NDArray[np.float64
 
 
 def save_thresholds(thresholds: LabelThresholds, folder: Path, weights_sha256: str) -> None:
-    """Write thresholds.json into an adapter folder.
-
-    Args:
-        thresholds: of the adapter there.
-        folder: the adapter's.
-        weights_sha256: the adapter's version, so that another's thresholds are never taken for its own.
+    """Write thresholds.json into an adapter folder, with the adapter's version, so that another's is never taken for its own.
 
     Raises:
         StorageError: the disk refuses.
