@@ -392,11 +392,7 @@ def parse_assignment(text: str, model: type[Section] = Recipe) -> tuple[str, Any
     """`'train.epochs=3'` -> `('train.epochs', 3)`; the value is TOML, and a bare word counts as a string.
 
     Where the setting is text, so does a bare number or date: `data.label_column=1`, `name=2026-01-31`. In a list of names
-    too, for a shell takes the quotes out of `["title","text"]`.
-
-    Args:
-        text: as it was given.
-        model: whose settings are meant.
+    too, for a shell takes the quotes out of `["title","text"]`. The settings are those of `model`.
 
     Raises:
         SettingsError: no =, or nothing before it.

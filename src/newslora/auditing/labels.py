@@ -21,9 +21,7 @@ class Doubt:
 def find_doubtful(labels: Labels, probabilities: Probabilities) -> list[Doubt]:
     """Rows whose label is probably wrong, worst first (confident learning, Northcutt et al. 2021, arXiv:1911.00068).
 
-    Args:
-        labels: (R,) as given.
-        probabilities: (R, C) from models that did not see the row.
+    The (R, C) probabilities are of models that did not see the row.
 
     Raises:
         MissingExtraError: cleanlab is not installed.

@@ -16,11 +16,6 @@ def flops_per_token(config: Any, length: float, training: bool) -> float:
     Counts the projections, the feed-forward and attention's two products at rows of `length` tokens; embeddings, norms,
     the head and LoRA itself are below 2 %. A backward that trains no frozen weight needs only the products with their
     transposes (dx = dy W), so training costs twice the forward, not three times.
-
-    Args:
-        config: a BERT-like configuration.
-        length: tokens of a row.
-        training: forward and backward, else forward alone.
     """
     hidden, inner = config.hidden_size, config.intermediate_size
     forward: float = 2.0 * config.num_hidden_layers * (4 * hidden**2 + 2 * hidden * inner + 2 * length * hidden)

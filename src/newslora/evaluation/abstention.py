@@ -13,12 +13,7 @@ LEVELS = (0.9, 0.95, 0.99)
 
 
 def abstention(classifier: Classifier, labels: Labels, probabilities: Probabilities) -> dict[str, Any]:
-    """Coverage and the share answered at a few levels of `--abstain`.
-
-    Args:
-        classifier: holds the validation rows the answer sets rest on.
-        labels: (R,) of the evaluated rows.
-        probabilities: (R, C) of them.
+    """Coverage and the share answered at a few levels of `--abstain`, of (R,) labels and (R, C) probabilities.
 
     Returns:
         `levels`: each `level` with `coverage` (sets that hold the right label), `mean_set_size`, `answered` (sets of one

@@ -21,14 +21,7 @@ TUNED = "They also tuned the threshold of each label: all that depends on which 
 def evaluate_several(
     classifier: Classifier, articles: ArticleSet, scored: Scored, named: dict[str, list[str]], path: Path
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Numbers and wrong rows of labelled rows; the CSV of every row is written.
-
-    Args:
-        classifier: of several labels a text.
-        articles: R labelled rows.
-        scored: their logits.
-        named: column -> (R,) its values, to break accuracy down by.
-        path: of the CSV.
+    """Numbers and wrong rows of labelled rows; the CSV of every row is written. `named`: columns to break accuracy down by.
 
     Returns:
         All of `full_multi_metrics` with `thresholds` (what tuning them did on the validation rows, None where none were) and

@@ -43,13 +43,7 @@ _HEADER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
 def write_export_card(adapter: Path, folder: Path, record: dict[str, Any]) -> None:
-    """Write README.md into an export folder.
-
-    Args:
-        adapter: whose model card says what the classifier is and how good.
-        folder: of the export.
-        record: as export.json will hold it.
-    """
+    """Write README.md into an export folder: the adapter's model card, with what export.json will hold."""
     path = adapter / FILE
     card = path.read_text(encoding="utf-8") if path.is_file() else f"# {folder.name}\n"
     parts = [f"## This export\n\n{_gate(record)}"]

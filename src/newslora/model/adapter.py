@@ -115,11 +115,7 @@ def save_adapter(model: "PeftModel", tokenizer: "PreTrainedTokenizerBase", card:
 
 
 def read_card(folder: Path, gated: bool = True) -> AdapterCard:
-    """The card of an adapter folder, or of an export.
-
-    Args:
-        folder: where it is.
-        gated: False accepts an export whose gate has not been asked yet.
+    """The card of an adapter folder, or of an export; without `gated`, also of one whose gate has not been asked yet.
 
     Raises:
         RunError: no adapter there, a damaged card, or weights that are not those the card names.

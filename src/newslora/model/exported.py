@@ -46,13 +46,9 @@ class _Manifest(Record):
 
 
 def check_export(folder: Path, kind: str, version: str, gated: bool = True) -> None:
-    """See that every file of an export is the one its manifest names.
+    """See that every file of an export is the one its manifest names, and that this is of the card's kind and version.
 
-    Args:
-        folder: the export's.
-        kind: that its card names.
-        version: of the adapter, that its card names.
-        gated: False accepts one whose gate has not been asked yet.
+    Without `gated`, one whose gate has not been asked yet is accepted.
 
     Raises:
         RunError: it is not whole, not of this adapter, not passed by its gate, or damaged.

@@ -68,11 +68,7 @@ class Answers:
         return found | {"error": str}
 
     def kept_as(self, own: Collection[str]) -> dict[str, str]:
-        """Added column -> the name under which an input's own column of that name is kept: `input_predicted` and its like.
-
-        Args:
-            own: the input's columns.
-        """
+        """Added column -> the name under which an input's `own` column of that name is kept: `input_predicted` and its like."""
         found = {}
         for column in (added := self.columns()):
             name = KEPT + column

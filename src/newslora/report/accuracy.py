@@ -52,12 +52,9 @@ def draw_reliability(evaluation: dict[str, Any], theme: Theme) -> Drawing:
 
 
 def draw_breakdown(breakdown: dict[str, Any], overall: float, theme: Theme) -> Drawing:
-    """One dot a group with its 95 % interval, its rows beside it; the dashed line is the accuracy of all rows.
+    """An item of an evaluation's `accuracy_by`: one dot a group with its 95 % interval, its rows beside it.
 
-    Args:
-        breakdown: an item of an evaluation's `accuracy_by`.
-        overall: the evaluation's accuracy, 0 to 1.
-        theme: colours.
+    The dashed line is `overall`, the accuracy of all rows (0 to 1).
     """
     groups = breakdown["groups"]
     height = 0.3 + GROUP * len(groups) + 0.42

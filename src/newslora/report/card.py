@@ -38,11 +38,7 @@ _UNESCAPED = re.compile(r"([\\`*_\[\]|#~])")
 
 
 def write_card(run: RunFolder, manifest: dict[str, Any]) -> Path:
-    """Write the model card of a run; returns adapter/README.md.
-
-    Args:
-        run: its data.json, recipe.toml and evaluation/*.json are read.
-        manifest: as the run's manifest.json holds it, or will.
+    """Write the model card of a run; returns adapter/README.md. `manifest`: as the run's manifest.json holds it, or will.
 
     Raises:
         RunError: a file of the run is missing or damaged.

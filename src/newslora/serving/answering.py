@@ -18,13 +18,7 @@ EMPTY = ErrorRecord(code="empty_text", message="The text is empty or blank: ther
 
 
 async def classify(context: Context, key: Key, asked: ClassifyRequest, note: dict[str, Any]) -> ClassifyAnswer:
-    """Answer one request.
-
-    Args:
-        context: the server's parts.
-        key: of the client.
-        asked: the request.
-        note: for the log line.
+    """Answer one request; what its log line is to tell is added to `note`.
 
     Raises:
         Problem, NewsloraError: what problems.py knows.

@@ -12,9 +12,6 @@ class Aside:
 
     Python waits at its end for the threads of its pools, as asyncio does for those of `to_thread`. What is done here may take
     longer than anybody waits for it: a load, an explanation.
-
-    Args:
-        name: of the thread.
     """
 
     def __init__(self, name: str) -> None:

@@ -21,12 +21,7 @@ SCOPES = ("classify",)
 
 
 class Quick:
-    """The ASGI app between the guard and the framework.
-
-    Args:
-        app: the framework's.
-        context: the server's parts.
-    """
+    """The ASGI app between the guard and the framework."""
 
     def __init__(self, app: ASGIApp, context: Context) -> None:
         self.app, self.context = app, context

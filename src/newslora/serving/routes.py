@@ -87,12 +87,7 @@ class CheckedRoute(APIRoute):
 
 
 def admit(context: Context, exchange: Exchange, scopes: tuple[str, ...]) -> Key:
-    """Look at a request's key, and count the request.
-
-    Args:
-        context: the server's parts.
-        exchange: the request; gets the key.
-        scopes: any of them does; none means any key does.
+    """Look at a request's key, which the exchange gets, and count the request. Any of the scopes does; of none, any key.
 
     Raises:
         Problem: 401, 403 or 429.

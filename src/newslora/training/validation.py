@@ -17,11 +17,6 @@ def validation_metrics(rows: Rows, logits: Logits, names: Sequence[str]) -> dict
 
     Where rows carry several labels: binary cross-entropy, subset accuracy, micro F1 too, a label given from 0.5 on; better
     thresholds are tuned when training has ended.
-
-    Args:
-        rows: R validation rows.
-        logits: (R, C).
-        names: C label names.
     """
     if rows.combinations is None:
         labels = np.asarray(rows.labels)
