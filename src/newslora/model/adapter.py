@@ -207,12 +207,10 @@ def load_tensors(model: "PeftModel", path: Path) -> None:
         ) from None
 
 
-def _plain(value: Any) -> Any:
-    """A PEFT configuration as JSON: sets sorted, enumerations by value."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in sorted(value.items())}
-    if isinstance(value, (set, frozenset)):
-        return sorted(_plain(item) for item in value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return json.loads(json.dumps(value, default=lambda item: getattr(item, "value", str(item))))
+def _plain(config: dict[str, Any]) -> Any:
+    """A PEFT configuration as JSON: keys and sets sorted, enumerations by value."""
+
+    def default(value: Any) -> Any:
+        return sorted(value) if isinstance(value, (set, frozenset)) else getattr(value, "value", str(value))
+
+    return json.loads(json.dumps(config, default=default, sort_keys=True))
