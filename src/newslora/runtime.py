@@ -1,13 +1,11 @@
 """The machine: device, precision, seed and the record of where a run happened. Nothing here runs at import."""
 
-import contextlib
 import ctypes
 import functools
 import gc
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -41,13 +39,11 @@ class Precision:
 
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
 
-    @contextlib.contextmanager
-    def autocast(self, device: "torch.device") -> Iterator[None]:
+    def autocast(self, device: "torch.device") -> "torch.autocast":
         """torch's mixed precision on `device`; does nothing for fp32."""
         import torch
 
-        with torch.autocast(device.type, dtype=self.dtype, enabled=self.name != "fp32"):
-            yield
+        return torch.autocast(device.type, dtype=self.dtype, enabled=self.name != "fp32")
 
 
 def keep_freed_memory() -> bool:
