@@ -26,6 +26,7 @@ from newslora.predict.classifier import Classifier
 from newslora.runfolder import RunFolder
 
 SHARES = (0.05, 0.1, 0.2, 0.5)  # of a text's words, at least one; ERASER's, less its smallest
+SEED = 0  # of rows drawn, of words deleted at random, and of the bootstrap
 DRAWS = 5  # random deletions of each size
 FILE = "faithfulness.json"
 FAITHFUL = "Explanations are faithful on these rows."
@@ -59,7 +60,7 @@ def check_run(
     as_count(rows, "The number of rows (--rows)", least=2, why=": an interval needs them; 100 tell something")
     run = RunFolder.open(run_path)
     classifier = Classifier.load(run_path, device)
-    texts = sample_texts(source, rows, settings, seed=0, trained=classifier.card.text_columns)
+    texts = sample_texts(source, rows, settings, SEED, classifier.card.text_columns)
     result = check_faithfulness(classifier, explain(classifier, texts, progress=progress))
     result = {"source": source} | result | {"adapter_sha256": classifier.card.weights_sha256}
     files.write_json(run.evaluation / FILE, result)
@@ -88,20 +89,19 @@ def sample_texts(source: str, rows: int, settings: DataSettings, seed: int, trai
     return [text for _, text in sorted(kept)]
 
 
-def check_faithfulness(classifier: Classifier, explanations: Sequence[Explanation], seed: int = 0) -> dict[str, Any]:
+def check_faithfulness(classifier: Classifier, explanations: Sequence[Explanation]) -> dict[str, Any]:
     """Judge explanations of predicted labels by deleting words.
 
     Args:
         classifier: that was explained.
         explanations: of R texts.
-        seed: of the random deletions and of the bootstrap.
 
     Returns:
         Counts, the mean drop of the probability after deleting top and random words (`by_share` and over all shares),
         their mean difference with its 95 % bootstrap interval, `faithful`, and the verdict as a sentence. Where all
         differences are equal, as of a single text, there is no interval and no verdict: `faithful` is None.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(SEED)
     edited: list[str] = []
     for one in explanations:
         for share in SHARES:
@@ -114,7 +114,7 @@ def check_faithfulness(classifier: Classifier, explanations: Sequence[Explanatio
     drops = whole[:, None, None] - after[np.arange(len(labels)), :, :, labels]  # (R, shares, 1 + draws)
     top, chance = drops[:, :, 0], drops[:, :, 1:].mean(-1)
     differences = (top - chance).mean(1)
-    bounds = _mean_interval(differences, seed)
+    bounds = _mean_interval(differences)
     faithful = None if bounds is None else bounds[0] > 0
     return {
         "rows": len(explanations),
@@ -133,19 +133,14 @@ def check_faithfulness(classifier: Classifier, explanations: Sequence[Explanatio
     }
 
 
-def _mean_interval(values: NDArray[np.float64], seed: int) -> Bounds:
+def _mean_interval(values: NDArray[np.float64]) -> Bounds:
     """Bias-corrected bootstrap interval of the mean over rows; None where these are equal but for rounding."""
     from scipy.stats import bootstrap
 
     if np.ptp(values) < 1e-12:
         return None
-    result = bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE_LEVEL,
-        rng=np.random.default_rng(seed),
-    )
+    random = np.random.default_rng(SEED)
+    result = bootstrap((values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE_LEVEL, rng=random)
     return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
 
 

@@ -47,7 +47,7 @@ class Lane:
         compute: a forward pass; called from `at_once` threads.
         budget: tokens a pass.
         limits: bounds of the queue.
-        passes: where passes are counted; None counts them for this lane alone.
+        passes: where passes are counted.
         at_once: forward passes at the same time.
         small: tokens a pass may take before it is held to half of what waits; None: the budget.
     """
@@ -58,12 +58,11 @@ class Lane:
         compute: Compute,
         budget: int,
         limits: ServeSettings,
-        passes: Passes | None = None,
-        at_once: int = 1,
-        small: int | None = None,
+        passes: Passes,
+        at_once: int,
+        small: int | None,
     ) -> None:
-        self.passes = passes or Passes()
-        self.name, self.compute = name, compute
+        self.name, self.compute, self.passes = name, compute, passes
         # held by whoever uses a tokenizer of this lane: none can be used twice at once
         self.tokenising = threading.Lock()
         self.waiting = Waiting(limits.queue_rows, limits.queue_tokens, budget, at_once, small)
