@@ -328,6 +328,15 @@ def setting_values(recipe: Recipe) -> Iterator[tuple[str, Any, Any]]:
         yield key, field, getattr(getattr(recipe, section) if section else recipe, name)
 
 
+def in_words(value: Any) -> str:
+    """A setting's value in a sentence; but for lists, as --set takes it."""
+    if isinstance(value, (tuple, list)):
+        return ", ".join(value) or "empty"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "unset" if value is None else f"{value:.15g}" if isinstance(value, float) else str(value)
+
+
 def bundled_recipes() -> dict[str, str]:
     """Name -> TOML text of the recipes inside the package."""
     folder = resources.files("newslora") / "recipes"

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from newslora import files
-from newslora.config import DataSettings, data_changes, load_recipe
+from newslora.config import DataSettings, data_changes, in_words, load_recipe
 from newslora.data.articles import ArticleSet
 from newslora.data.columns import other_columns
 from newslora.data.frames import Frame, is_frame, keep_frame
@@ -260,7 +260,7 @@ def _note(
     if columns := other_columns(articles.text_columns, classifier.card.text_columns):
         said.append(columns)
     if other:
-        told = "; ".join(f"data.{name} is {_told(value)}" for name, value in other.items())
+        told = "; ".join(f"data.{name} is {in_words(value)}" for name, value in other.items())
         said.append(f"These rows were read by other settings than the run's own: {told}.")
     return " ".join(said) or None
 
@@ -297,8 +297,3 @@ def _broken_down(run: RunFolder, result: dict[str, Any], settings: DataSettings,
     result["accuracy_by"] = [*others, by_name(by, values, np.array([hit for _, hit in lines]))]
     files.write_json(path.with_suffix(".json"), result)
     return result
-
-
-def _told(value: Any) -> str:
-    """A setting's value in a sentence."""
-    return "unset" if value is None else ", ".join(value) or "empty" if isinstance(value, list) else str(value)

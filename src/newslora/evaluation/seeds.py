@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from newslora.config import setting_values
+from newslora.config import in_words, setting_values
 from newslora.evaluation.paired import METRICS, Scores, contrast_intervals
 from newslora.metrics.intervals import CONFIDENCE_LEVEL, Bounds
 from newslora.runfolder import STARTED_FROM, RunFolder
@@ -160,4 +160,4 @@ def _told(name: str, value: Any, backbone: str) -> str:
         return f"backbone {backbone.rstrip('/').rpartition('/')[2]} {str(value)[:8]}"
     if name == "model.adapter" and value is not None:
         return f"adapter {value[:8]}"
-    return f"{name.rpartition('.')[2]} {'unset' if value is None else value}"
+    return f"{name.rpartition('.')[2]} {in_words(value)}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newslora.config import LoraSettings, Recipe
+from newslora.config import LoraSettings, Recipe, in_words
 from newslora.errors import BackboneError, RunError, SettingsError
 from newslora.model.adapter import WEIGHTS, AdapterCard, load_tensors, read_card
 from newslora.model.backbones import Backbone
@@ -118,7 +118,7 @@ def _refuse_unlike(recipe: Recipe, backbone: Backbone, name: str, card: AdapterC
     pairs["data.multi_label"] = (recipe.data.multi_label, card.multi_label)
     if not _same_weights(backbone, card):
         pairs = _backbones(backbone, card, name) | pairs
-    unlike = {key: (_word(mine), _word(its)) for key, (mine, its) in pairs.items() if mine != its}
+    unlike = {key: (in_words(mine), in_words(its)) for key, (mine, its) in pairs.items() if mine != its}
     if unlike:
         told = "; ".join(f"{key} is {mine} and the adapter's {its}" for key, (mine, its) in unlike.items())
         ways = " ".join(f"--set {shlex.quote(f'{key}={its}')}" for key, (_, its) in unlike.items())
@@ -152,12 +152,3 @@ def _backbones(backbone: Backbone, card: AdapterCard, name: str) -> dict[str, tu
     if card.backbone_kind == "hub":  # "main" is what unset means there
         names["model.revision"] = (backbone.revision, card.backbone_revision or ("main" if backbone.revision else None))
     return names
-
-
-def _word(value: Any) -> str:
-    """A setting's value as TOML and --set have it."""
-    if value is None:
-        return "unset"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)

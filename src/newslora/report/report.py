@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from newslora import files
-from newslora.config import Recipe, bundled_recipes, load_recipe, setting_values
+from newslora.config import Recipe, bundled_recipes, in_words, load_recipe, setting_values
 from newslora.errors import RunError
 from newslora.evaluation.faithfulness import FILE as FAITHFULNESS
 from newslora.metrics.basic import SHARES
@@ -130,17 +130,7 @@ def _faithful(run: RunFolder, manifest: dict[str, Any]) -> dict[str, Any] | None
 
 def _settings(recipe: Recipe) -> list[tuple[str, str, str]]:
     """(key, value, description) of every setting, as resolved."""
-    rows = []
-    for key, info, value in setting_values(recipe):
-        words = (
-            ", ".join(value)
-            if isinstance(value, tuple)
-            else str(value).lower()
-            if isinstance(value, bool)
-            else str(value)
-        )
-        rows.append((key, "unset" if value is None else words, info.description))
-    return rows
+    return [(key, in_words(value), field.description) for key, field, value in setting_values(recipe)]
 
 
 def _changed(recipe: Recipe) -> list[str]:
