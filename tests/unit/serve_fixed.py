@@ -14,7 +14,8 @@ from newslora.cli import app
 from newslora.config import parse_assignment
 from newslora.errors import InterruptedRun
 from newslora.predict.classifier import Prediction
-from newslora.serving.server import end_process, serve
+from newslora.runtime import end_process
+from newslora.serving.server import serve
 from newslora.serving.service import Answered, QueueState, Served
 from newslora.serving.settings import ServeSettings, serve_settings
 

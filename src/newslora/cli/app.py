@@ -14,9 +14,9 @@ from cyclopts import App
 from newslora import __version__
 from newslora.cli import audit, bench, compare, evaluate, explain, export, keys, predict, serve, train
 from newslora.cli.help import HelpFormatter
-from newslora.cli.output import Output, Remarks
+from newslora.cli.output import Output, complain
 from newslora.errors import InterruptedRun, NewsloraError
-from newslora.runtime import collect_seldom, keep_freed_memory
+from newslora.runtime import collect_seldom, end_process, keep_freed_memory
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -55,14 +55,7 @@ def run() -> NoReturn:
     to be done at the end is done.
     """
     code = 1  # where an error comes that nobody expected
-
-    def leave() -> None:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(code)
-
-    atexit.register(leave)
+    atexit.register(lambda: end_process(code))
     heed_sigterm()
     try:
         code = main()
@@ -105,13 +98,13 @@ def _run(arguments: list[str] | None) -> int:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()  # a full disk may refuse no more than the last, buffered lines
     except (NewsloraError, InterruptedRun) as error:
-        _complain(str(error))
+        complain(str(error))
         return error.exit_code
     except cyclopts.CycloptsError as error:
-        _complain(f"{error}{_advice(error)}")
+        complain(f"{error}{_advice(error)}")
         return EXIT_USAGE
     except KeyboardInterrupt:
-        _complain("Stopped.")
+        complain("Stopped.")
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output left, as `head` does
         pass
@@ -136,7 +129,3 @@ def _as_setting(error: cyclopts.CycloptsError) -> str:
     if not keys and (ours := our_setting(name)) is not None:
         keys = [ours]
     return f" Settings are given as {' or '.join(f'--set {key}=VALUE' for key in keys)}." if keys else said_here(name)
-
-
-def _complain(text: str) -> None:
-    print(f"newslora: {text}", file=cast("TextIO", Remarks(sys.stderr)))

@@ -2,7 +2,8 @@
 
 import contextlib
 import os
-from typing import Any, NoReturn, TextIO
+import sys
+from typing import Any, NoReturn, TextIO, cast
 
 from newslora.errors import StorageError
 
@@ -53,3 +54,8 @@ class Remarks(Output):
 
     def _refused(self, error: OSError) -> NoReturn:
         raise error
+
+
+def complain(text: str) -> None:
+    """Say what went wrong on standard error."""
+    print(f"newslora: {text}", file=cast("TextIO", Remarks(sys.stderr)))

@@ -1,14 +1,13 @@
 """`newslora serve`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TextIO, cast
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from newslora.cli.common import DeviceFlag, SetFlags
-from newslora.cli.output import Remarks
+from newslora.cli.output import complain
 
 
 def serve(
@@ -76,6 +75,7 @@ def serve(
             raise
         raise MissingExtraError("Serving", "serve") from None
     from newslora.runfolder import adapter_in
+    from newslora.runtime import end_process
     from newslora.serving.service import Service
     from newslora.serving.watch import check_watched
 
@@ -89,8 +89,8 @@ def serve(
     try:
         server.serve(adapters, resolved, service, lambda line: print(line, flush=True))
     except InterruptedRun as ended:  # threads may still compute, and a normal end would wait for them
-        print(f"newslora: {ended}", file=cast("TextIO", Remarks(sys.stderr)))
-        server.end_process(ended.exit_code)
+        complain(str(ended))
+        end_process(ended.exit_code)
 
 
 def named(runs: Sequence[str]) -> dict[str, Path]:

@@ -1,11 +1,9 @@
 """The process: its socket, loading, signals and end."""
 
 import asyncio
-import contextlib
 import errno
 import gc
 import ipaddress
-import os
 import signal
 import socket
 import sys
@@ -255,11 +253,3 @@ def address_of(listening: socket.socket) -> str:
     """The URL of a listening socket."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def end_process(code: int) -> None:
-    """End without waiting for threads that compute; what was logged is written."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
-            stream.flush()
-    os._exit(code)
