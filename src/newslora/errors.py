@@ -4,8 +4,9 @@ Each class also inherits the builtin a caller would catch without knowing newslo
 command line (listed in the README).
 """
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 
 class NewsloraError(Exception):
@@ -108,6 +109,19 @@ class InterruptedRun(KeyboardInterrupt):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number  # the shell's own convention
+
+
+@contextlib.contextmanager
+def needing(purpose: str, extra: str) -> Iterator[None]:
+    """Around the import of what an extra installs.
+
+    Raises:
+        MissingExtraError: it is not there.
+    """
+    try:
+        yield
+    except ImportError:
+        raise MissingExtraError(purpose, extra) from None
 
 
 def listed(words: Sequence[str], most: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newslora.auditing.damage import BROKEN_ENTITY, TAG
-from newslora.errors import MissingExtraError
+from newslora.errors import needing
 
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 SHINGLE = 3  # words
@@ -79,10 +79,8 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _near(rows: Sequence[tuple[str, ...]], similarity: float, progress: Callable[[int], None]) -> list[Near]:
-    try:
+    with needing("Finding near copies", "audit"):
         from datasketch import MinHash, MinHashLSH
-    except ImportError:
-        raise MissingExtraError("Finding near copies", "audit") from None
     shingles = _shingles(rows)
     index = MinHashLSH(num_perm=PERMUTATIONS, params=_bands(similarity))
     # the shingles are hashes already: their upper halves are what datasketch would make of them

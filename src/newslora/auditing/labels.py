@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from newslora.errors import MissingExtraError
+from newslora.errors import needing
 from newslora.metrics.basic import Labels, Probabilities
 
 
@@ -26,10 +26,8 @@ def find_doubtful(labels: Labels, probabilities: Probabilities) -> list[Doubt]:
     Raises:
         MissingExtraError: cleanlab is not installed.
     """
-    try:
+    with needing("Finding likely wrong labels", "audit"):
         from cleanlab.filter import find_label_issues
-    except ImportError:
-        raise MissingExtraError("Finding likely wrong labels", "audit") from None
 
     present = np.unique(labels)  # cleanlab wants every label to occur
     if len(present) < 2:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from newslora.config import NO_PASSWORD, holds_password, is_database
 from newslora.data.lines import Meter
 from newslora.data.readers import RawRow, Table
-from newslora.errors import DataError, MissingExtraError, StorageError, near
+from newslora.errors import DataError, MissingExtraError, StorageError, near, needing
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -35,10 +35,8 @@ def tables() -> "tuple[sa.Table, sa.Table]":
     Raises:
         MissingExtraError: SQLAlchemy is not installed.
     """
-    try:
+    with needing("A database of corrections", "serve"):
         import sqlalchemy as sa
-    except ImportError:
-        raise MissingExtraError("A database of corrections", "serve") from None
     metadata = sa.MetaData()
     number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # what SQLite counts up by itself
     corrections = sa.Table(

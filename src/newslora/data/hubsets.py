@@ -9,7 +9,7 @@ from typing import Any
 
 from newslora.data.lines import Meter
 from newslora.data.readers import RawRow, Table
-from newslora.errors import DataError, MissingExtraError, NetworkError, NewsloraError, StorageError
+from newslora.errors import DataError, NetworkError, NewsloraError, StorageError, needing
 from newslora.hub import disk_refusal, hub_answers, hub_unreachable
 
 
@@ -92,10 +92,8 @@ def _read_slices(split: str, lengths: Mapping[str, int], where: str) -> Sequence
 
 
 def _datasets() -> Any:
-    try:
+    with needing("Reading a hub or save_to_disk data set", "hub"):
         import datasets
-    except ImportError:
-        raise MissingExtraError("Reading a hub or save_to_disk data set", "hub") from None
     return datasets
 
 

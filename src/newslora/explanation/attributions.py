@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 from newslora.data.tokens import nothing
-from newslora.errors import BackboneError, MissingExtraError, SettingsError, near
+from newslora.errors import BackboneError, SettingsError, near, needing
 from newslora.explanation.words import Word, join_words
 from newslora.model.classifier import stock_model
 from newslora.model.families import family_of
@@ -129,10 +129,8 @@ def explain(
         >>> [word.text for word in newslora.explain(classify, "Oil climbs past 55 dollars").top(2)]  # doctest: +SKIP
         ['Oil', 'dollars']
     """
-    try:
+    with needing("Explaining predictions", "explain"):
         import captum.attr  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("Explaining predictions", "explain") from None
     if not isinstance(classifier, Classifier):
         raise SettingsError(
             f"Explanations are of a Classifier, not of {type(classifier).__name__}. Load one, newslora.Classifier.load(RUN), "

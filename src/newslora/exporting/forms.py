@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newslora import files
-from newslora.errors import BackboneError, ExportError, MissingExtraError
+from newslora.errors import BackboneError, ExportError, needing
 from newslora.model.adapter import CARD, AdapterCard, load_adapter, load_tokenizer
 from newslora.model.classifier import quiet_peft, quiet_transformers
 from newslora.model.exported import WEIGHTS
@@ -76,12 +76,10 @@ def write_onnx(merged: "PreTrainedModel", folder: Path) -> Path:
         MissingExtraError: the extra 'export' is not installed.
         ExportError: a model of two gigabytes or more, or one that torch cannot trace.
     """
-    try:
+    with needing("Exporting to ONNX", "export"):
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("Exporting to ONNX", "export") from None
     import torch
 
     size = sum(parameter.numel() * parameter.element_size() for parameter in merged.parameters())

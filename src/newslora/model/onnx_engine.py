@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newslora.data.batches import Batch, Chosen, Rows
-from newslora.errors import MissingExtraError, RunError
+from newslora.errors import RunError, needing
 from newslora.model.engine import AnyBatch, of_rows
 
 if TYPE_CHECKING:
@@ -83,10 +83,8 @@ def open_session(path: Path) -> Any:
     Raises:
         MissingExtraError, RunError: as `OnnxEngine` says.
     """
-    try:
+    with needing("Running an ONNX export", "export"):
         import onnxruntime
-    except ImportError:
-        raise MissingExtraError("Running an ONNX export", "export") from None
     import torch
 
     if wants_other_files(path):

@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 from numpy.typing import NDArray
 
-from newslora.errors import MissingExtraError, SettingsError
+from newslora.errors import SettingsError, needing
 from newslora.metrics.basic import Labels, Probabilities
 
 Sets = NDArray[np.bool_]  # (R, C) whether a label is in the row's set
@@ -35,10 +35,8 @@ class AnswerSets:
 
     def __init__(self, probabilities: Probabilities, labels: Labels, level: float) -> None:
         check_level(level, len(labels))
-        try:
+        with needing("Abstaining", "abstain"):
             from mapie.classification import SplitConformalClassifier
-        except ImportError:
-            raise MissingExtraError("Abstaining", "abstain") from None
         from newslora.predict.given import Given
 
         self.level = level

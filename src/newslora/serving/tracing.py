@@ -7,7 +7,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
-from newslora.errors import MissingExtraError
+from newslora.errors import needing
 from newslora.serving.aside import Aside
 from newslora.serving.settings import ServeSettings
 
@@ -36,14 +36,12 @@ def trace(app: "FastAPI", exporter: Any = None) -> Any:
     Raises:
         MissingExtraError: OpenTelemetry is not installed.
     """
-    try:
+    with needing("Tracing", "trace"):
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
         from opentelemetry.sdk.resources import SERVICE_NAME, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
-    except ImportError:
-        raise MissingExtraError("Tracing", "trace") from None
     named = {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: "newslora"}
     provider = TracerProvider(resource=Resource.create(named))
     provider.add_span_processor(

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
-from newslora.errors import DrainingError, MissingExtraError, NewsloraError, SettingsError, UnknownAdapterError
+from newslora.errors import DrainingError, NewsloraError, SettingsError, UnknownAdapterError, needing
 from newslora.model.adapter import CARD
 from newslora.runfolder import RunFolder
 from newslora.serving.keys import NAME, NAME_RULE
@@ -85,10 +85,8 @@ class Watch:
         Raises:
             MissingExtraError: watching needs the extra 'serve'.
         """
-        try:
+        with needing("Watching a folder", "serve"):
             from watchfiles import watch
-        except ImportError:
-            raise MissingExtraError("Watching a folder", "serve") from None
         self.look()
         # also after a while without news: a network drive tells of nothing, and something may change before the first watch
         changes = partial(
