@@ -140,6 +140,11 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else text[:most] + "..."
 
 
+def one_line(error: object, most: int = 300) -> str:
+    """What an exception says, on one line."""
+    return " ".join(str(error).split())[:most]
+
+
 def near(value: object, allowed: Iterable[str]) -> str:
     """A sentence offering the allowed words close to `value`; nothing when none is, or `value` is one of them or no word."""
     if not isinstance(value, str):

@@ -21,7 +21,7 @@ from newslora.config import load_recipe
 from newslora.data.articles import read_articles
 from newslora.data.sources import parse_source, split_for
 from newslora.data.tokens import TokenTable, tokenize
-from newslora.errors import NetworkError, RunError, SettingsError, near
+from newslora.errors import NetworkError, RunError, SettingsError, near, one_line
 from newslora.model.backbones import ARCHITECTURES, BUNDLED, resolve_backbone
 from newslora.model.classifier import length_limit
 from newslora.model.packed.eight_bits import multiplies_bytes
@@ -163,7 +163,7 @@ def _tokenizer(settings: BenchSettings) -> tuple[Any, str]:
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200] if folder.is_dir() else "there is no such folder"
+            reason = one_line(error) if folder.is_dir() else "there is no such folder"
             raise SettingsError(
                 f"The tokenizer '{settings.tokenizer}' cannot be read: {reason}. Name a folder with tokenizer files, or leave "
                 "--tokenizer out: the backbone's own is taken then, or the bundled one."

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from newslora.config import NO_PASSWORD, holds_password, is_database
 from newslora.data.lines import Meter
 from newslora.data.readers import RawRow, Table
-from newslora.errors import DataError, MissingExtraError, StorageError, near, needing
+from newslora.errors import DataError, MissingExtraError, StorageError, near, needing, one_line
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -129,8 +129,8 @@ def database_errors(address: str) -> Iterator[None]:
     try:
         yield
     except sa.exc.SQLAlchemyError as error:
-        reason = " ".join(str(getattr(error, "orig", None) or type(error).__name__).split())
-        raise StorageError(f"The database {address} cannot be used: {reason[:300]}") from None
+        reason = one_line(getattr(error, "orig", None) or type(error).__name__)
+        raise StorageError(f"The database {address} cannot be used: {reason}") from None
 
 
 def check_version(connection: "sa.Connection", address: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from newslora.data.lines import Meter
 from newslora.data.readers import RawRow, Table
-from newslora.errors import DataError, NetworkError, NewsloraError, StorageError, needing
+from newslora.errors import DataError, NetworkError, NewsloraError, StorageError, needing, one_line
 from newslora.hub import disk_refusal, hub_answers, hub_unreachable
 
 
@@ -138,7 +138,7 @@ def hub_errors(name: str) -> Iterator[None]:
 def _hub_error(name: str, error: Exception) -> NewsloraError:
     from datasets.exceptions import DatasetNotFoundError
 
-    text = " ".join(str(error.__cause__ or error).split())[:300]
+    text = one_line(error.__cause__ or error)
     local = "give a local file or folder (--data), or 'corpus' for the bundled one."
     if refusal := disk_refusal(error):
         return StorageError(f"The hub data set '{name}' cannot be stored: {refusal}")

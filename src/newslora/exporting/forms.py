@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newslora import files
-from newslora.errors import BackboneError, ExportError, needing
+from newslora.errors import BackboneError, ExportError, needing, one_line
 from newslora.model.adapter import CARD, AdapterCard, load_adapter, load_tokenizer
 from newslora.model.classifier import quiet_peft, quiet_transformers
 from newslora.model.exported import WEIGHTS
@@ -107,7 +107,7 @@ def write_onnx(merged: "PreTrainedModel", folder: Path) -> Path:
             )
         except Exception as error:  # of every kind: tracing runs into whatever a model holds
             raise ExportError(
-                f"torch cannot export {type(merged).__name__} to ONNX: {' '.join(str(error).split())[:300]} "
+                f"torch cannot export {type(merged).__name__} to ONNX: {one_line(error)} "
                 "Export to merged in its place (--to merged)."
             ) from error
     _forget_where_it_was_made(program.model)
@@ -140,7 +140,7 @@ def open_stock_peft(folder: Path, backbone: Any) -> Any:
 
 
 def _unreadable(folder: Path, name: str, error: Exception) -> BackboneError:
-    told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    told = one_line(f"{type(error).__name__}: {error}")
     return BackboneError(f"PEFT cannot load the adapter in {folder}, by its {name}: {told}. Restore the folder.")
 
 

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from newslora import files
 from newslora.config import LoraSettings, sentence
-from newslora.errors import BackboneError, RunError
+from newslora.errors import BackboneError, RunError, one_line
 from newslora.model.backbones import Backbone, resolve_backbone
 from newslora.model.classifier import build_classifier
 from newslora.model.exported import check_export
@@ -163,8 +163,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     try:
         found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001  # of every kind: transformers lets through what its parts raise
-        text = " ".join(str(error).split())[:200]
-        raise RunError(f"The tokenizer in {folder} cannot be read ({text}). Restore the folder.") from None
+        raise RunError(f"The tokenizer in {folder} cannot be read ({one_line(error)}). Restore the folder.") from None
     return found
 
 
@@ -201,9 +200,8 @@ def load_tensors(model: "PeftModel", path: Path) -> None:
     try:
         set_peft_model_state_dict(model, tensors)
     except RuntimeError as error:  # torch's word for shapes that differ
-        told = " ".join(str(error).split())[:300]
         raise RunError(
-            f"The adapter {path} does not fit its {CARD} or its backbone: {told}. Restore the folder."
+            f"The adapter {path} does not fit its {CARD} or its backbone: {one_line(error)}. Restore the folder."
         ) from None
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newslora.data.batches import Batch, Chosen, Rows
-from newslora.errors import RunError, needing
+from newslora.errors import RunError, needing, one_line
 from newslora.model.engine import AnyBatch, of_rows
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def open_session(path: Path) -> Any:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of every kind: the runtime has a class for each of its states
-        raise RunError(f"ONNX Runtime cannot open {path}: {' '.join(str(error).split())[:300]}") from error
+        raise RunError(f"ONNX Runtime cannot open {path}: {one_line(error)}") from error
     found = sorted(one.name for one in session.get_inputs()), [one.name for one in session.get_outputs()]
     if found != (sorted(INPUTS), [OUTPUT]):
         raise RunError(f"{path} is no classifier of newslora's: it takes {found[0]} and gives {found[1]}.")

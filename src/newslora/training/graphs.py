@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from newslora.errors import RunError
+from newslora.errors import RunError, one_line
 from newslora.model.packed.segments import SegmentedBatch
 from newslora.model.packed.spans import Spans
 
@@ -98,7 +98,7 @@ class StepGraphs:
             raise
         except RuntimeError as error:
             self._failed = True
-            self._note(f"CUDA graphs are not used here, steps run one by one: {' '.join(str(error).split())[:200]}")
+            self._note(f"CUDA graphs are not used here, steps run one by one: {one_line(error)}")
             return
         self._captured[key] = Captured(static, replay, total)
 
