@@ -196,7 +196,7 @@ def test_an_unknown_label_is_set_aside_with_the_known_ones(tmp_path: Path) -> No
         "no label",
         "no label",
     ]
-    assert "text 1" in found.quarantined[0].excerpt
+    assert "text 1" in next(iter(found.quarantined)).excerpt
 
 
 def test_an_object_is_no_label(tmp_path: Path) -> None:

@@ -104,8 +104,8 @@ class Quarantined:
     excerpt: str  # the row's first characters, enough to find it
 
 
-class Quarantine(Sequence[Quarantined]):
-    """The rows of one source that were set aside."""
+class Quarantine:
+    """The rows of one source that were set aside, one after another."""
 
     def __init__(self, source: str, lines: Texts, reasons: dict[str, int]) -> None:
         """Rows set aside.
@@ -120,20 +120,8 @@ class Quarantine(Sequence[Quarantined]):
     def __len__(self) -> int:
         return len(self._lines)
 
-    @overload
-    def __getitem__(self, which: int) -> Quarantined: ...
-    @overload
-    def __getitem__(self, which: slice) -> "list[Quarantined]": ...
-    def __getitem__(self, which: int | slice) -> "Quarantined | list[Quarantined]":
-        if isinstance(which, slice):
-            return [self._read(line) for line in self._lines[which]]
-        return self._read(self._lines[which])
-
     def __iter__(self) -> Iterator[Quarantined]:
-        return map(self._read, self._lines)
-
-    def _read(self, line: str) -> Quarantined:
-        return Quarantined(self.source, **json.loads(line))
+        return (Quarantined(self.source, **json.loads(line)) for line in self._lines)
 
 
 class RowSpool:
