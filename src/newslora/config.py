@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -52,6 +52,13 @@ def holds_password(address: str) -> bool:
         return parts.password is not None or bool({"password", "sslpassword"} & set(parse_qs(parts.query)))
     except ValueError:
         return "@" in address
+
+
+def without_password(value: str | None) -> str | None:
+    """For settings that may be a database's address."""
+    if value is not None and holds_password(value):
+        raise PydanticCustomError("password", NO_PASSWORD)
+    return value
 
 
 class DataSettings(Section):
@@ -137,12 +144,7 @@ class DataSettings(Section):
     def _one_column(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("source", "validation", "test")
-    @classmethod
-    def _no_password(cls, value: str | None) -> str | None:
-        if value is not None and holds_password(value):
-            raise PydanticCustomError("password", NO_PASSWORD)
-        return value
+    _no_password = field_validator("source", "validation", "test")(without_password)
 
     @property
     def overlap(self) -> int | None:
@@ -307,6 +309,7 @@ class Recipe(Section):
         return self
 
 
+_Model = TypeVar("_Model", bound=Section)
 _SECTIONS = [name for name, field in Recipe.model_fields.items() if isinstance(field.default, Section)]
 
 
@@ -390,9 +393,18 @@ def _refuse_no_settings(changes: object) -> None:
 
 
 def make_recipe(values: Mapping[str, Any]) -> Recipe:
-    """Nested values -> Recipe; validation errors become sentences."""
+    """Nested values -> Recipe; errors as in `validated`."""
+    return validated(Recipe, values)
+
+
+def validated(model: type[_Model], values: Mapping[str, Any]) -> _Model:
+    """Settings of these values.
+
+    Raises:
+        SettingsError: one that cannot be used, or two that do not fit together, in sentences.
+    """
     try:
-        return Recipe.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         raise SettingsError("\n".join(sentence(item) for item in error.errors())) from None
 

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, field_validator, model_validator
 
-from newslora.config import NO_PASSWORD, Section, Words, holds_password, sentence
+from newslora.config import Section, Words, validated, without_password
 from newslora.errors import SettingsError, near
 
 
@@ -139,12 +138,7 @@ class ServeSettings(Section):
                 )
         return self
 
-    @field_validator("feedback")
-    @classmethod
-    def _no_password(cls, value: str | None) -> str | None:
-        if value is not None and holds_password(value):
-            raise PydanticCustomError("password", NO_PASSWORD)
-        return value
+    _no_password = field_validator("feedback")(without_password)
 
 
 def serve_settings(values: Mapping[str, Any]) -> ServeSettings:
@@ -156,7 +150,4 @@ def serve_settings(values: Mapping[str, Any]) -> ServeSettings:
     for key in values:
         if key not in ServeSettings.model_fields:
             raise SettingsError(f"The server has no setting '{key}'.{near(key, ServeSettings.model_fields)}")
-    try:
-        return ServeSettings.model_validate(values)
-    except ValidationError as error:
-        raise SettingsError("\n".join(sentence(item) for item in error.errors())) from None
+    return validated(ServeSettings, values)
