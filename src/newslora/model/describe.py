@@ -33,12 +33,10 @@ def describe_classifier(model: "PeftModel") -> dict[str, Any]:
     return {
         "class": type(model.get_base_model()).__name__,
         "model_type": config.model_type,
-        "layers": int(getattr(config, "num_hidden_layers", 0)),
+        "layers": int(config.num_hidden_layers),
         "hidden_size": int(config.hidden_size),
         "attention_heads": int(config.num_attention_heads),
-        "intermediate_size": int(
-            getattr(config, "intermediate_size", None) or getattr(config, "hidden_dim", None) or 0
-        ),
+        "intermediate_size": int(getattr(config, "intermediate_size", None) or config.hidden_dim),
         "vocabulary": int(config.vocab_size),
         "labels": list(config.id2label.values()),
         "rank": int(lora.r),

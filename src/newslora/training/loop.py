@@ -77,8 +77,8 @@ def fit(
         loop.log.close()
         watcher.stop()
     state = loop.state
-    if state.best_epoch is None or state.best_step is None:
-        raise RunError("No epoch was evaluated, so there is none to keep. Set train.epochs to 1 or more.")
+    assert state.best_epoch is not None
+    assert state.best_step is not None, "the first epoch is better than none"
     if state.best_step != state.step and not load_parameters(run.checkpoints, state.best_step, model):
         raise RunError(
             f"The checkpoint of the best epoch ({state.best_epoch}) in {run.checkpoints} is damaged; it cannot be restored. "
