@@ -275,13 +275,7 @@ def prepare(
     found: Found | None = None,
     labels: Sequence[str] | None = None,
 ) -> Prepared:
-    """Read and tokenise all rows; touches no weights.
-
-    Args:
-        recipe: of the run.
-        quarantine_file, folder: as `load_splits`.
-        found: as `find_backbone` gives it; None: it is found.
-        labels: those of the adapter it starts from; None: they are learnt from the rows.
+    """Read and tokenise all rows by the backbone found, or to be found; touches no weights. All else as `load_splits`.
 
     Raises:
         DataError, BackboneError, NetworkError, MissingExtraError: what cannot be had or used.

@@ -49,10 +49,7 @@ def find_copies(
 ) -> Copies:
     """Exact copies by normalised words; near copies by MinHash LSH (Broder 1997; datasketch), each pair verified.
 
-    Args:
-        texts: R texts.
-        similarity: least Jaccard similarity of the sets of three-word shingles of a reported pair.
-        progress: told each finished row.
+    `similarity` is the least of the sets of three-word shingles of a reported pair (Jaccard).
 
     Raises:
         MissingExtraError: datasketch is not installed.

@@ -173,11 +173,7 @@ def find_columns(
 ) -> tuple[tuple[str, ...], str, list[RawRow]]:
     """The columns of the text, that of the label, and the table's first rows, which are read to tell them.
 
-    Args:
-        table: of which no row was read yet.
-        settings: how it is read.
-        where: the source, for the error.
-        usual: as `read_articles` takes them.
+    `where` is the source, for the error; `usual` as `read_articles` takes them.
 
     Raises:
         DataError: columns that cannot be found.

@@ -136,13 +136,8 @@ def strata(places: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
 def rows_of_labels(
     labels: NDArray[np.int64], combinations: NDArray[np.bool_] | None, classes: int
 ) -> NDArray[np.int64]:
-    """(C,) rows that carry each label.
-
-    Args:
-        labels: (R,) label ids; where rows carry several labels, places in `combinations`.
-        combinations: (K, C) which labels a combination holds.
-        classes: C.
-    """
+    """(C,) rows that carry each label, out of (R,) label ids or places in the (K, C) table of which labels a combination
+    holds."""
     if combinations is None:
         return np.bincount(labels, minlength=classes)
     found: NDArray[np.int64] = np.bincount(labels, minlength=len(combinations)) @ combinations.astype(np.int64)

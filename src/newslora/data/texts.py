@@ -20,13 +20,7 @@ class Texts(Sequence[str]):
     def __init__(
         self, content: NDArray[np.uint8], offsets: NDArray[np.int64], places: NDArray[np.int64] | None = None
     ) -> None:
-        """Texts laid end to end.
-
-        Args:
-            content: UTF-8 of all texts.
-            offsets: text i lies at `content[offsets[i]:offsets[i + 1]]`.
-            places: which of them, in which order; None: all.
-        """
+        """Text i is the UTF-8 at `content[offsets[i]:offsets[i + 1]]`; `places`: which of them, in which order; None: all."""
         self.content, self.offsets, self.places = content, offsets, places
 
     @classmethod
@@ -108,13 +102,7 @@ class Quarantine:
     """The rows of one source that were set aside, one after another."""
 
     def __init__(self, source: str, lines: Texts, reasons: dict[str, int]) -> None:
-        """Rows set aside.
-
-        Args:
-            source: as the user wrote it.
-            lines: row, reason and excerpt of each, as JSON.
-            reasons: how often the commonest reasons occur, commonest first.
-        """
+        """Lines hold row, reason and excerpt of each as JSON; `reasons`: how often the commonest occur, commonest first."""
         self.source, self._lines, self.reasons = source, lines, reasons
 
     def __len__(self) -> int:

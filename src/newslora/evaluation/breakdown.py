@@ -21,13 +21,7 @@ NOTHING = "(none)"
 def breakdowns(
     hits: Hits, confidence: NDArray[np.float64] | None, lengths: NDArray[np.int64], named: dict[str, list[str]]
 ) -> list[dict[str, Any]]:
-    """Accuracy in groups of rows, each with its interval.
-
-    Args:
-        hits: (R,) whether the answer is right.
-        confidence: (R,) probability of the answer; None where a row has several.
-        lengths: (R,) tokens.
-        named: column -> (R,) its values.
+    """Accuracy in groups of rows: by length in tokens, by the answer's probability (None: a row has several), by columns.
 
     Returns:
         One dict a breakdown: `by`, `kind` ('number' or 'name') and `groups` (see newslora.metrics.groups).

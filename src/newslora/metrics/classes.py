@@ -29,13 +29,7 @@ NOTHING = "no row has a label, and none is predicted"
 
 
 def class_rates(hits: int, given: int, rows: int) -> dict[str, dict[str, Any]]:
-    """One class's `precision`, `recall` and `f1`, each with its interval.
-
-    Args:
-        hits: rows of the class that were given it.
-        given: rows that were given it.
-        rows: rows of it.
-    """
+    """A class's `precision`, `recall` and `f1` with intervals, out of its rows, those given it, and the hits among these."""
     return {
         "precision": share(hits, given, NOT_GIVEN),
         "recall": share(hits, rows, NO_ROWS),

@@ -87,13 +87,7 @@ class PackedEngine:
         encoder: PackedEncoder | InterfaceEncoder,
         answers_only: bool = False,
     ) -> None:
-        """Put an encoder in a model's place.
-
-        Args:
-            model: whose encoder it is.
-            encoder: of that model.
-            answers_only: the model is in evaluation mode, and no other engine ever changes that.
-        """
+        """Put its encoder in a model's place; `answers_only`: this is in evaluation mode, and no other engine changes that."""
         self.model: Any = model
         self._answers_only = answers_only
         self._encoder = encoder

@@ -377,11 +377,7 @@ class Classifier:
 
 
 def check_gradients(card: AdapterCard, what: str) -> None:
-    """Refuse to explain what has no gradients.
-
-    Args:
-        card: of the adapter or export.
-        what: it is, for the message.
+    """Refuse to explain what has no gradients; `what` it is, for the message.
 
     Raises:
         SettingsError: an ONNX export.

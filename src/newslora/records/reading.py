@@ -31,12 +31,7 @@ class Record(Part):
 
 
 def read_record(path: Path, kind: type[_T], remedy: str) -> _T:
-    """What a file holds.
-
-    Args:
-        path: of the file.
-        kind: a model or dataclass of its fields.
-        remedy: a sentence for whoever finds it damaged.
+    """What a file holds, by a model or dataclass of its fields; `remedy` is a sentence for whoever finds it damaged.
 
     Raises:
         FileNotFoundError: there is none.

@@ -52,11 +52,6 @@ def explain_examples(run: RunFolder, manifest: dict[str, Any], device: str | Non
 
     The wrong ones are those the classifier was surest of; the right ones its least sure, its median and its surest.
 
-    Args:
-        run: with evaluation/*.csv.
-        manifest: says which adapter is to be explained.
-        device: that explains: 'cpu', 'cuda', ...; None picks.
-
     Returns:
         Why nothing could be explained, as a sentence; None where it was, now or before.
 

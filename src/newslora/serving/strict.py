@@ -49,12 +49,7 @@ def check_text(text: str) -> str:
 
 
 def check_query(given: Sequence[str], parameters: Sequence[str], fields: Sequence[str]) -> None:
-    """Refuse an option that would be ignored.
-
-    Args:
-        given: names in the query.
-        parameters: names that the route reads.
-        fields: names that it reads in the body instead.
+    """Refuse names in a query that would be ignored: all but the route's parameters, and fields of its body.
 
     Raises:
         Problem: 422, naming the near ones.
