@@ -526,19 +526,24 @@ def _near_setting(key: str) -> str:
     return f" Did you mean {' or '.join(called)}?" if called and not alike else alike
 
 
+def fault(item: Any) -> tuple[str, str]:
+    """One of pydantic's validation errors: where it is, and what is wrong there, as a sentence goes on."""
+    told = str(item["msg"]).removeprefix("Value error, ")
+    return ".".join(str(part) for part in item["loc"]), told[:1].lower() + told[1:]
+
+
 def sentence(item: Any) -> str:
     """One of pydantic's validation errors, in words."""
-    key = ".".join(str(part) for part in item["loc"])
+    key, told = fault(item)
     if item["type"] == "password":
         return f"{key}: {item['msg']}"
     if item["type"] == "extra_forbidden":
         return f"There is no setting '{key}'.{_near_setting(key)}"
     if not key:
-        return str(item["msg"]).removeprefix("Value error, ") + "."
+        return f"{told}."
     if item["type"] == "tuple_type":
         return f'{key} is {item["input"]!r}: names are written as \'{key}=["one","other"]\'.'
-    text = str(item["msg"]).removeprefix("Value error, ")
-    return f"{key} is {_shown(item['input'])}: {text[:1].lower()}{text[1:]}."
+    return f"{key} is {_shown(item['input'])}: {told}."
 
 
 def _shown(value: Any) -> str:

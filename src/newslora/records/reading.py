@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from newslora.config import fault
 from newslora.errors import RunError, shortened
 
 _T = TypeVar("_T")
@@ -84,15 +85,13 @@ def _faults(found: Sequence[Any]) -> str:
 
 def _fault(item: Any) -> str:
     """One of pydantic's validation errors, in words."""
-    field, kind = ".".join(str(part) for part in item["loc"]), item["type"]
+    (field, told), kind = fault(item), item["type"]
     if kind == "json_invalid":
-        return str(item["msg"])[:1].lower() + str(item["msg"])[1:]
+        return told
     if not field:  # what a file's own fields say of each other, or it has none
-        told = str(item["msg"]).removeprefix("Value error, ")
         return told if kind == "value_error" else "it is not a JSON object"
     if kind == "missing":
         return f"{field} is missing"
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"there is no field '{field}'"
-    told = str(item["msg"]).removeprefix("Value error, ")
-    return f"{field} is {shortened(repr(item['input']), LONGEST_VALUE)}: {told[:1].lower()}{told[1:]}"
+    return f"{field} is {shortened(repr(item['input']), LONGEST_VALUE)}: {told}"

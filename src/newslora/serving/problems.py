@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from newslora import files
+from newslora.config import fault
 from newslora.errors import (
     BackboneError,
     DataError,
@@ -117,8 +118,8 @@ def validation_problem(errors: Sequence[Any]) -> Problem:
     """What pydantic says of a request, as one sentence a fault; values are named by place, not repeated."""
     told = []
     for item in errors[:5]:
-        place = ".".join(str(part) for part in item["loc"][1:]) or "the body"
-        message = str(item["msg"]).removeprefix("Value error, ")
+        found, wrong = fault({**item, "loc": item["loc"][1:]})
+        place = found or "the body"
         if item["type"] == "missing":
             told.append(f"{place} is missing")
         elif item["type"] == "extra_forbidden":
@@ -126,7 +127,7 @@ def validation_problem(errors: Sequence[Any]) -> Problem:
         elif item["type"] in ("model_attributes_type", "dict_type", "model_type"):
             told.append(f"{place} is not a JSON object sent as application/json")
         else:
-            told.append(f"{shown(place)}: {message[:1].lower()}{message[1:]}")
+            told.append(f"{shown(place)}: {wrong}")
     if len(errors) > 5:
         told.append(f"{len(errors) - 5} more")
     return Problem(422, "bad_request", "; ".join(told) + ". See /docs.")
