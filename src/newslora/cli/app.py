@@ -24,7 +24,8 @@ EXIT_INTERRUPTED = 130
 app = App(
     name="newslora",
     version=__version__,
-    help="Fine-tune a pretrained text encoder with LoRA into a news classifier, and know how good it is.",
+    help="Fine-tune a pretrained text encoder with LoRA into a text classifier, evaluate it, and run it on files and over "
+    "HTTP.\n\nFirst try: newslora train quickstart",
     help_format="plaintext",
     help_formatter=HelpFormatter(),
     suppress_keyboard_interrupt=False,  # `main` says a word about it
