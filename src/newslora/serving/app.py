@@ -87,8 +87,8 @@ async def classify_texts(request: Request, asked: ClassifyRequest) -> Response:
 async def classify_stream(
     request: Request,
     adapter: QueryName = None,
-    top_k: Annotated[int | None, Query(ge=1, le=1000, description="Also tell this many labels.")] = None,
-    probabilities: Annotated[bool, Query(description="Also tell every label's probability.")] = False,
+    top_k: Annotated[int | None, Query(ge=1, le=1000, description="Also return this many labels.")] = None,
+    probabilities: Annotated[bool, Query(description="Also return the probability of every label.")] = False,
     abstain: Annotated[float | None, Query(ge=0.5, lt=1, description="As in /v1/classify.")] = None,
 ) -> Response:
     """Classify any number of texts: JSON lines in, JSON lines out, answered while they come in."""
@@ -161,7 +161,7 @@ async def status(request: Request) -> Response:
 @router.head("/health", include_in_schema=False)
 @router.get("/health", response_model=Health, responses=refusals(), tags=["server"])
 async def health(request: Request) -> Response:
-    """Whether the process works; 503 is for good, and a reason to start it again."""
+    """Whether the process works; 503 is permanent and means that it must be restarted."""
     if problems := context_of(request).service.problems():
         raise Problem(503, "broken", problems[0], 1.0)
     return json_response({"status": "ok"})

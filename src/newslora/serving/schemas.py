@@ -44,13 +44,17 @@ class ClassifyRequest(Asked):
     text: Text | None = Field(None, description="The text, or else `texts`.")
     texts: list[Text] | None = Field(None, min_length=1, description="Several texts, answered in order by one version.")
     adapter: AdapterName | None = None
-    top_k: int | None = Field(None, ge=1, le=1000, description="Also tell this many labels, likeliest first.")
-    probabilities: bool = Field(False, description="Also tell every label's probability.")
+    top_k: int | None = Field(None, ge=1, le=1000, description="Also return this many labels, most probable first.")
+    probabilities: bool = Field(False, description="Also return the probability of every label.")
     abstain: float | None = Field(
         None, ge=0.5, lt=1, description="Leave a text undecided unless its answer set at this level is a single label."
     )
-    explain: bool = Field(False, description="Also tell which words speak for the label; for few texts only.")
-    timeout: float | None = Field(None, gt=0, description="Seconds after which the answer is of no use any more.")
+    explain: bool = Field(
+        False, description="Also return the words that speak for or against the label; for few texts only."
+    )
+    timeout: float | None = Field(
+        None, gt=0, description="Seconds within which the answer is needed; by default the server's `deadline_seconds`."
+    )
 
     @model_validator(mode="after")
     def _text_or_texts(self) -> "ClassifyRequest":
@@ -102,7 +106,7 @@ class Result(BaseModel):
 
     label: str | None = Field(description="The likeliest label that is given; null where none is.")
     labels: list[str] = Field(description="All labels given, likeliest first.")
-    probability: Share | None = Field(description="Of the likeliest label, given or not.")
+    probability: Share | None = Field(description="Probability of the most probable label, given or not.")
     probabilities: dict[str, Share] | None = None
     top: list[LabelProbability] | None = None
     abstained: bool | None = None
@@ -114,7 +118,7 @@ class Result(BaseModel):
 class ClassifyAnswer(BaseModel):
     adapter: str = Field(examples=["news"])
     version: str = Field(
-        description="Of the weights that answered, the same for all results.", examples=["abc123def456"]
+        description="Version of the weights that answered, the same for all results.", examples=["abc123def456"]
     )
     results: list[Result]
 
