@@ -157,13 +157,7 @@ class RunFolder:
         Raises:
             RunError: the run did not finish, or the file is damaged or of another format.
         """
-        found = self._read(self.manifest_file, Manifest)
-        if found["format"] != FORMAT:
-            raise RunError(
-                f"{self.manifest_file} has format {found['format']}; this newslora reads {FORMAT}. Use the newslora that made "
-                "it."
-            )
-        return found
+        return self._read(self.manifest_file, Manifest, FORMAT)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line torn by a kill is left out.
@@ -228,9 +222,9 @@ class RunFolder:
         )
         return files.locked(self.path / ".lock", self.path, taken)
 
-    def _read(self, path: Path, kind: type[Part]) -> dict[str, Any]:
+    def _read(self, path: Path, kind: type[Part], known: int | None = None) -> dict[str, Any]:
         try:
-            return read_dict(path, kind, RESTORE)
+            return read_dict(path, kind, RESTORE, known)
         except FileNotFoundError:
             raise RunError(
                 f"The run {self.path} has no {path.name}: it did not finish. Go on with `newslora train --resume {self.path}`."

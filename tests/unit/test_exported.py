@@ -55,7 +55,7 @@ def test_a_file_outside_the_folder_is_never_looked_at(name: str, folder: Path) -
 @pytest.mark.parametrize(
     "values",
     [
-        {"to": "onnx"}, {"format": 2}, {"adapter_sha256": "b" * 64}, {"files": {}}, {"files": ["model.safetensors"]},
+        {"to": "onnx"}, {"adapter_sha256": "b" * 64}, {"files": {}}, {"files": ["model.safetensors"]},
         {"files": {"newslora.json": "0", "config.json": "0"}},
     ],
 )  # fmt: skip

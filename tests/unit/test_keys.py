@@ -66,7 +66,7 @@ def test_a_damaged_or_missing_file_opens_nothing_until_it_is_whole_again(tmp_pat
     key = add_key(path, "desk", ["classify"])
     ring = KeyRing(path, complaints.append)
     whole = path.read_text()
-    for damaged in ("", "{", '{"format": 2, "keys": []}', '{"format": 1, "keys": [{"name": "x"}]}'):
+    for damaged in ("", "{", '{"format": "1", "keys": []}', '{"format": 1, "keys": [{"name": "x"}]}'):
         path.write_text(damaged)
         assert ring.find(key) is None
         with pytest.raises(SettingsError, match="damaged"):

@@ -121,13 +121,9 @@ def read_card(folder: Path, gated: bool = True) -> AdapterCard:
         RunError: no adapter there, a damaged card, or weights that are not those the card names.
     """
     try:
-        card = read_record(folder / CARD, AdapterCard, "Train the run again, or restore the file.")
+        card = read_record(folder / CARD, AdapterCard, "Train the run again, or restore the file.", FORMAT)
     except FileNotFoundError:
         raise RunError(f"{folder} holds no whole adapter: {CARD}, which is written last, is missing.") from None
-    if card.format != FORMAT:
-        raise RunError(
-            f"The adapter {folder} has format {card.format}; this newslora reads {FORMAT}. Use the newslora that made it."
-        )
     if card.export is not None:
         check_export(folder, card.export, card.weights_sha256, gated)
         return card

@@ -55,11 +55,11 @@ def check_export(folder: Path, kind: str, version: str, gated: bool = True) -> N
     """
     path = folder / MANIFEST
     try:
-        record = read_record(path, _Manifest, "Export the run again.")
+        record = read_record(path, _Manifest, "Export the run again.", FORMAT)
     except FileNotFoundError:
         raise RunError(f"{folder} holds no whole export: {MANIFEST}, which is written last, is missing.") from None
     named, weights = record.files, WEIGHTS.get(kind)
-    same = (record.format, record.to, record.adapter_sha256) == (FORMAT, kind, version)
+    same = (record.to, record.adapter_sha256) == (kind, version)
     passed = not gated or (record.gate or {}).get("passed") is True
     if not same or weights is None or not {"newslora.json", "config.json", weights} <= set(named):
         raise RunError(f"{path} is not of this export, or damaged. Export the run again.")

@@ -125,12 +125,11 @@ def load_calibration(folder: Path, weights_sha256: str) -> Calibration | None:
 
     path = folder / CALIBRATION
     try:
-        held = read_record(path, _File, "Restore it, or remove it to answer uncalibrated.")
+        held = read_record(path, _File, "Restore it, or remove it to answer uncalibrated.", FORMAT)
     except FileNotFoundError:
         return None
     try:
-        ours = held.format == FORMAT and held.weights_sha256 == weights_sha256
-        if not ours or files.sha256_file(folder / LOGITS) != held.logits_sha256:
+        if held.weights_sha256 != weights_sha256 or files.sha256_file(folder / LOGITS) != held.logits_sha256:
             raise RunError(f"{path} is not of this adapter, or damaged: restore the folder, or remove {CALIBRATION}.")
         tensors = load_file(folder / LOGITS)
         logits, labels = tensors["logits"], tensors["labels"]

@@ -87,16 +87,14 @@ def load_canary(folder: Path, weights_sha256: str) -> Canary | None:
     """
     path, remedy = folder / CANARY, "Restore it: an adapter is not served without a check."
     try:
-        held = read_record(path, _File, remedy)
+        held = read_record(path, _File, remedy, FORMAT)
     except FileNotFoundError:
         return None
     shapes = {len(row) for row in held.logits} == {len(held.labels)} and len(held.logits) == len(held.texts)
     with np.errstate(over="ignore"):
         logits = np.array(held.logits if shapes else [], dtype=np.float64).astype(np.float32)
-    if held.format != FORMAT or not shapes or not np.isfinite(logits).all():
-        raise RunError(
-            f"{path} is damaged: its logits are not those of its texts and labels in format {FORMAT}. {remedy}"
-        )
+    if not shapes or not np.isfinite(logits).all():
+        raise RunError(f"{path} is damaged: its logits are not those of its texts and labels. {remedy}")
     if held.weights_sha256 != weights_sha256:
         raise CanaryError(
             f"{path} is of another adapter ({held.weights_sha256[:12]}, not {weights_sha256[:12]}): restore the folder."

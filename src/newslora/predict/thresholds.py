@@ -98,10 +98,10 @@ def load_thresholds(folder: Path, weights_sha256: str, labels: int) -> LabelThre
     """
     path = folder / THRESHOLDS
     try:
-        held = read_record(path, _File, "Restore it, or remove it to answer from 0.5 on.")
+        held = read_record(path, _File, "Restore it, or remove it to answer from 0.5 on.", FORMAT)
     except FileNotFoundError:
         return None
-    if held.format != FORMAT or held.weights_sha256 != weights_sha256 or len(held.values) != labels:
+    if held.weights_sha256 != weights_sha256 or len(held.values) != labels:
         raise RunError(f"{path} is not of this adapter, or damaged: restore the folder, or remove {THRESHOLDS}.")
     record = held.model_dump(exclude={"format", "weights_sha256", "values"})
     return LabelThresholds(np.array(held.values, dtype=np.float64), record)

@@ -31,20 +31,29 @@ class Record(Part):
     format: int
 
 
-def read_record(path: Path, kind: type[_T], remedy: str) -> _T:
-    """What a file holds, by a model or dataclass of its fields; `remedy` is a sentence for whoever finds it damaged.
+def read_record(path: Path, kind: type[_T], remedy: str, known: int | None = None) -> _T:
+    """What a file holds.
+
+    Args:
+        path: of the file.
+        kind: a model or dataclass of its fields.
+        remedy: a sentence for whoever finds it damaged.
+        known: the format this newslora reads, of a file that tells its own.
 
     Raises:
         FileNotFoundError: there is none.
-        RunError: it cannot be read, or a field is missing, unknown or not what it should be.
+        RunError: it cannot be read, is of another format, or a field is missing, unknown or not what it should be.
     """
-    found: _T = _checked(path, _contents(path, remedy), kind, remedy)
+    content = _contents(path, remedy)
+    _check_format(path, content, known)
+    found: _T = _checked(path, content, kind, remedy)
     return found
 
 
-def read_dict(path: Path, kind: type[Part], remedy: str) -> dict[str, Any]:
+def read_dict(path: Path, kind: type[Part], remedy: str, known: int | None = None) -> dict[str, Any]:
     """As `read_record`, as the plain JSON object: for readers, templates among them, that take what else there is too."""
     content = _contents(path, remedy)
+    _check_format(path, content, known)
     _checked(path, content, kind, remedy)
     found: dict[str, Any] = json.loads(content)
     return found
@@ -64,6 +73,21 @@ def _contents(path: Path, remedy: str) -> bytes:
         raise
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror or error}. {remedy}") from None
+
+
+def _check_format(path: Path, content: bytes, known: int | None) -> None:
+    """Refuse a file of another format first: its fields may be others, and it is not damaged."""
+    try:
+        found = json.loads(content)["format"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return  # damaged, if it should tell one
+    if known is not None and type(found) is int and found != known:
+        raise RunError(other_format(path, found, known))
+
+
+def other_format(path: Path, found: int, known: int) -> str:
+    """What to say of a file that another newslora wrote."""
+    return f"{path} has format {found}; this newslora reads {known}. Use the newslora that made it."
 
 
 def _checked(path: Path, content: bytes, kind: Any, remedy: str, where: str = "") -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from newslora import files
 from newslora.errors import SettingsError, StorageError, near
+from newslora.records.reading import other_format
 
 SCOPES = ("classify", "feedback", "admin", "metrics")
 FORMAT = 1
@@ -44,12 +45,14 @@ def read_keys(path: Path) -> list[Key]:
     """The keys of a file.
 
     Raises:
-        SettingsError: it is missing or damaged.
+        SettingsError: it is missing, damaged, or of another format.
     """
     try:
         record = files.read_json(path)
-        if record["format"] != FORMAT:
-            raise ValueError(f"format {record['format']}, where this newslora reads {FORMAT}")
+        if (found := record["format"]) != FORMAT:
+            if type(found) is not int:
+                raise ValueError(f"format {found}, where this newslora reads {FORMAT}")
+            raise SettingsError(other_format(path, found, FORMAT))
         keys = [Key(**{**one, "scopes": tuple(one["scopes"])}) for one in record["keys"]]
         for key in keys:
             if not re.fullmatch(r"[0-9a-f]{64}", key.sha256) or not isinstance(key.expires, int | float | None):
@@ -59,6 +62,8 @@ def read_keys(path: Path) -> list[Key]:
         raise SettingsError(
             f"The key file {path} cannot be read: {error.strerror}. `newslora keys add --file {path} --name NAME` makes one."
         ) from None
+    except SettingsError:
+        raise  # a ValueError too
     except (ValueError, TypeError, KeyError) as error:
         raise SettingsError(
             f"The key file {path} is damaged ({error}). Restore it, or remove it and add keys anew."
