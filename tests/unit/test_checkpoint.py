@@ -1,6 +1,8 @@
 """A checkpoint gives back what was saved, to the bit; whatever was changed in it since makes it one that does not count."""
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,19 @@ import torch
 from transformers import BertConfig
 
 from newslora.config import LoraSettings, TrainSettings
+from newslora.errors import RunError
+from newslora.files import sha256_file
 from newslora.model.classifier import random_classifier, trainable_parameters
-from newslora.training.checkpoint import COMMIT, KEPT, STATE, TENSORS, LoopState, load_newest, save_checkpoint
+from newslora.training.checkpoint import (
+    COMMIT,
+    KEPT,
+    STATE,
+    TENSORS,
+    LoopState,
+    is_saved,
+    load_newest,
+    save_checkpoint,
+)  # fmt: skip
 from newslora.training.optimizer import make_optimizer
 
 CONFIG = BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
@@ -96,3 +109,35 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
         save_checkpoint(tmp_path, LoopState(step=step, best_step=2 if step >= 2 else None), model, optimizer)
     kept = sorted(path.name for path in tmp_path.iterdir())
     assert kept == [f"step-{step:08d}" for step in (2, *range(7 - KEPT, 7))]
+
+
+@pytest.mark.parametrize(
+    ("state", "commit", "told"),
+    [
+        ({"momentum": 1}, {}, "tells 'momentum', which this one does not know"),
+        ({"best_value": 0.9}, {}, "tells its best epoch in another way than this one"),
+        ({}, {"format": 2}, "has format 2, and this one reads 1"),
+    ],
+)
+def test_a_checkpoint_of_another_newslora_is_not_passed_over_as_damaged(
+    state: dict[str, Any], commit: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "step-00000001"
+    path.mkdir()
+    (path / TENSORS).write_bytes(b"")
+    (path / STATE).write_text(json.dumps(asdict(LoopState(step=1)) | state))
+    hashes = {name: sha256_file(path / name) for name in (TENSORS, STATE)}
+    (path / COMMIT).write_text(json.dumps(hashes | commit))
+    way = "Go on with the newslora that began the run, or train anew in another folder"
+    with pytest.raises(RunError, match=f"was written by another newslora: it {told}. {way}"):
+        is_saved(tmp_path)
+    assert path.exists()
+
+
+def test_a_checkpoint_from_before_it_told_a_format_counts(tmp_path: Path) -> None:
+    path = tmp_path / "step-00000001"
+    path.mkdir()
+    (path / TENSORS).write_bytes(b"")
+    (path / STATE).write_text(json.dumps({"step": 1, "best_value": [0.5, -0.7]}))
+    (path / COMMIT).write_text(json.dumps({name: sha256_file(path / name) for name in (TENSORS, STATE)}))
+    assert is_saved(tmp_path)

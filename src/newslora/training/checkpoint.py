@@ -8,24 +8,25 @@
 A folder without its commit, or whose hashes differ, does not count; the newest whole one does.
 """
 
-import contextlib
 import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newslora import files
+from newslora.errors import RunError
 from newslora.model.classifier import trainable_parameters
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
+FORMAT = 1
 TENSORS, STATE, COMMIT = "tensors.safetensors", "state.json", "commit.json"
 KEPT = 2  # newest checkpoints kept beside the best: one to resume from, one in case it is torn
 _NAME = re.compile(r"step-(\d{8})")
@@ -66,7 +67,7 @@ def save_checkpoint(folder: Path, state: LoopState, model: "PeftModel", optimize
             save_file(_tensors(model, optimizer), temporary / TENSORS)
             (temporary / STATE).write_text(json.dumps(asdict(state)), encoding="utf-8")
             hashes = {name: files.sha256_file(temporary / name) for name in (TENSORS, STATE)}
-            (temporary / COMMIT).write_text(json.dumps(hashes), encoding="utf-8")
+            (temporary / COMMIT).write_text(json.dumps({"format": FORMAT, **hashes}), encoding="utf-8")
             for name in (TENSORS, STATE, COMMIT):
                 files.flush_to_disk(temporary / name)
             files.flush_to_disk(temporary)
@@ -87,6 +88,9 @@ def load_newest(
 
     Returns:
         Its state (None when there is none) and the damaged checkpoints passed over.
+
+    Raises:
+        RunError: it is whole, and of another newslora.
     """
     damaged: list[Path] = []
     for path in _newest_first(folder):
@@ -126,6 +130,8 @@ def _restore(path: Path, model: "PeftModel", optimizer: "torch.optim.Optimizer |
     from safetensors.torch import load_file
 
     tensors = load_file(path / TENSORS)
+    if missing := [name for name, _ in trainable_parameters(model) if f"parameter.{name}" not in tensors]:
+        raise _of_another_newslora(path, f"does not hold '{missing[0]}', which this one trains")
     with torch.no_grad():
         for name, parameter in trainable_parameters(model):
             parameter.copy_(tensors[f"parameter.{name}"])
@@ -138,12 +144,33 @@ def _restore(path: Path, model: "PeftModel", optimizer: "torch.optim.Optimizer |
 
 
 def _whole_state(path: Path) -> LoopState | None:
-    """The state of a checkpoint whose files are exactly those committed; None otherwise."""
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+    """The state of a checkpoint whose files are exactly those committed; None otherwise.
+
+    Raises:
+        RunError: they are, and another newslora wrote them.
+    """
+    try:
         hashes = files.read_json(path / COMMIT)
-        if all(files.sha256_file(path / name) == hashes[name] for name in (TENSORS, STATE)):
-            return LoopState(**files.read_json(path / STATE))
-    return None
+        if any(files.sha256_file(path / name) != hashes[name] for name in (TENSORS, STATE)):
+            return None
+        state = files.read_json(path / STATE)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    if (found := hashes.get("format", FORMAT)) != FORMAT:
+        raise _of_another_newslora(path, f"has format {found}, and this one reads {FORMAT}")
+    known = {one.name for one in fields(LoopState)}
+    if strange := [name for name in state if name not in known]:
+        raise _of_another_newslora(path, f"tells '{strange[0]}', which this one does not know")
+    if not isinstance(state.get("best_value"), list | None):  # the first ones kept one number
+        raise _of_another_newslora(path, "tells its best epoch in another way than this one")
+    return LoopState(**state)
+
+
+def _of_another_newslora(path: Path, how: str) -> RunError:
+    return RunError(
+        f"The checkpoint {path} was written by another newslora: it {how}. Go on with the newslora that began the run, or "
+        "train anew in another folder."
+    )
 
 
 def _newest_first(folder: Path) -> Iterator[Path]:
