@@ -1,6 +1,7 @@
 """However often bulk prediction is stopped, killed or refused by the disk, it ends with the bytes of an unbroken run."""
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -366,3 +367,16 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None
     with pytest.raises(DataError, match="changed while it was read"):
         run(source, output, progress=grow)
     assert not output.exists()
+
+
+def test_rows_of_a_half_finished_output_by_another_newslora_are_not_gone_on_with(tmp_path: Path) -> None:
+    plan = {"input": "x", "columns": ["text", "predicted"]}
+    folder = tmp_path / "out.csv.partial"
+    folder.mkdir()
+    (folder / "plan.json").write_text(json.dumps(plan | {"format of the folder": 1}))
+    (folder / "rows").write_bytes(b"text,predicted,probability,error\r\n")  # where today 'input_predicted' is kept
+    told = r"holds rows that another newslora wrote \(format 1; this one writes 2\).* Begin again with --fresh"
+    with pytest.raises(RunError, match=told), Partial.open(tmp_path / "out.csv", plan):
+        pass
+    with Partial.open(tmp_path / "out.csv", plan, fresh=True) as begun:
+        assert begun.state.size == 0

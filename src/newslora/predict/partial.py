@@ -24,8 +24,9 @@ from typing import IO, Any
 from newslora import files
 from newslora.errors import RunError, listed
 
-FORMAT = 1
+FORMAT = 2  # raised also where this newslora makes other rows of the same input than earlier ones did
 PLAN, ROWS, JOURNAL, MADE, LOCK = "plan.json", "rows", "journal", "made", ".lock"
+NAMED = "format of the folder"  # in the plan
 COMMIT_SECONDS = 1.0  # between commits: flushing to disk at every chunk would slow a fast machine
 BLOCK = 1 << 20
 FIELDS_SHOWN = 5  # that differ in one entry of a plan
@@ -75,7 +76,7 @@ class Partial:
         taken = RunError(f"Another process is writing {output}. Wait for it, or stop it.")
         with files.locked(partial.folder / LOCK, output, taken):
             with files.disk_errors(output):
-                partial._begin(json.loads(json.dumps(plan | {"format of the folder": FORMAT})), fresh, goes_on)
+                partial._begin(json.loads(json.dumps(plan | {NAMED: FORMAT})), fresh, goes_on)
             try:
                 yield partial
             except BaseException:
@@ -155,6 +156,11 @@ class Partial:
         return plan
 
     def _check(self, earlier: dict[str, Any], plan: dict[str, Any]) -> None:
+        if (made := earlier.get(NAMED)) != plan[NAMED]:
+            raise RunError(
+                f"{self.folder} holds rows that another newslora wrote (format {made}; this one writes {plan[NAMED]}), which "
+                "may differ from this one's. Begin again with --fresh (fresh=True), or go on with the newslora that began it."
+            )
         differing = [name for name in (earlier | plan) if earlier.get(name) != plan.get(name)]
         if differing:
             told = [_difference(name, earlier.get(name), plan.get(name)) for name in differing[:3]]
