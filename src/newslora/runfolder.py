@@ -20,7 +20,7 @@ from typing import Any
 from newslora import files
 from newslora.config import Recipe, load_recipe, to_toml
 from newslora.errors import RunError, SettingsError, near
-from newslora.records.evaluation import Evaluation
+from newslora.records.evaluation import Evaluation, counts_absent
 from newslora.records.reading import Part, check_line, read_dict
 from newslora.records.run import Data, Line, Manifest
 
@@ -29,6 +29,10 @@ TRAINED_IN = "trained_in"  # in data.json alone, which stays on its machine: car
 STARTED_FROM = "started_from"  # in data.json and the manifest: the adapter whose weights training began with, if any
 RESTORE = "Train the run again, or restore the file."
 SCORE_AGAIN = "Restore it, or remove it and score its rows again: `newslora evaluate RUN --data SOURCE`."
+COUNTED = (
+    "An older newslora made these figures: a class that is neither among the rows nor predicted counts as 0 in its macro "
+    "averages, which leave it out today."
+)
 OWN_EVALUATIONS = ("test", "validation")  # of a run's own rows, the first tells more
 NOT_EVALUATIONS = ("explanations", "faithfulness")  # other files in evaluation/
 FRAMES = {"data.source": "train.jsonl", "data.validation": "validation.jsonl", "data.test": "test.jsonl"}  # in rows/
@@ -196,9 +200,12 @@ class RunFolder:
             RunError: it is missing or damaged.
         """
         try:
-            return read_dict(path, Evaluation, SCORE_AGAIN) | {"name": path.stem}
+            found = read_dict(path, Evaluation, SCORE_AGAIN) | {"name": path.stem}
         except FileNotFoundError:
             raise RunError(f"There is no {path}. {SCORE_AGAIN}") from None
+        if counts_absent(found) and COUNTED not in (found["note"] or ""):
+            found["note"] = f"{found['note'] or ''} {COUNTED}".lstrip()
+        return found
 
     def adapter_folder(self) -> Path:
         """The trained adapter.

@@ -412,3 +412,23 @@ def test_tables_fit_eighty_columns_and_the_command_says_what_the_function_does(
     assert "<.0001*" in flat
     assert main(["compare", str(runs[0])]) == 2
     assert "at least two runs" in capsys.readouterr().err
+
+
+def test_an_older_runs_macro_averages_are_made_anew_beside_another(make: Maker) -> None:
+    """Older newsloras took a class that is neither among the rows nor predicted for 0."""
+    labels = (*LABELS, "Business")
+    right = [place % 4 > 0 for place in range(40)]
+    paths = [make(name, right, labels=labels) for name in ("old", "new")]
+    old = paths[0] / "evaluation" / "test.json"
+    record = json.loads(old.read_text())
+    mean = record["macro_f1"]["value"]
+    record["macro_f1"] = {"value": mean * 2 / 3, "interval": [0.3, 0.6]}
+    record["per_class"]["Business"] |= {"f1": {"value": 0.0, "interval": [0.0, 0.0]}}
+    old.write_text(json.dumps(record))
+    result = newslora.compare(paths)
+    assert [one["macro_f1"]["value"] for one in result["runs"]] == pytest.approx([mean, mean])
+    assert result["note"] is None
+    told = newslora.evaluate(paths[0])
+    assert told["macro_f1"]["value"] == mean * 2 / 3
+    assert "counts as 0 in its macro averages, which leave it out today" in told["note"]
+    assert newslora.evaluate(paths[1])["note"] is None

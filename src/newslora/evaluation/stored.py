@@ -13,7 +13,9 @@ from newslora.evaluation.evaluate import evaluate
 from newslora.evaluation.own import given_reading
 from newslora.evaluation.paired import Scores
 from newslora.evaluation.rows import COLUMNS, damaged, read_lines, short
-from newslora.runfolder import RunFolder
+from newslora.metrics.single_label import full_metrics
+from newslora.records.evaluation import counts_absent
+from newslora.runfolder import COUNTED, RunFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,11 @@ def _read(run: RunFolder, name: str, record: dict[str, Any]) -> Stored:
         raise damaged(path, ValueError(f"{error} is not one of the run's labels")) from None
     except ValueError as error:
         raise damaged(path, error) from None
+    if counts_absent(record):  # beside those of another run, a mean of the same name must be the same mean
+        record = record | {
+            "macro_f1": full_metrics(scores.labels, scores.probabilities, names)["macro_f1"],
+            "note": record["note"].removesuffix(COUNTED).rstrip() or None,
+        }
     rows = [(line["row"], line["text"], line["label"]) for line in lines]
     return Stored(record, rows, [line["predicted"] for line in lines], scores)
 

@@ -1,5 +1,6 @@
 """What audit.json and the JSON files of evaluation/ hold: all that is read of them. Older ones lack newer fields."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -232,6 +233,19 @@ class Evaluation(Part):
         if self.multi_label and not all(isinstance(one, SeveralNumbers) for one in self.per_class.values()):
             raise ValueError("per_class lacks the threshold, average_precision or counts of a label")
         return self
+
+
+def counts_absent(one: Mapping[str, Any]) -> bool:
+    """Whether its macro averages take a class that is neither among the rows nor predicted for 0, as older newsloras did."""
+    classes = list(one["per_class"].values())
+    if one.get("multi_label"):
+        given = [own["counts"]["false_positives"] for own in classes]
+    else:
+        given = [sum(column) for column in zip(*one["confusion"], strict=True)]
+    return any(
+        not own["rows"] and not answers and own["f1"]["value"] is not None
+        for own, answers in zip(classes, given, strict=True)
+    )
 
 
 class Word(Part):
