@@ -298,6 +298,24 @@ def _without_names(record: Mapping[str, Any]) -> dict[str, Any]:
     return dict(record) | {"splits": splits}
 
 
+def _changed(run: RunFolder, was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What to say of rows that are not those a run began with."""
+    told = ", ".join(key for key in {**was, **now} if was.get(key) != now.get(key))
+    if _hashes(was) != _hashes(now):
+        return (
+            f"The data of {run.path} has changed since the run began ({told}), so it cannot continue to the same result. "
+            "Restore the files, or train anew in another folder."
+        )
+    return (
+        f"The data of {run.path} is the same as when the run began, and is read otherwise now ({told}): another newslora began "
+        "it, or its recipe.toml or the backbone's tokenizer was changed. Go on as it began, or train anew in another folder."
+    )
+
+
+def _hashes(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: one.get("sha256") for name, one in record["splits"].items()}
+
+
 def _check_same_data(run: RunFolder, prepared: Prepared, origin: dict[str, Any] | None, relative: bool) -> None:
     """Write data.json, or on resuming see that it would be the same.
 
@@ -324,11 +342,7 @@ def _check_same_data(run: RunFolder, prepared: Prepared, origin: dict[str, Any] 
         )
     was, now = _without_names(before), _without_names(record)
     if before and run.checkpoints.exists() and was != now:
-        changed = [key for key in now if was.get(key) != now[key]]
-        raise RunError(
-            f"The data of {run.path} has changed since the run began ({', '.join(changed)}), so it cannot continue to the "
-            "same result. Restore the files, or train anew in another folder."
-        )
+        raise RunError(_changed(run, was, now))
     if weights is not None:
         record[WEIGHTS_BEGUN] = weights
     if origin is not None:

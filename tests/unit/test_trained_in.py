@@ -178,3 +178,32 @@ def test_an_ending_in_common_is_nothing_in_common(
     with pytest.raises(DataError) as caught:
         parse_source(name)
     assert ("Did you mean 'news.csv.gz'" in str(caught.value)) is offered
+
+
+def test_rows_that_another_newslora_read_otherwise_are_not_called_changed(
+    desk: Path, tiny_bert: Path, interrupt: Callable[[Callable[[], Any]], None]
+) -> None:
+    interrupt(lambda: train(tiny_bert))
+    run = RunFolder(desk / "runs" / "one")
+    good = run.data()
+    for change, part in (({"rows": 33}, "splits"), ({"text_columns": ["other"]}, "splits")):
+        splits = good["splits"] | {"train": good["splits"]["train"] | change}
+        files.write_json(run.data_file, good | {"splits": splits})
+        with pytest.raises(RunError, match=rf"is the same as when the run began, and is read otherwise now \({part}\)"):
+            newslora.resume(run)
+        with pytest.raises(RunError, match=r"train rows of .* lie in the same bytes .* and are read otherwise now"):
+            own_rows(run)
+    files.write_json(run.data_file, good | {"labels": good["labels"][::-1]})
+    with pytest.raises(RunError, match=r"read otherwise now \(labels\)"):
+        newslora.resume(run)
+    # ids of labels would mean other ones
+    with pytest.raises(RunError, match="read otherwise now: an older newslora trained it"):
+        own_rows(run)
+    files.write_json(run.data_file, good | {"tokenizer_sha256": "0" * 64})  # as older newsloras made it
+    with pytest.raises(RunError, match=r"\(tokenizer_sha256\): another newslora began it, or .* tokenizer was changed"):
+        newslora.resume(run)
+    files.write_json(run.data_file, good | {"weather": "fine"})
+    with pytest.raises(RunError, match=r"read otherwise now \(weather\): another newslora began it"):
+        newslora.resume(run)
+    files.write_json(run.data_file, good)
+    assert newslora.resume(run).complete

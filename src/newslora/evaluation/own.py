@@ -68,12 +68,18 @@ def own_rows(run: RunFolder) -> Splits:
         raise DataError(
             f"The rows of {whose} cannot be read again. {error} Or give other rows as data (--data FILE)."
         ) from error
-    now = splits.record()
-    if changed := [name for name, one in now["splits"].items() if _rows(record["splits"].get(name)) != _rows(one)]:
-        raise RunError(
-            f"The {changed[0]} rows of {run.path} have changed since it was trained. Restore them, or give held rows as "
-            "data (--data FILE)."
-        )
+    now, was = splits.record(), record["splits"]
+    for name, one in now["splits"].items():
+        if was.get(name, {}).get("sha256") != one["sha256"]:
+            raise RunError(
+                f"The {name} rows of {run.path} have changed since it was trained. Restore them, or give held rows as data "
+                "(--data FILE)."
+            )
+        if _rows(was[name]) != _rows(one) or now["labels"] != record["labels"]:
+            raise RunError(
+                f"The {name} rows of {run.path} lie in the same bytes as when it was trained, and are read otherwise now: an "
+                "older newslora trained it, or its recipe.toml was changed. Give held rows as data (--data FILE)."
+            )
     return splits
 
 
@@ -142,6 +148,6 @@ def refuse_idle(changes: Mapping[str, Any] | None, data: object) -> None:
         )
 
 
-def _rows(split: Mapping[str, Any] | None) -> dict[str, Any]:
+def _rows(split: Mapping[str, Any]) -> dict[str, Any]:
     """What data.json says of a split's rows; its hash knows them under any name of their source."""
-    return {key: value for key, value in (split or {}).items() if key != "source"}
+    return {key: value for key, value in split.items() if key != "source"}
