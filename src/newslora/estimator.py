@@ -211,6 +211,10 @@ class NewsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         check_is_fitted(self)
         return self.adapter_.classifier(self.device).predict_proba(read_texts(X))
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Parameters that a pickle of an older newslora lacks are at their defaults."""
+        super().__setstate__(type(self)().get_params(deep=False) | state)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True

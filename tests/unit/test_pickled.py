@@ -8,7 +8,9 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+from sklearn.base import clone
 
+import newslora
 from children import in_child
 from newslora import files
 from newslora.errors import RunError
@@ -79,3 +81,13 @@ def test_one_whose_folder_is_gone_says_what_to_pickle_in_its_place(planted: Path
 def again_packed(packed: PackedAdapter) -> PackedAdapter:
     found: PackedAdapter = pickle.loads(pickle.dumps(packed))  # noqa: S301
     return found
+
+
+def test_an_estimator_of_before_has_newer_parameters_at_their_defaults() -> None:
+    """repr, clone and fit asked for `class_weight`, which older pickles do not hold."""
+    state = newslora.NewsClassifier(epochs=3).__getstate__()
+    older = {name: value for name, value in state.items() if name not in ("class_weight", "max_length")}
+    found = newslora.NewsClassifier.__new__(newslora.NewsClassifier)
+    found.__setstate__(older)
+    assert (found.epochs, found.class_weight, found.max_length) == (3, None, None)
+    assert repr(clone(found)) == "NewsClassifier(epochs=3)"
