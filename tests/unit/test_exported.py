@@ -134,3 +134,14 @@ def test_without_onnx_runtime_the_extra_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"newslora\[export\]"):
         open_session(tmp_path / "model.onnx")
+
+
+def test_an_int8_export_whose_bytes_were_made_otherwise_is_refused(folder: Path) -> None:
+    """Its files are those its gate passed, and its answers would be others."""
+    told = r"is of an older newslora.* Export the run again in its place \(--replace\)"
+    for int8 in ({}, {"bytes": 1}):
+        change(folder, to="int8", int8=int8)
+        with pytest.raises(RunError, match=told):
+            check_export(folder, "int8", VERSION)
+    change(folder, int8={"bytes": 2})
+    check_export(folder, "int8", VERSION)

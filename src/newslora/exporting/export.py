@@ -25,7 +25,7 @@ from newslora.metrics.basic import Logits
 from newslora.model.adapter import AdapterCard, load_tokenizer, read_card
 from newslora.model.backbones import resolve_backbone
 from newslora.model.engine import PaddedEngine, require_byte_layers
-from newslora.model.exported import FORMAT, MANIFEST, MERGED, ONNX, WEIGHTS
+from newslora.model.exported import BYTES, FORMAT, MANIFEST, MERGED, ONNX, WEIGHTS
 from newslora.model.inference import predict_logits
 from newslora.predict.canary import CANARY, make_canary, save_canary
 from newslora.predict.classifier import Classifier
@@ -174,7 +174,7 @@ def _write(adapter: Path, card: AdapterCard, to: str, folder: Path) -> dict[str,
         require_byte_layers(merged)
     if to in MERGED:
         write_merged(merged, folder)
-        return {}
+        return {"int8": {"bytes": BYTES}} if to == "int8" else {}
     path = write_onnx(merged, folder)
     if to == "onnx-int8":
         path = path.rename(folder / FULL)

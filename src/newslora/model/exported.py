@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST = "export.json"
+BYTES = 2  # how an int8 export's bytes are made as it is opened (newslora.model.packed.eight_bits): raised where that changes
 # kind of export -> file that holds its weights
 WEIGHTS = {
     "merged": "model.safetensors",
@@ -63,6 +64,11 @@ def check_export(folder: Path, kind: str, version: str, gated: bool = True) -> N
     passed = not gated or (record.gate or {}).get("passed") is True
     if not same or weights is None or not {"newslora.json", "config.json", weights} <= set(named):
         raise RunError(f"{path} is not of this export, or damaged. Export the run again.")
+    if kind == "int8" and record.int8.get("bytes") != BYTES:
+        raise RunError(
+            f"The export {folder} is of an older newslora, which may have made other bytes of its weights: its gate says "
+            "nothing of the answers it would give today. Export the run again in its place (--replace)."
+        )
     if not passed:
         raise RunError(f"The export {folder} has not passed its gate, so it is not used. Export the run again.")
     for name, digest in named.items():
