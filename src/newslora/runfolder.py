@@ -132,7 +132,9 @@ class RunFolder:
             kept = {key: self.rows / name for key, name in FRAMES.items() if self._keeps(given[key], name)}
             return load_recipe(recipe, kept) if kept else recipe
         except SettingsError as error:
-            raise RunError(f"{self.recipe_file} is damaged: {' '.join(str(error).split())} {RESTORE}") from None
+            told = " ".join(str(error).split())
+            newer = " A newer newslora may have it." if "There is no setting" in told else ""
+            raise RunError(f"{self.recipe_file} is damaged: {told}{newer} {RESTORE}") from None
 
     def _keeps(self, source: str | None, name: str) -> bool:
         """Whether a source is a table in `rows`, wherever the folder was when it was written."""

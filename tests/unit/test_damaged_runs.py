@@ -163,6 +163,10 @@ def test_a_damaged_recipe_of_a_run_is_named(run: RunFolder) -> None:
         RunError, match=r"recipe\.toml is damaged: train\.epochs is 'x'.*Train the run again, or restore"
     ):
         report_run(run.path)
+    run.recipe_file.write_text("[train]\nnovelty = 3\n")
+    told = r"There is no setting 'train\.novelty'\. A newer newslora may have it\. Train the run again, or restore"
+    with pytest.raises(RunError, match=told):
+        report_run(run.path)
 
 
 def test_a_damaged_audit_is_told_on_the_page(run: RunFolder) -> None:

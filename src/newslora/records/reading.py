@@ -117,5 +117,5 @@ def _fault(item: Any) -> str:
     if kind == "missing":
         return f"{field} is missing"
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"there is no field '{field}'"
+        return f"there is no field '{field}' here (a newer newslora may have it)"
     return f"{field} is {shortened(repr(item['input']), LONGEST_VALUE)}: {told}"
