@@ -83,6 +83,12 @@ def again_packed(packed: PackedAdapter) -> PackedAdapter:
     return found
 
 
+def test_a_pickle_that_holds_the_parts_of_a_classifier_is_refused() -> None:
+    """As the first newsloras wrote: __newobj__ and a dict of what was in it."""
+    with pytest.raises(RunError, match=r"older newslora, part by part.* newslora\.Classifier\.load\(FOLDER\)"):
+        pickle.loads(b"cnewslora.predict.classifier\nClassifier\n)\x81}X\x04\x00\x00\x00cardNsb.")  # noqa: S301
+
+
 def test_an_estimator_of_before_has_newer_parameters_at_their_defaults() -> None:
     """repr, clone and fit asked for `class_weight`, which older pickles do not hold."""
     state = newslora.NewsClassifier(epochs=3).__getstate__()

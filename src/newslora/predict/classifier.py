@@ -156,6 +156,17 @@ class Classifier:
             )
         return type(self)._again, (str(self.folder.resolve()), self.version, self.temperature, *self._options)
 
+    def __setstate__(self, state: Any) -> None:
+        """Only pickles of the first newsloras ask for it: they held the parts themselves, and those have changed.
+
+        Raises:
+            RunError: always.
+        """
+        raise RunError(
+            "The pickle holds a classifier of an older newslora, part by part, which this one does not read. Load its folder: "
+            "newslora.Classifier.load(FOLDER)."
+        )
+
     @classmethod
     def _again(
         cls, folder: str, version: str, temperature: float, device: str | None, precision: str, engine: str
