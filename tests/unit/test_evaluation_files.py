@@ -1,5 +1,6 @@
 """What a finished run keeps of its evaluations is read back whole, or it is said what is wrong with it."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,19 @@ def test_a_column_breaks_down_rows_of_any_length(run: RunFolder) -> None:
     assert [(one["name"], one["rows"], one["accuracy"]["value"]) for one in by_agency(run)] == [
         ("Weak", 2, 0.5), ("Strong", 1, 1.0),
     ]  # fmt: skip
+
+
+def test_rows_that_are_numbered_otherwise_now_lend_no_column(run: RunFolder) -> None:
+    """As those of a CSV file that an older newslora parted otherwise: another row's agency would be told."""
+    record = json.loads((run.evaluation / "test.json").read_text())
+    files.write_json(run.evaluation / "test.json", record | {"text_columns": ["text"]})
+    assert len(by_agency(run)) == 2
+    lines = [(number, *row[:3], 0.9) for number, row in enumerate(ROWS[1:], 1)]
+    files.write_csv(run.evaluation / "test.csv", [*COLUMNS, "probability"], lines)
+    with pytest.raises(
+        RunError, match=r"Row 1 of .* is read otherwise now than when it was scored\. Score the rows as"
+    ):
+        by_agency(run)
 
 
 def test_rows_that_have_changed_since_lend_no_column(tmp_path: Path) -> None:

@@ -1,15 +1,15 @@
 """Accuracy against length, confidence and a column of the data, such as the publisher."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from newslora.data.articles import ArticleSet
-from newslora.data.readers import Table
+from newslora.data.articles import ArticleSet, usable_text
+from newslora.data.readers import RawRow, Table
 from newslora.data.sources import Source, open_table
-from newslora.errors import DataError, NewsloraError, near
+from newslora.errors import DataError, NewsloraError, RunError, near
 from newslora.metrics.basic import Hits
 from newslora.metrics.groups import accuracy_by_name, accuracy_by_number
 
@@ -95,3 +95,20 @@ def column_values(table: Table, column: str, rows: Sequence[int]) -> list[str]:
     found = {row.number: row.fields.get(column) for row in table.rows if row.number in asked}
     texts = {number: "" if value is None else " ".join(str(value).split()) for number, value in found.items()}
     return [texts.get(number, "")[:NAME_LENGTH] or NOTHING for number in rows]
+
+
+def as_scored(
+    rows: Iterable[RawRow], texts: Mapping[int, str], columns: Sequence[str], source: str, by: str
+) -> Iterator[RawRow]:
+    """The rows, each seen to hold the text that was scored under its number: older newsloras parted some files otherwise.
+
+    Raises:
+        RunError: one holds another.
+    """
+    for row in rows:
+        if row.number in texts and columns and usable_text(row, columns)[0] != texts[row.number].strip():
+            raise RunError(
+                f"Row {row.number:,} of '{source}' is read otherwise now than when it was scored. Score the rows as they are "
+                f"read now, given as data (--data {source} --by {by})."
+            )
+        yield row

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from newslora.data.outputs import refuse_overwriting
 from newslora.data.sources import open_table, parse_again, parse_source
 from newslora.errors import RunError
 from newslora.evaluation.abstention import abstention
-from newslora.evaluation.breakdown import breakdowns, by_name, column_values, find_column, source_column
+from newslora.evaluation.breakdown import as_scored, breakdowns, by_name, column_values, find_column, source_column
 from newslora.evaluation.multi_label import TUNED, evaluate_several
 from newslora.evaluation.naming import result_name
 from newslora.evaluation.own import (
@@ -289,11 +289,13 @@ def _broken_down(run: RunFolder, result: dict[str, Any], settings: DataSettings,
     find_column(table, source, by, set())
     path = run.evaluation / f"{result['name']}.csv"
     try:
-        lines = [(int(line["row"]), line["label"] == line["predicted"]) for line in read_lines(path)]
+        lines = [(int(line["row"]), line["text"], line["label"] == line["predicted"]) for line in read_lines(path)]
     except ValueError as error:
         raise damaged(path, error) from None
-    values = column_values(table, by, [row for row, _ in lines])
+    texts = {row: text for row, text, _ in lines}
+    table = replace(table, rows=as_scored(table.rows, texts, result.get("text_columns", ()), source.text, by))
+    values = column_values(table, by, list(texts))
     others = [one for one in result.get("accuracy_by", []) if (one["by"], one["kind"]) != (by, "name")]
-    result["accuracy_by"] = [*others, by_name(by, values, np.array([hit for _, hit in lines]))]
+    result["accuracy_by"] = [*others, by_name(by, values, np.array([hit for *_, hit in lines]))]
     files.write_json(path.with_suffix(".json"), result)
     return result
