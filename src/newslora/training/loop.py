@@ -71,10 +71,9 @@ def fit(
     """
     loop = _Loop(model, train, validation, settings, precision, run, workers, watcher)
     try:
-        with stop_on_signal() as request:
+        with stop_on_signal() as request, loop.log:
             loop.run_to_end(request)
     finally:
-        loop.log.close()
         watcher.stop()
     state = loop.state
     assert state.best_epoch is not None
