@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from newslora.errors import NewsloraError, StorageError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_TOLD = re.compile(r"\(os error (\d+)\)")  # in the own errors of safetensors and tokenizers, which are Rust
 _BREAKS = ("\x85", "\u2028", "\u2029")  # line ends to Unicode, and so to str.splitlines, which JSON lets stand bare
 
 
@@ -24,12 +26,23 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except NewsloraError:
         raise  # says more already, though NetworkError and StorageError are OSErrors too
-    except OSError as error:
-        if error.errno in _FULL:
+    except Exception as error:
+        refused = refusal(error)
+        if refused is None:
+            raise
+        if refused.errno in _FULL:
             remedy = "free space or name another place (--output); nothing finished before was lost"
         else:
             remedy = "check that the place exists and may be written, or name another (--output)"
-        raise StorageError(f"Cannot write {path}: {error.strerror or error}. To go on: {remedy}.") from error
+        raise StorageError(f"Cannot write {path}: {refused.strerror or refused}. To go on: {remedy}.") from error
+
+
+def refusal(error: Exception) -> OSError | None:
+    """The operating system's refusal that an exception is, or tells of; None where it is about something else."""
+    if isinstance(error, OSError):
+        return error
+    told = _TOLD.search(str(error))
+    return OSError(int(told[1]), os.strerror(int(told[1]))) if told else None
 
 
 @contextlib.contextmanager

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from refusing_parts import files_end_at
 from transformers import BertConfig
 
 from newslora.config import LoraSettings, TrainSettings
-from newslora.errors import RunError
+from newslora.errors import RunError, StorageError
 from newslora.files import sha256_file
 from newslora.model.classifier import random_classifier, trainable_parameters
 from newslora.training.checkpoint import (
@@ -141,3 +142,16 @@ def test_a_checkpoint_from_before_it_told_a_format_counts(tmp_path: Path) -> Non
     (path / STATE).write_text(json.dumps({"step": 1, "best_value": [0.5, -0.7]}))
     (path / COMMIT).write_text(json.dumps({name: sha256_file(path / name) for name in (TENSORS, STATE)}))
     assert is_saved(tmp_path)
+
+
+def test_a_disk_that_refuses_is_named_and_leaves_the_earlier_checkpoints(tmp_path: Path) -> None:
+    saved = saved_twice(tmp_path)
+    model, optimizer = fresh(1)
+    with (
+        files_end_at(1000),
+        pytest.raises(StorageError, match=r"Cannot write .*step-00000003: File too large"),
+    ):
+        save_checkpoint(tmp_path, LoopState(step=3), model, optimizer)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+    load_newest(tmp_path, model, optimizer)
+    assert_same(numbers(model, optimizer), saved[2])

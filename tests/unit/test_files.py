@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from refusing_parts import files_end_at
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models
 
 from newslora import files
 from newslora.errors import NetworkError, StorageError
@@ -92,6 +96,30 @@ def test_a_full_disk_names_the_way_out(number: int, step: str, tmp_path: Path, m
 def test_a_really_full_device_is_a_storage_error() -> None:
     with pytest.raises(StorageError, match="No space left on device"), files.disk_errors(Path("x")):
         Path("/dev/full").write_text("a")
+
+
+@pytest.mark.parametrize("writer", ["safetensors", "tokenizers"])
+def test_what_libraries_in_rust_are_refused_is_a_storage_error_too(writer: str, tmp_path: Path) -> None:
+    """They raise errors of their own, no OSErrors."""
+    write = {
+        "safetensors": lambda path: save_file({"x": torch.zeros(10_000)}, path),
+        "tokenizers": lambda path: Tokenizer(models.WordLevel({f"word{n}": n for n in range(1000)})).save(str(path)),
+    }[writer]
+    path = tmp_path / "file"
+    files.write_text(path, "old")
+    with (
+        files_end_at(1000),
+        pytest.raises(StorageError, match=r"Cannot write .*file: File too large\. To go on: check"),
+        files.atomic_path(path) as temporary,
+    ):
+        write(temporary)
+    assert path.read_text() == "old"
+    assert only(tmp_path) == ["file"]
+
+
+def test_errors_about_something_else_pass_unchanged(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no disk"), files.disk_errors(tmp_path):
+        raise ValueError("this is about no disk (os error)")
 
 
 def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
