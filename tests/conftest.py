@@ -32,6 +32,18 @@ def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEWSLORA_CACHE", str(tmp_path / "cache"))
 
 
+def without_figures(patch: pytest.MonkeyPatch) -> None:
+    """Reports have their words and no figures, whose drawing takes several times as long as a small training."""
+    from newslora.report.drawing import Written
+
+    patch.setattr("newslora.report.report.write_figure", lambda folder, name, draw: Written(name, b"", b""))
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_figures(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A backbone folder: an encoder (BERT, 2 layers, 32 dimensions, random weights) and a word-level tokenizer."""

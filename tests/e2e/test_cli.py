@@ -172,6 +172,7 @@ def test_predict_reads_standard_input(
     assert found == [("club wins cup final", label, ""), ("", "", "empty text")]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_report_is_written_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "report.html").unlink()
     assert main(["report", str(run)]) == 0
@@ -225,6 +226,7 @@ def test_dry_run_of_local_rows_times_a_step_and_writes_nothing(
     assert capsys.readouterr().out == captured.out
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_refused_start_leaves_what_its_message_names_and_can_be_repeated(
     tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -312,6 +314,7 @@ def test_a_mistake_gets_one_sentence_and_its_exit_code(
     assert {path.name for path in (tmp_path / "runs").glob("*/*")} <= {"quarantine.jsonl"}
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_full_disk_says_so_and_keeps_what_was_finished(
     tiny_bert: Path,
     news_file: Path,
@@ -391,6 +394,7 @@ def test_a_full_disk_behind_standard_error_ends_no_work_and_changes_no_code(
     assert codes == [0, 5]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_quarantine_names_row_and_reason(tiny_bert: Path, news_file: Path, tmp_path: Path) -> None:
     with news_file.open("a") as stream:
         stream.write('{"title": "", "label": "World"}\n{"title": "club wins"}\n')

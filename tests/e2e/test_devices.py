@@ -106,6 +106,7 @@ def test_the_device_named_is_the_one_that_computes(
     assert asked == [DEVICE] * models
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_what_is_trained_is_scored_and_explained_there_too(
     planted: Path, tmp_path: Path, asked: list[str | None]
 ) -> None:

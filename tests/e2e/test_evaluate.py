@@ -17,6 +17,7 @@ from rich.console import Console
 from safetensors.numpy import load_file
 
 import newslora
+from conftest import without_figures
 from newslora.cli.app import main
 from newslora.cli.evaluation_tables import evaluation_tables
 from newslora.errors import SettingsError
@@ -58,7 +59,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     }  # fmt: skip
     flags = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     data = ["--data", str(folder / "train.csv"), "--backbone", str(tiny_bert)]
-    assert main(["train", "seed", *data, "-o", str(folder / "run"), *flags]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        without_figures(patch)
+        assert main(["train", "seed", *data, "-o", str(folder / "run"), *flags]) == 0
     return folder / "run"
 
 
@@ -183,6 +186,7 @@ def test_the_temperature_is_kept_used_and_changes_no_answer(run: Path, tmp_path:
         before(texts, abstain=0.9)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_no_temperature_when_told_so(run: Path, tmp_path: Path, tiny_bert: Path) -> None:
     data = ["--data", str(run.parent / "validation.csv"), "--backbone", str(tiny_bert)]
     flags = ["data.workers=0", "train.epochs=1", "data.validation_rows=20", "evaluation.calibrate=false"]
@@ -192,6 +196,7 @@ def test_no_temperature_when_told_so(run: Path, tmp_path: Path, tiny_bert: Path)
     assert "evaluation.calibrate is false" in stored(tmp_path / "run", "validation")["calibration"]["reason"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_validation_on_the_training_rows_calibrates_nothing(run: Path, tmp_path: Path, tiny_bert: Path) -> None:
     source = str(run.parent / "validation.csv")
     sets = ["--set", "data.workers=0", "--set", "train.epochs=1"]

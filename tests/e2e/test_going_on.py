@@ -160,6 +160,7 @@ def test_without_a_whole_checkpoint_it_wants_the_very_adapter(first: Path, lent:
     assert (run.path / WEIGHTS).read_bytes() == (whole.path / WEIGHTS).read_bytes()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_held_rows_that_trained_the_adapter_are_told(
     first: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +216,7 @@ def test_rows_that_cannot_be_looked_at_are_told(first: Path, tmp_path: Path, cap
     assert third.data()[STARTED_FROM]["trained_on"] == [sha256_file(tmp_path / "corrections.jsonl")]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_commands_of_the_documents(
     first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from sklearn.base import clone
 
 import newslora
 from children import in_child
+from conftest import without_figures
 from newslora.cli.app import main
 from newslora.errors import DataError, RunError, SettingsError
 from newslora.predict.classifier import Classifier
@@ -60,6 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Iterator[R
     folder = tmp_path_factory.mktemp("multi")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEWSLORA_CACHE", str(folder / "cache"))
+        without_figures(patch)
         data, test = write(folder / "train.jsonl", 480), write(folder / "test.jsonl", 160)
         yield newslora.train(
             "seed",
@@ -233,7 +235,7 @@ def test_the_estimator_takes_an_indicator_matrix(tiny_bert: Path) -> None:
     rows = list(planted(160))
     y = np.array([[name in row["labels"] for name in NAMES] for row in rows], dtype=int)
     model = newslora.NewsClassifier(
-        "seed", backbone=tiny_bert, epochs=8, batch_size=8, learning_rate=1e-2, warmup_steps=10, dropout=0.0,
+        "seed", backbone=tiny_bert, epochs=2, batch_size=8, learning_rate=1e-2, warmup_steps=10, dropout=0.0,
         precision="fp32", device="cpu",
     ).fit([row["text"] for row in rows], y)  # fmt: skip
     texts = [row["text"] for row in rows[:16]]

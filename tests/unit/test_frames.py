@@ -145,7 +145,7 @@ def test_a_run_of_a_table_is_that_of_its_file_and_finds_its_rows_from_anywhere(
     moved = here.rename(tmp_path / "moved")
     assert len(own_rows(RunFolder.open(moved)).train) == 32
     (moved / "manifest.json").unlink()
-    assert newslora.resume(moved).complete
+    assert newslora.resume(moved, report=False).complete
 
 
 def test_a_table_is_evaluated_and_known_for_what_it_was_to_the_run(train: Callable[..., RunFolder]) -> None:

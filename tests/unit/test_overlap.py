@@ -32,6 +32,7 @@ def test_rows_are_counted_as_a_set_of_texts_counts_them(train: list[str], held: 
     assert found == sum(plain(text) in set(map(plain, train)) for text in held)
 
 
+@pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("copies", [0, 5])
 def test_training_tells_of_copies_and_keeps_their_number(
     copies: int, tiny_bert: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture

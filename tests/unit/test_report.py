@@ -68,12 +68,6 @@ class Page(HTMLParser):
         return [[" ".join(cell.split()) for cell in row] for row in self.cells]
 
 
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes most of a report's time; tests of its words do without."""
-    monkeypatch.setattr("newslora.report.report.write_figure", lambda folder, name, draw: Written(name, b"", b""))
-
-
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, str]:
     run, manifest = make_run(tmp_path_factory.mktemp("report") / "a run", LABELS)

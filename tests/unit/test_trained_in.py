@@ -50,6 +50,7 @@ def train(tiny_bert: Path, **more: Any) -> Path:
     return run.path.resolve()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_run_is_exported_and_evaluated_from_elsewhere(
     desk: Path, tiny_bert: Path, leave: Callable[[], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,7 +101,7 @@ def test_a_run_is_resumed_from_elsewhere(
     whole.rename(desk / "whole")
     interrupt(lambda: train(tiny_bert, train__epochs=2))
     leave()
-    run = newslora.resume(desk / "runs" / "one")
+    run = newslora.resume(desk / "runs" / "one", report=False)
     weights = "adapter/adapter_model.safetensors"
     assert (run.path / weights).read_bytes() == (desk / "whole" / weights).read_bytes()
     assert run.data() == RunFolder(desk / "whole").data()
@@ -134,7 +135,7 @@ def test_a_backbone_in_a_relative_folder_is_found_again(
     with pytest.raises(RunError, match="'models/tiny', has other weights than when the run began"):
         newslora.resume(desk / "runs" / "one")
     shutil.rmtree("models")
-    run, whole = newslora.resume(desk / "runs" / "one"), RunFolder(desk / "whole")
+    run, whole = newslora.resume(desk / "runs" / "one", report=False), RunFolder(desk / "whole")
     name = "adapter/adapter_model.safetensors"
     assert (run.path / name).read_bytes() == (whole.path / name).read_bytes()
     assert run.manifest()["backbone"] == whole.manifest()["backbone"]

@@ -53,6 +53,7 @@ def test_it_is_told_where_the_source_has_validation_rows_of_its_own(folder: Path
     assert not any("validation_rows" in one for one in told(folder / "train.jsonl", validation_rows=7))
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_training_and_a_dry_run_tell_it(folder: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--data", str(folder), "--backbone", str(tiny_bert), "--set", "data.validation_rows=7"]
     assert main(["train", "seed", "--dry-run", *given]) == 0
