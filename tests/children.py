@@ -1,9 +1,11 @@
 """Children of a fork server that has imported what newslora needs: a process of its own, a second and not ten from its work.
 
 Each starts clean and single-threaded, as a new interpreter would after these imports. What reads its environment while it is
-imported (the hub libraries), or is about starting, takes a real new interpreter.
+imported (the hub libraries), or is about starting, takes a real new interpreter. What the imports made is not looked through
+for cycles by every child again, which takes as long as much of its work.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 PRELOADED = [
-    "torch", "transformers.trainer", "peft", "tensorboardX", "scipy.stats", "sklearn.metrics", "pyarrow.parquet",
+    "torch", "transformers.trainer", "peft", "tensorboardX", "scipy.stats", "sklearn.calibration", "pyarrow.parquet",
     "newslora.pipeline", "newslora.predict.bulk", "newslora.cli.app",
 ]  # fmt: skip
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -25,14 +27,19 @@ PATIENCE = 120  # seconds
 
 def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
     """What the function returns, or raises, in a child of its own."""
-    with ProcessPoolExecutor(1, mp_context=CONTEXT) as pool:
+    with ProcessPoolExecutor(1, mp_context=CONTEXT, initializer=gc.freeze) as pool:
         return pool.submit(function, *arguments).result(PATIENCE)
 
 
 def start(function: Callable[..., Any], *arguments: Any) -> ForkServerProcess:
-    child = CONTEXT.Process(target=function, args=arguments)
+    child = CONTEXT.Process(target=_frozen, args=(function, *arguments))
     child.start()
     return child
+
+
+def _frozen(function: Callable[..., Any], *arguments: Any) -> None:
+    gc.freeze()
+    function(*arguments)
 
 
 def start_command(words: Sequence[str], errors: Path) -> ForkServerProcess:

@@ -1,10 +1,13 @@
 """A whole run on a GPU, where there is one; benchmarks/gpu.py on a CPU: it reaches its end, and keeps what it found before."""
 
 import importlib
+import io
 import json
 import runpy
+import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,17 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 def run_script(*words: str) -> None:
     sys.path.insert(0, str(BENCHMARKS))  # as `python benchmarks/gpu.py` has it
     sys.argv = ["gpu.py", *words]
+    subprocess.run = partial(run_checks_here, subprocess.run)  # type: ignore[assignment]
     runpy.run_path(str(BENCHMARKS / "gpu.py"), run_name="__main__")
+
+
+def run_checks_here(run: Any, command: list[str], **given: Any) -> Any:
+    """`subprocess.run` whose checks run in this process, which has the imports."""
+    if command[1:] != [str(BENCHMARKS / "gpu_checks.py")]:
+        return run(command, **given)
+    sys.stdin = io.StringIO(given["input"])
+    runpy.run_path(command[1], run_name="__main__")
+    return subprocess.CompletedProcess(command, 0)
 
 
 def test_the_script_runs_to_its_end_on_a_small_encoder(tmp_path: Path) -> None:
@@ -217,7 +230,8 @@ def test_checks_whose_process_ends_early_keep_what_they_found(
 ) -> None:
     gpu, script = module("gpu"), tmp_path / "checks.py"
     script.write_text(
-        "import json, sys, time\n"
+        "import importlib.util, json, sys, time\n"
+        "assert importlib.util.find_spec('gpu_waits'), 'what the script imports is not to be found'\n"
         "job = json.load(sys.stdin)\n"
         "open(job['out'], 'w').write(json.dumps({'found': {'fp32': {'logits': float('nan')}}, 'failed': {}}))\n" + end
     )

@@ -7,8 +7,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 import weakref
 from pathlib import Path
@@ -20,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import newslora
-from children import start, start_command
+from children import in_child, start, start_command
 from newslora.cli.app import main
 from newslora.config import DataSettings, LoraSettings
-from newslora.errors import InterruptedRun, RunError, SettingsError
+from newslora.errors import InterruptedRun, NewsloraError, RunError, SettingsError
 from newslora.estimator import PackedAdapter
 from newslora.predict.bulk import predict_source
 from newslora.predict.calibration import Calibration
@@ -154,29 +152,32 @@ def test_a_classifier_is_freed_when_nobody_holds_it(adapter: Path) -> None:
         gc.enable()
 
 
-FORKING = """
-import os, signal, sys, torch
-from newslora import Classifier, NewsloraError
-torch.set_num_threads(2)
-classify = Classifier.load(sys.argv[1])
-classify("striker club cup")
-def child(threads):
-    torch.set_num_threads(threads)
-    try:
-        return len(classify("striker club cup").labels)
-    except NewsloraError as error:
-        return 7 if "Start processes by 'spawn'" in str(error) else 8
-for threads in (2, 1):
-    if not (one := os.fork()):
-        signal.alarm(60)
-        os._exit(child(threads))
-    print(os.waitstatus_to_exitcode(os.waitpid(one, 0)[1]))
-"""
+def forking(adapter: Path) -> list[int]:
+    """In a child whose OpenMP has two threads: how its own children end, by the threads they ask for."""
+    import torch
+
+    torch.set_num_threads(2)
+    classify = Classifier.load(adapter)
+    classify("striker club cup")
+
+    def answered(threads: int) -> int:
+        torch.set_num_threads(threads)
+        try:
+            return len(classify("striker club cup").labels)
+        except NewsloraError as error:
+            return 7 if "Start processes by 'spawn'" in str(error) else 8
+
+    codes = []
+    for threads in (2, 1):
+        if not (one := os.fork()):
+            signal.alarm(60)
+            os._exit(answered(threads))
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(one, 0)[1]))
+    return codes
 
 
 def test_a_fork_that_would_hang_is_refused(adapter: Path) -> None:
-    out = subprocess.run([sys.executable, "-c", FORKING, str(adapter)], capture_output=True, text=True, timeout=150)
-    assert out.stdout.split() == ["7", "1"], out.stderr
+    assert in_child(forking, adapter) == [7, 1]
 
 
 def test_one_call_makes_the_bytes_of_the_command(adapter: Path, tmp_path: Path) -> None:
