@@ -16,12 +16,13 @@ QUICK = {"epochs": 4, "batch_size": 8, "learning_rate": 3e-2, "warmup_steps": 0,
 
 @pytest.fixture(scope="module")
 def encoder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An encoder of tiny_bert's shape that tells words apart, so that a second of training learns; and without a head."""
+    """One layer of tiny_bert's shape that tells words apart, so that a second of training learns; and without a head."""
     import torch
     from transformers import AutoConfig, AutoTokenizer, BertModel
 
     folder = tmp_path_factory.mktemp("encoder")
     config = AutoConfig.from_pretrained(tiny_bert)
+    config.num_hidden_layers = 1
     config.initializer_range = 0.2  # BERT's 0.02 makes all texts nearly one vector
     torch.manual_seed(0)
     BertModel(config).save_pretrained(folder)
@@ -31,9 +32,10 @@ def encoder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def module_patches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache for module fixtures too; and no report, which takes five times as long as these fits and has its own tests."""
+    """A cache for module fixtures too; and no metrics and no report, which take longer than a fit: nobody asks for them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEWSLORA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr("newslora.pipeline.evaluate_articles", lambda *given, **settings: None)
         patch.setattr("newslora.pipeline.write_report", lambda run, manifest, device: None)
         yield
 

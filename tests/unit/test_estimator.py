@@ -28,10 +28,16 @@ from newslora.runfolder import RunFolder
 
 
 def test_the_command_line_trains_the_same_adapter(
-    news: NewsClassifier, encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    news: NewsClassifier,
+    encoder: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from newslora.cli.app import main
+    from newslora.evaluation.evaluate import evaluate_articles
 
+    monkeypatch.setattr("newslora.pipeline.evaluate_articles", evaluate_articles)  # the command tells of the metrics
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"text": t, "label": y}) + "\n" for t, y in zip(TEXTS, LABELS, strict=True)))
     run = tmp_path / "run"
