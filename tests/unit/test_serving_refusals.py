@@ -102,6 +102,11 @@ def test_another_content_type_is_refused(server: Server) -> None:  # or any page
     message = declared(server.send("/v1/classify", b'{"text": "a"}', "text/plain"), 422, "bad_request")
     assert "application/json" in message
     declared(server.send("/v1/classify/stream", b'{"text": "a"}', "text/plain"), 422, "bad_request")
+    body = b'{"text": "treaty", "label": "World"}'  # a browser sends a Blob of no type without any
+    for path in ("/v1/classify", "/v1/classify/stream", "/v1/feedback"):
+        bare = server.ask(lambda client, path=path: client.post(path, content=body))
+        assert "content-type" not in bare.request.headers
+        declared(bare, 422, "bad_request")
 
 
 def test_a_compressed_body_is_refused_by_its_head(server: Server) -> None:
@@ -293,6 +298,9 @@ def test_hosts_origins_and_headers(planted: Path) -> None:
     declared(server.get("/v1/status", headers={"Host": "attacker.example"}), 400, "wrong_host")
     for host in ("localhost:8080", "127.0.0.1", "[::1]:9"):
         assert server.get("/v1/status", headers={"Host": host}).status_code == 200
+    for hosts in (("localhost", "attacker.example"), ("attacker.example", "localhost")):
+        twice = [("Host", host) for host in hosts]
+        declared(server.get("/v1/status", headers=twice), 400, "wrong_host")
     response = server.get("/health", headers={"Origin": "https://desk.example.org", "X-Request-ID": "mine-1"})
     assert response.headers["access-control-allow-origin"] == "https://desk.example.org"
     assert response.headers["x-request-id"] == "mine-1"

@@ -65,6 +65,57 @@ def test_a_head_that_drips_is_cut_also_on_a_used_connection(server: Process) -> 
         assert time.monotonic() - began < 4
 
 
+@pytest.mark.parametrize(
+    ("begun", "more"),
+    [(b"0\r\n", b"a:b\r\n" * 10_000), (b"0\r\na: ", b"a" * 50_000), (b"9;", b"a" * 50_000)],
+    ids=["trailers", "a long trailer", "a chunk's extension"],
+)
+@pytest.mark.parametrize("path", [b"/v1/nothing", b"/v1/classify"])
+def test_what_stands_beside_a_body_has_an_end(server: Process, path: bytes, begun: bytes, more: bytes) -> None:
+    sent = 0
+    with server.connect() as one:
+        one.sendall(b"POST %s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" % path + begun)
+        with contextlib.suppress(ConnectionError):
+            while sent < 30_000_000:  # until it is cut
+                one.sendall(more)
+                sent += len(more)
+    assert sent < 30_000_000
+
+
+def test_a_trailer_is_no_header(server: Process) -> None:
+    body = json.dumps({"text": TEXT}).encode()
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with server.connect() as one:
+        one.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(body), body))
+        one.sendall(
+            b"0\r\nX-Request-ID: trailer\r\n\r\n" + head.replace(b"\r\nHost", b"\r\nX-Request-ID: header\r\nHost")
+        )
+        one.sendall(b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body))
+        said = closed_within(one, 5)
+    assert said.count(b"200 OK") == 2
+    assert b"trailer" not in said
+    assert b"x-request-id: header" in said  # of the next request, which is read as ever
+
+
+def test_a_body_that_follows_an_upgrade_is_no_request(server: Process) -> None:
+    head = b"%s HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+    hidden = b"DELETE /v1/adapters/news HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: hidden\r\n\r\n"
+    with server.connect() as one:
+        one.sendall(head % b"POST /v1/classify" + b"Content-Length: %d\r\n\r\n" % len(hidden))
+        said = one.recv(65536)
+        one.sendall(hidden)
+        said += closed_within(one, 5)
+    assert said.startswith(b"HTTP/1.1 400")
+    assert said.count(b"HTTP/1.1 4") == 1
+    assert b"hidden" not in said
+    assert b"Java's client" in said
+    with server.connect() as one:  # without a body it is answered as if it had not asked
+        for _ in range(2):
+            one.sendall(head % b"GET /health" + b"\r\n")
+            assert one.recv(65536).startswith(b"HTTP/1.1 200")
+    assert "WebSocket" not in server.errors.read_text()
+
+
 def test_a_head_without_end_is_refused(server: Process) -> None:
     with server.connect() as one:
         one.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * 70_000)

@@ -17,7 +17,7 @@ from newslora.serving.context import Context
 from newslora.serving.keys import Key
 from newslora.serving.logs import new_id, where
 from newslora.serving.problems import Problem
-from newslora.serving.protocol import ABORT
+from newslora.serving.protocol import ABORT, UPGRADE
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 DROPPED = 10  # times `body_bytes`: so much of an unwanted body is read, for its writer to hear the answer
@@ -108,8 +108,15 @@ class Exchange:
             Problem: 400, 413, 415 or 503.
         """
         settings = self.context.settings
-        named = hosts is None or self.scope["path"] in PROBES or _names(self.headers.get("host", ""), hosts)
-        if not named:
+        if self.scope.get(UPGRADE):
+            raise Problem(
+                400,
+                "bad_request",
+                "The request asks for another protocol (the header Upgrade), and its body cannot be read so. Send it as plain "
+                "HTTP/1.1: Java's client takes `version(HttpClient.Version.HTTP_1_1)`.",
+            )
+        told = self.headers.getlist("host")  # of two, a proxy before us may have gone by the other
+        if not (hosts is None or self.scope["path"] in PROBES or (len(told) == 1 and _names(told[0], hosts))):
             raise Problem(
                 400, "wrong_host", "The Host header names another server. Allowed names are the setting allowed_hosts."
             )

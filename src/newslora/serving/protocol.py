@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with what it leaves open: how long a request's head may take and how large it may be."""
+"""uvicorn's HTTP protocol, with what it leaves open: how long a request's head may take, and how large all but its body is."""
 
 import asyncio
 import json
@@ -8,15 +8,18 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from newslora.serving.logs import new_id
 
-ABORT = "newslora.abort"  # in a request's scope: drops the connection
-HEAD_BYTES = 65_536
+# in a request's scope
+ABORT = "newslora.abort"  # drops the connection
+UPGRADE = "newslora.upgrade"  # its body cannot be read, for it asks for another protocol
+HEAD_BYTES = 65_536  # of a head; also of trailers, and of what may stand in a chunk's first line
 
 
 class GuardedProtocol(HttpToolsProtocol):
     """Cuts connections whose next request's head does not come whole in time, or without end.
 
     uvicorn's own timer runs between requests only, and the first byte of one stops it. A connection whose request was answered
-    before its body had come is closed: what still comes is no request.
+    before its body had come is closed: what still comes is no request. Nor is the body of a request that asks for another
+    protocol (Java's client does of every first one): the parser stops before it, and would read a request out of it.
     """
 
     head_seconds = 10.0  # set by `protocol_class`
@@ -24,8 +27,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_timer: asyncio.TimerHandle | None = None
-        self._head_bytes = 0
+        self._other_bytes = 0  # read since the last piece of a body, or the last whole head
         self._in_body = False  # of the request that was parsed last
+        self._deaf = False  # what still comes is of another protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -36,23 +40,35 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
         idle = self.cycle is None or self.cycle.response_complete
         if idle and not self._in_body and self._head_timer is None:
             self._await_head()
-        if self._head_timer is not None:
-            self._head_bytes += len(data)
+        self._other_bytes += len(data)
         super().data_received(data)
-        if self._head_timer is not None and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("The request's head is too large.")
+        if self._other_bytes > HEAD_BYTES and not (self._deaf or self.transport.is_closing()):
+            self.send_400_response("The request's head or trailer is too large.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_body:  # else it is a trailer: nobody reads one, and a million of them would fill the memory
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._head_came()
-        self._in_body = True
-        cast(dict[str, Any], self.scope)[ABORT] = self.transport.abort
+        self._other_bytes, self._in_body = 0, True
+        self._deaf = self.parser.should_upgrade() and announces_body(self.headers)
+        cast(dict[str, Any], self.scope).update({ABORT: self.transport.abort, UPGRADE: self._deaf})
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._other_bytes = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
-        self._in_body = False
+        if self._deaf:  # the parser takes the body for what follows
+            return
+        self._other_bytes, self._in_body = 0, False
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -75,8 +91,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.write(head.encode() + body)
         self.transport.close()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: curl and Java ask for other protocols as a matter of course."""
+
     def _await_head(self) -> None:
-        self._head_bytes = 0
+        self._other_bytes = 0
         self._head_timer = self.loop.call_later(self.head_seconds, self._cut)
 
     def _head_came(self) -> None:
@@ -88,6 +107,13 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_timer = None
         if not self.transport.is_closing():
             self.transport.abort()
+
+
+def announces_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a body follows a request's head."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")) for name, value in headers
+    )
 
 
 def protocol_class(head_seconds: float) -> type[GuardedProtocol]:
