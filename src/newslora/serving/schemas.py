@@ -17,6 +17,7 @@ ID = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"
 NO_NUL = {"pattern": r"^[^\u0000]*$"}  # for the description; check_text says it in words
 Text = Annotated[str, AfterValidator(check_text), Field(json_schema_extra=NO_NUL)]
 Label = Annotated[str, Field(min_length=1, max_length=1000, json_schema_extra=NO_NUL), AfterValidator(check_text)]
+Labels = Annotated[list[Label], Field(max_length=1000)]
 AdapterName = Annotated[str, Field(pattern=NAME, description="An adapter's name; left out: the default one.")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -42,7 +43,10 @@ class ClassifyRequest(Asked):
         }
     )
     text: Text | None = Field(None, description="The text, or else `texts`.")
-    texts: list[Text] | None = Field(None, min_length=1, description="Several texts, answered in order by one version.")
+    # a fault for each of a million elements would hold up all other requests
+    texts: list[Text] | None = Field(
+        None, min_length=1, fail_fast=True, description="Several texts, answered in order by one version."
+    )
     adapter: AdapterName | None = None
     top_k: int | None = Field(None, ge=1, le=1000, description="Also return this many labels, most probable first.")
     probabilities: bool = Field(False, description="Also return the probability of every label.")
@@ -177,11 +181,9 @@ class FeedbackRequest(Asked):
     )
     text: Annotated[Text, Field(min_length=1)]
     label: Label | None = Field(None, description="The right label, or else `labels`.")
-    labels: list[Label] | None = Field(
-        None, max_length=1000, description="All right labels, where a text may carry several."
-    )
+    labels: Labels | None = Field(None, description="All right labels, where a text may carry several.")
     adapter: AdapterName | None = None
-    predicted: Label | list[Label] | None = Field(None, description="What the server had answered.")
+    predicted: Label | Labels | None = Field(None, description="What the server had answered.")
     probability: Share | None = Field(None, description="How sure it had been.")
     id: str | None = Field(None, pattern=ID, description="Your own id: sent twice, it is kept once.")
 

@@ -9,6 +9,7 @@ from newslora.errors import near
 from newslora.serving.problems import Problem, shown
 
 MOST_DIGITS = 19  # of a whole number: what 64 bits hold
+MOST_KEYS = 100  # of an object; no request has so many fields, and each unknown one would be a fault of its own
 
 
 def parse(body: bytes | bytearray) -> Any:
@@ -69,6 +70,8 @@ def _bad(reason: str) -> Problem:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MOST_KEYS:
+        raise _bad(f"an object has more than {MOST_KEYS} keys")
     found = dict(pairs)
     if len(found) < len(pairs):
         raise _bad("an object names a key twice, and which one counts would be a guess")
