@@ -1,6 +1,7 @@
 """A planted miscalibration is found and undone, none is made where none is, and answers never change."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from newslora.errors import RunError
+from newslora.files import sha256_file
 from newslora.metrics.basic import softmax
 from newslora.predict.calibration import (
     CALIBRATION,
@@ -113,7 +116,7 @@ def saved(tmp_path: Path) -> tuple[Path, Calibration]:
 
 def test_it_comes_back_as_saved(saved: tuple[Path, Calibration]) -> None:
     folder, one = saved
-    again = load_calibration(folder, "version")
+    again = load_calibration(folder, "version", 4)
     assert again is not None
     assert again.temperature == one.temperature
     assert again.record == one.record
@@ -123,7 +126,7 @@ def test_it_comes_back_as_saved(saved: tuple[Path, Calibration]) -> None:
 
 
 def test_a_folder_from_before_has_none(tmp_path: Path) -> None:
-    assert load_calibration(tmp_path, "version") is None
+    assert load_calibration(tmp_path, "version", 4) is None
 
 
 DAMAGE = {
@@ -132,9 +135,27 @@ DAMAGE = {
     "no object": lambda folder: (folder / CALIBRATION).write_text("[]"),
     "without temperature": lambda folder: edit(folder, temperature=None),
     "negative": lambda folder: edit(folder, temperature=-1.0),
+    "no temperature that is fitted": lambda folder: edit(folder, temperature=1e-9),
     "other logits": lambda folder: (folder / LOGITS).write_bytes(b"x" * 100),
     "no logits": lambda folder: (folder / LOGITS).unlink(),
+    "of fewer labels": lambda folder: refill(folder, lambda logits, labels: (logits[:, 1:], labels)),
+    "of one label": lambda folder: refill(folder, lambda logits, labels: (logits[:, 0], labels)),
+    "of other rows": lambda folder: refill(folder, lambda logits, labels: (logits[1:], labels)),
+    "NaN": lambda folder: refill(folder, lambda logits, labels: (np.nan * logits, labels)),
+    "whole numbers": lambda folder: refill(folder, lambda logits, labels: (logits.astype(np.int8), labels)),
+    "labels beyond": lambda folder: refill(folder, lambda logits, labels: (logits, labels + 1)),
+    "labels below": lambda folder: refill(folder, lambda logits, labels: (logits, labels - 1)),
+    "a lone label": lambda folder: refill(folder, lambda logits, labels: (logits, np.int64(0))),
+    "labels that are shares": lambda folder: refill(folder, lambda logits, labels: (logits, labels / 4)),
 }
+
+
+def refill(folder: Path, change: Callable[[Any, Any], tuple[Any, Any]]) -> None:
+    """Other logits and labels, under their right hash."""
+    held = load_file(folder / LOGITS)
+    found = zip(("logits", "labels"), change(held["logits"], held["labels"]), strict=True)
+    save_file({name: np.ascontiguousarray(one) for name, one in found}, folder / LOGITS)
+    edit(folder, logits_sha256=sha256_file(folder / LOGITS))
 
 
 def edit(folder: Path, **values: Any) -> None:
@@ -147,4 +168,4 @@ def test_damage_is_told_and_never_answered_from(damage: str, saved: tuple[Path, 
     folder, _ = saved
     DAMAGE[damage](folder)
     with pytest.raises(RunError, match="calibration"):
-        load_calibration(folder, "another" if damage == "another adapter's" else "version")
+        load_calibration(folder, "another" if damage == "another adapter's" else "version", 4)

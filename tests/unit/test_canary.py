@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file as numpy_file
+from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, MPNetConfig
 
 from newslora.errors import BackboneError, CanaryError, NewsloraError, RunError
 from newslora.files import sha256_file
 from newslora.model.adapter import CARD, WEIGHTS
+from newslora.predict.calibration import LOGITS
 from newslora.predict.canary import CANARY, FP32_TOLERANCE, canary_texts, check_canary, load_canary
 from newslora.predict.classifier import Classifier
 from newslora.serving.service import Service
@@ -155,6 +158,35 @@ def test_flipped_bits_are_refused(service: Service, adapter: Path) -> None:
 
     retouch(adapter, flip)
     refused(service, adapter, CanaryError, "a logit differs by")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        (1 << 62).to_bytes(8, "little") + b"{}",
+        (2_000_000).to_bytes(8, "little") + b"[" * 2_000_000,
+        (71).to_bytes(8, "little") + b'{"a": {"dtype": "F32", "shape": [999999999999], "data_offsets": [0, 8]}}',
+    ],
+    ids=["empty", "a header without end", "nested deeply", "a shape beyond the file"],
+)
+def test_a_file_that_is_no_safetensors_is_refused_though_its_hash_is_right(
+    service: Service, adapter: Path, content: bytes
+) -> None:
+    (adapter / WEIGHTS).write_bytes(content)
+    edit(adapter / CARD, weights_sha256=sha256_file(adapter / WEIGHTS))
+    refused(service, adapter, RunError, "is no safetensors file that can be read")
+    (adapter / "calibration.json").unlink()  # of other weights
+    with pytest.raises(RunError, match="is no safetensors file that can be read"):
+        Classifier.load(adapter, engine="padded")
+
+
+def test_validation_rows_of_another_adapter_are_refused_before_it_is_served(service: Service, adapter: Path) -> None:
+    """It answered, and what compares its answers with those rows did not."""
+    held = numpy_file(adapter / LOGITS)
+    save_numpy({"logits": held["logits"].repeat(2, axis=1), "labels": held["labels"]}, adapter / LOGITS)
+    edit(adapter / "calibration.json", logits_sha256=sha256_file(adapter / LOGITS))
+    refused(service, adapter, RunError, "does not hold a finite logit of each of 2 labels")
 
 
 def test_a_canary_of_another_adapter_or_a_damaged_one_is_refused(service: Service, adapter: Path) -> None:

@@ -25,6 +25,7 @@ from newslora.model.exported import check_export
 from newslora.records.reading import STRICT, read_record
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
@@ -179,6 +180,21 @@ def same_backbone(card: AdapterCard) -> Backbone:
     return backbone
 
 
+def read_tensors(path: Path) -> "dict[str, torch.Tensor]":
+    """What an adapter's file of weights holds, by name.
+
+    Raises:
+        RunError: it is no safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise RunError(f"{path} is no safetensors file that can be read ({error}). Restore the folder.") from None
+
+
 def load_tensors(model: "PeftModel", path: Path) -> None:
     """Load every tensor of the file into the model.
 
@@ -186,9 +202,8 @@ def load_tensors(model: "PeftModel", path: Path) -> None:
         RunError: one is left over or has another shape, or a place in the model stays fresh.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
-    from safetensors.torch import load_file
 
-    tensors = load_file(path)
+    tensors = read_tensors(path)
     wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
     if wanted != set(tensors):
         odd = sorted(wanted ^ set(tensors))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from newslora.config import LoraSettings
 from newslora.data.batches import Chosen, Rows
 from newslora.errors import RunError
-from newslora.model.adapter import WEIGHTS, AdapterCard
+from newslora.model.adapter import WEIGHTS, AdapterCard, read_tensors
 from newslora.model.backbones import Backbone
 from newslora.model.classifier import pretrained_classifier
 from newslora.model.engine import AnyBatch, of_rows
@@ -85,9 +85,7 @@ def load_weights(encoder: MixedEncoder, folder: Path, card: AdapterCard) -> Adap
     Raises:
         RunError: tensors that are not those of such an adapter on this encoder, or not finite.
     """
-    from safetensors.torch import load_file
-
-    tensors = load_file(folder / WEIGHTS)
+    tensors = read_tensors(folder / WEIGHTS)
     settings = LoraSettings(**card.lora)
     adapted = adapted_modules(encoder, settings)
     head = {f"{PREFIX}{name}": name for name in encoder.stock_head}

@@ -50,7 +50,7 @@ class _File(Record):
 
     weights_sha256: str
     logits_sha256: str
-    temperature: Annotated[float, Field(gt=0)]
+    temperature: Annotated[float, Field(ge=LOWEST, le=HIGHEST)]
     reason: str | None
 
 
@@ -114,8 +114,13 @@ def save_calibration(calibration: Calibration, folder: Path, weights_sha256: str
     files.write_json(folder / CALIBRATION, {"format": FORMAT} | calibration.record | hashes)
 
 
-def load_calibration(folder: Path, weights_sha256: str) -> Calibration | None:
+def load_calibration(folder: Path, weights_sha256: str, classes: int) -> Calibration | None:
     """The calibration of an adapter folder; None where it has none, as before newslora fitted any.
+
+    Args:
+        folder: the adapter's.
+        weights_sha256: its version.
+        classes: how many labels it has.
 
     Raises:
         RunError: damaged files, or those of another adapter.
@@ -139,5 +144,17 @@ def load_calibration(folder: Path, weights_sha256: str) -> Calibration | None:
         raise RunError(
             f"{folder / LOGITS} is damaged ({error}). Restore it, or remove {CALIBRATION} beside it."
         ) from None
+    if not _belong(logits, labels, classes):
+        raise RunError(
+            f"{folder / LOGITS} does not hold a finite logit of each of {classes} labels, and the right one, for every row. "
+            f"Restore it, or remove {CALIBRATION} beside it."
+        )
     record = held.model_dump(exclude={"format", "weights_sha256", "logits_sha256"})
     return Calibration(held.temperature, logits, labels, record)
+
+
+def _belong(logits: Logits, labels: Labels, classes: int) -> bool:
+    """Whether they are (R, C) and (R,) of the same rows and these classes: drift and answer sets count on it."""
+    shapes = labels.ndim == 1 and logits.shape == (len(labels), classes)
+    kinds = logits.dtype.kind == "f" and labels.dtype.kind == "i"
+    return bool(shapes and kinds and np.isfinite(logits).all() and ((labels >= 0) & (labels < classes)).all())

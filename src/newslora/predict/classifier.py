@@ -134,7 +134,7 @@ class Classifier:
         cls, folder: Path, card: AdapterCard, device: str | None = None, precision: str = "fp32", engine: str = "auto"
     ) -> "Classifier":
         """As `load`, of an adapter or export folder whose card was read, and so its files checked."""
-        calibration = load_calibration(folder, card.weights_sha256)
+        calibration = load_calibration(folder, card.weights_sha256, len(card.labels))
         thresholds = load_thresholds(folder, card.weights_sha256, len(card.labels))
         weights = None if card.export is None else manifest(folder)["files"][WEIGHTS[card.export]]
         with _OPENING:

@@ -98,7 +98,7 @@ class Opener:
         tokenizer = held[key] if key in held else load_tokenizer(folder)
         classifier = Classifier(
             engine, tokenizer, card, self.precision, folder,
-            load_calibration(folder, card.weights_sha256),
+            load_calibration(folder, card.weights_sha256, len(card.labels)),
             load_thresholds(folder, card.weights_sha256, len(card.labels)),
         )  # fmt: skip
         with lane.tokenising:

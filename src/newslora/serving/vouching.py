@@ -5,7 +5,7 @@ import numpy as np
 from newslora import files
 from newslora.errors import CanaryError, RunError
 from newslora.metrics.basic import Logits
-from newslora.model.adapter import WEIGHTS
+from newslora.model.adapter import WEIGHTS, read_tensors
 from newslora.model.shared import AdapterEngine
 from newslora.predict.canary import CANARY, canary_texts, check_canary, load_canary
 from newslora.predict.classifier import Classifier
@@ -63,10 +63,8 @@ def _check_label_map(classifier: Classifier) -> None:
 
 def _check_trained(classifier: Classifier) -> None:
     """Its file holds what training leaves: LoRA that adds something, and a head whose biases have moved from zero."""
-    from safetensors.torch import load_file
-
     what = f"The adapter {classifier.folder}"
-    tensors = load_file(classifier.folder / WEIGHTS)
+    tensors = read_tensors(classifier.folder / WEIGHTS)
     pairs = [(tensors[name.replace("lora_B", "lora_A")], b) for name, b in tensors.items() if "lora_B" in name]
     if not any(a.any() and b.any() for a, b in pairs):
         raise CanaryError(
