@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 from cyclopts import Parameter
 
 from newslora.cli.output import Remarks
+from newslora.data.lines import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,10 +40,15 @@ def remarks() -> "Console":
 
 
 def _console(file: TextIO | None) -> "Console":
-    """Shows text as it stands, for most of it is data: neither brackets nor numbers nor colons mean anything in it."""
+    """Shows text as it stands, for most of it is data: neither brackets, numbers, colons nor escapes mean anything in it."""
     from rich.console import Console
+    from rich.text import Text
 
-    return Console(file=file, markup=False, highlight=False, emoji=False)
+    class Plain(Console):
+        def render_str(self, text: str, *arguments: Any, **options: Any) -> Text:
+            return super().render_str(visible(text), *arguments, **options)
+
+    return Plain(file=file, markup=False, highlight=False, emoji=False)
 
 
 def new_table(title: str, *headings: str, words: Collection[str] = ("",), tight: bool = False) -> "Table":

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from newslora.cli.common import new_table
+from newslora.data.lines import visible
 from newslora.explanation.attributions import Explanation
 from newslora.explanation.words import LEVELS, level
 
@@ -21,7 +22,7 @@ def marked_text(one: Explanation) -> "Text":
     """The text, its words coloured: green for the label, red against it."""
     from rich.text import Text
 
-    text = Text(one.text.replace("\t", " "))
+    text = Text(visible(one.text).replace("\t", " "))
     heaviest = max((abs(word.score) for word in one.words), default=0.0)
     for word in one.words:
         styles = FOR if word.score > 0 else AGAINST

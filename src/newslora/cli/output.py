@@ -5,6 +5,7 @@ import os
 import sys
 from typing import Any, NoReturn, TextIO, cast
 
+from newslora.data.lines import visible
 from newslora.errors import StorageError
 
 
@@ -58,4 +59,4 @@ class Remarks(Output):
 
 def complain(text: str) -> None:
     """Say what went wrong on standard error."""
-    print(f"newslora: {text}", file=cast("TextIO", Remarks(sys.stderr)))
+    print(f"newslora: {visible(text)}", file=cast("TextIO", Remarks(sys.stderr)))

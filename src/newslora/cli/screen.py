@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from newslora.cli.common import new_table
+from newslora.data.lines import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +58,7 @@ class ProgressWatcher:
             f"epoch {entry['epoch']}: training loss {entry['train_loss']:.4f}, validation loss "
             f"{entry['validation_loss']:.4f}, accuracy {accuracy}, macro F1 {entry['validation_macro_f1']:.2%}{lowest}"
         )
-        self.console.print(Text.assemble(told, (kept, "green")))
+        self.console.print(Text.assemble(visible(told), (kept, "green")))
         self._clock = _Clock()  # evaluation is no training time
 
     def note(self, text: str) -> None:

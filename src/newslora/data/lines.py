@@ -143,6 +143,16 @@ def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
 
 
+# control characters but tab and line end -> their signs in Unicode, or the sign for what is no character
+_SIGNS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"}
+_SIGNS |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+
+
+def visible(text: str) -> str:
+    """The text for a terminal, which would obey its control characters; each becomes one sign, as ESC does U+241B."""
+    return text if text.isprintable() else text.translate(_SIGNS)
+
+
 def printable(text: str) -> str:
     """The text, with escapes for lone surrogates, which stand for broken bytes and which nothing can write."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")

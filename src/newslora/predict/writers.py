@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from newslora import files
-from newslora.data.lines import printable
+from newslora.data.lines import printable, visible
 from newslora.data.readers import PACKED
 from newslora.predict.arrow_types import cell_of, kept_type, told
 
@@ -89,15 +89,19 @@ def tab_writer(output: IO[str], text_columns: tuple[str, ...]) -> Writer:
 
     def write(rows: list[dict[str, Any]]) -> None:
         for row in rows:
-            text = " ".join(str(row[name]) for name in text_columns if row.get(name))
-            text = printable(" ".join(text.split()))
+            text = _shown(" ".join(str(row[name]) for name in text_columns if row.get(name)))
             if row["error"] is None:
-                output.write(f"{row['predicted']}\t{row['probability']:.4f}\t{text}\n")
+                output.write(f"{_shown(row['predicted'])}\t{row['probability']:.4f}\t{text}\n")
             else:
-                output.write(f"-\t-\t{text}\t({row['error']})\n")
+                output.write(f"-\t-\t{text}\t({_shown(row['error'])})\n")
         output.flush()
 
     return write
+
+
+def _shown(text: str) -> str:
+    """In a line of a terminal."""
+    return printable(visible(" ".join(text.split())))
 
 
 def _json_line(row: dict[str, Any]) -> str:
