@@ -44,8 +44,8 @@ def is_database(source: str) -> bool:
 
 
 def holds_password(address: str) -> bool:
-    """Whether a database's address carries a password, before the host or as a parameter."""
-    if not is_database(address):
+    """Whether a database's address, be it of a kind we take or not, carries a password before the host or as a parameter."""
+    if not re.match(r"(sqlite|postgres\w*|mysql|mariadb|mssql|oracle)(\+\w+)?://", address, re.IGNORECASE):
         return False
     try:
         parts = urlsplit(address)

@@ -137,6 +137,19 @@ def test_a_database_restored_while_it_is_served_gets_what_comes_then(tmp_path: P
         assert [one["id"] for one in again.newest(10)] == ["after", "before"]
 
 
+def test_what_others_sent_is_readable_by_the_owner_alone_and_what_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "corrections.db"
+    with opened(f"sqlite:///{path}") as store, store._engine.connect() as held:
+        store.add(GIVEN)
+        held.exec_driver_sql("SELECT count(*) FROM newslora_feedback")  # keeps the journal's files
+        assert {one.name: one.stat().st_mode & 0o777 for one in path.parent.iterdir()} == dict.fromkeys(
+            (path.name, f"{path.name}-wal", f"{path.name}-shm"), 0o600
+        )
+    path.chmod(0o640)  # for a group that trains on it
+    with opened(f"sqlite:///{path}"):
+        assert path.stat().st_mode & 0o777 == 0o640
+
+
 def test_servers_that_start_together_on_an_empty_database_all_start(address: str) -> None:
     at_once = threading.Barrier(6)
 
@@ -283,6 +296,9 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(
     assert main(["train", "seed", "--data", address, "-o", str(tmp_path / "run")]) == 2
     assert main(["serve", str(tmp_path), "--feedback", address]) == 2
     assert main(["feedback", "export", address, "-o", str(tmp_path / "x.csv")]) == 3
+    for kind in ("postgres", "POSTGRESQL", "mysql+pymysql"):  # none of ours, and no reason to repeat it
+        assert main(["serve", str(tmp_path), "--feedback", f"{kind}://{where}"]) == 2
+        assert main(["train", "seed", "--data", f"{kind}://{where}", "-o", str(tmp_path / "run")]) == 2
     captured = capsys.readouterr()
     assert SECRET not in captured.err + captured.out
     assert not (tmp_path / "run").exists()

@@ -1,7 +1,9 @@
 """Corrections: the right label of a text, kept in a database that `newslora train --data` reads."""
 
+import contextlib
 import hashlib
 import json
+import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -70,6 +72,8 @@ class FeedbackStore:
         if self._engine.url.get_backend_name() == "sqlite" and path is not None:
             with files.disk_errors(Path(path)):
                 Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
+                if not path.startswith("file:"):  # SQLite's own kind of address
+                    _make_private(path)
         try:
             self._make_tables()
         except BaseException:
@@ -133,6 +137,15 @@ class FeedbackStore:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _make_private(path: str) -> None:
+    """Make an empty database, if there is none, that its owner alone may read: it will hold texts that others sent.
+
+    SQLite gives the files beside it the same permissions.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _values(given: Given) -> dict[str, Any]:
