@@ -91,3 +91,13 @@ def test_an_export_tells_by_what_settings_its_rows_were_read(run: Path, numbered
     for most in (None, 10):
         told = held_rows(folder, str(numbered), OTHER, most).record()
         assert told["settings"] == {"label_names": ["Sports", "World"]}
+
+
+def test_rows_scored_by_older_rules_of_reading_leave_their_place_to_those_of_today(run: Path, numbered: Path) -> None:
+    first = newslora.evaluate(run, numbered)
+    path = run / "evaluation" / "numbered.json"
+    files.write_json(path, first | {"reading": "0" * 64})
+    there = set(path.parent.iterdir())
+    again = newslora.evaluate(run, numbered)
+    assert (again["name"], again["reading"]) == ("numbered", first["reading"])
+    assert set(path.parent.iterdir()) == there

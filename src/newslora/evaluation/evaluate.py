@@ -187,10 +187,9 @@ def evaluate(
     rows = _own(source) if name is None else _given(source, name, settings, folder)
     if name is not None:
         refuse_overwriting([folder / f"{rows.name}{end}" for end in (".json", ".csv", "-errors.csv")], [name])
-    other = {} if name is None else other_settings(source, name, settings, rows.articles)
     return evaluate_articles(
         classifier, rows.articles, rows.name, folder, settings,
-        chose_the_epoch=rows.chose, trained=rows.trained, by=by, other=other, progress=progress,
+        chose_the_epoch=rows.chose, trained=rows.trained, by=by, other=rows.other, progress=progress,
     )  # fmt: skip
 
 
@@ -202,20 +201,24 @@ class _Rows:
     articles: ArticleSet
     chose: bool  # the epoch
     trained: bool
+    other: Mapping[str, Any]  # settings that read them, where these are not the run's own
 
 
 def _own(run: RunFolder) -> _Rows:
     splits = own_rows(run)
     name = held_split(splits)
     chose = name == "validation"
-    return _Rows(name, splits.present()[name], chose, chose and splits.validation_is_train)
+    return _Rows(name, splits.present()[name], chose, chose and splits.validation_is_train, {})
 
 
 def _given(run: RunFolder, data: str, settings: DataSettings, folder: Path) -> _Rows:
     articles, record = given_rows(run, data, settings), run.data()
     roles = [role for role, split in record["splits"].items() if split["sha256"] == articles.sha256]
     chose = "validation" in roles or ("train" in roles and record["validation_is_cut_from_train"])
-    return _Rows(result_name(folder, data, articles), articles, chose, articles.sha256 in run.trained_on())
+    other = other_settings(run, data, settings, articles)
+    return _Rows(
+        result_name(folder, data, articles, other), articles, chose, articles.sha256 in run.trained_on(), other
+    )
 
 
 def _exported(classifier: Classifier) -> dict[str, Any]:
