@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusing_parts import files_end_at
 
 from newslora.exporting.quantise import quantise
 
@@ -50,3 +51,10 @@ def test_with_care_the_last_product_of_a_layer_stays(model: Path, tmp_path: Path
     made = quantise(model, target, "dynamic", careful=True)
     assert (made["weights"], made["kept_in_fp32"]) == (1, ["head", "last product of each layer"])
     assert np.array_equal(initializers(target)["down"], initializers(model)["down"])
+
+
+def test_a_disk_without_room_refuses_before_a_damaged_file_is_read(model: Path, tmp_path: Path) -> None:
+    """ONNX Runtime would write a part of the file, and read it back as a model."""
+    with files_end_at(500), pytest.raises(OSError, match="File too large"):
+        quantise(model, tmp_path / "int8.onnx", "dynamic")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]

@@ -12,6 +12,8 @@ static    ranges are fixed beforehand, from training rows; rows share batches
 
 import contextlib
 import logging
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,9 @@ def quantise(
 
     Raises:
         ExportError: nothing in the model could be quantised.
+        OSError: there is no room for it.
     """
+    _require_room(target.parent, source.stat().st_size)
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
     shared: dict[str, Any] = {
@@ -75,6 +79,13 @@ def quantise(
             "ONNX Runtime found no weight of this model to quantise. Export to onnx in its place (--to onnx)."
         )
     return made
+
+
+def _require_room(folder: Path, size: int) -> None:
+    """Let the disk refuse here: ONNX Runtime writes the source once more, and does not look whether all of it was taken."""
+    if hasattr(os, "posix_fallocate"):
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            os.posix_fallocate(probe.fileno(), 0, size)
 
 
 def _kept(source: Path, careful: bool) -> list[str]:
