@@ -2,6 +2,7 @@
 
 import copy
 import math
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,26 @@ def multiplied(whole: Any, handles: Any) -> Any:
     found = kernels.multiply(whole, handles, result).copy()
     kernels.release(result)
     return found
+
+
+def doubled(row: Any) -> None:
+    for i in range(len(row)):
+        row[i] *= 2
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_a_disk_that_takes_no_code_costs_no_answer(room: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    kernel, row = kernels._compiled(doubled), np.ones(3, np.float32)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if not room:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        kernel(row)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert row.tolist() == [2, 2, 2]
+    assert len(list(tmp_path.rglob("*.nbc"))) == room
 
 
 def test_handles_give_their_tensors_back() -> None:

@@ -16,12 +16,14 @@ All that is compiled together stands here: what Numba keeps on disk it makes ane
 Importing this module imports Numba: import it where it is used.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import carray, float32, int32, njit, types, uint8  # type: ignore[attr-defined]
 from numba.core import cgutils
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
 from newslora.model.packed.torch_calls import data_ptr, delete, from_blob, qlinear
@@ -33,13 +35,20 @@ ONE_THREAD = 2**18
 POSITIVE = int32(0x7FFFFFFF)  # all bits but the sign
 
 
+class _Kept(FunctionCache):
+    """What Numba keeps on disk; a disk that takes no more costs the next process its time, and this one no answer."""
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+
+
 def _compiled(function: Callable[..., None]) -> Any:
     """For this chip, kept on disk for the next process where there is a place to write."""
-    options: dict[str, Any] = {"nogil": True, "fastmath": SUMS, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package's folder nor a home can be written
-        return njit(**options)(function)
+    found: Any = njit(nogil=True, fastmath=SUMS, error_model="numpy")(function)
+    with contextlib.suppress(RuntimeError):  # neither the package's folder nor a home can be written
+        found._cache = _Kept(function)  # type: ignore[no-untyped-call]  # as `cache=True` does with Numba's own
+    return found
 
 
 @njit(inline="always")
