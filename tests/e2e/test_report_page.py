@@ -1,5 +1,6 @@
 """The report in a real browser: it fits a phone, needs nothing from outside, and follows the reader's colours."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,10 @@ def test_the_page_fits_and_stands_alone(chromium: Any, report: Path, size: str, 
     assert visit.complaints == []
     assert [url for url in visit.requests if not url.startswith(("file:", "data:"))] == []
     pictures = visit.ask("[...document.images].map(one => [one.complete, one.naturalWidth, one.alt, one.currentSrc])")
+    levels = visit.ask("[...document.querySelectorAll('h1, h2, h3, h4, h5, h6')].map(one => Number(one.tagName[1]))")
+    assert levels[0] == 1
+    assert all(below <= above + 1 for above, below in pairwise(levels))  # a reader by headings misses none
+    assert visit.ask("[...document.querySelectorAll('th')].filter(one => !one.textContent.trim()).length") == 0
     assert len(pictures) >= 7
     assert all(done and wide > 0 and len(words) > 20 for done, wide, words, _ in pictures)
     # the picture shown is the one for this paper, the other source of its <picture>
@@ -99,6 +104,22 @@ def test_every_link_leads_somewhere_and_print_shows_what_is_folded(chromium: Any
     assert folded > 0
     visit.page.wait_for_function(f"{tall} === {folded}")  # seen from the next frame on; an error where it never is
     assert visit.ask("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    visit.page.close()
+
+
+def test_words_that_decided_are_told_without_colours(chromium: Any, tmp_path: Path) -> None:
+    """In the reader's own colours no ground is seen, and a screen reader is told of no mark."""
+    text = "Striker scores twice as bank fails"
+    scores = {"Striker": 1.5, "scores": 0.6, "twice": 0.3, "as": 0.01, "bank": -1.4, "fails": -0.3}
+    words = tuple(Word(one, text.index(one), text.index(one) + len(one), score) for one, score in scores.items())
+    write_explanations([Explanation(text, "Sports", 0.9, "Sports", words, 2.0, 0.5, 32, None)], tmp_path / "words.html")
+    visit = Visit(chromium, tmp_path / "words.html", "desktop", "light")
+    visit.page.emulate_media(forced_colors="active")
+    style = "one => { const own = getComputedStyle(one); return own.textDecorationStyle + own.textDecorationThickness }"
+    marks = {one: visit.page.eval_on_selector(f"article .{one}", style) for one in ("for1", "for2", "for3", "against3")}
+    assert marks == {"for1": "solid1px", "for2": "solid2px", "for3": "solid3px", "against3": "dotted4px"}
+    told = "For Sports: “Striker”, “scores” and “twice”; against: “bank” and “fails”."
+    assert told in visit.page.inner_text("article")
     visit.page.close()
 
 

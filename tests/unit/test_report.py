@@ -25,7 +25,7 @@ from newslora.report.card import write_card
 from newslora.report.drawing import Written
 from newslora.report.explained import _chosen_rows
 from newslora.report.findings import METRICS, confused, findings, speeds, wrong_rows
-from newslora.report.pages import seconds
+from newslora.report.pages import seconds, weightiest
 from newslora.report.report import report_run, write_report
 from newslora.runfolder import RunFolder
 
@@ -422,3 +422,15 @@ def test_an_unfinished_run_has_no_report(tmp_path: Path) -> None:
 )
 def test_seconds(value: float, words: str) -> None:
     assert seconds(value).replace("\N{NO-BREAK SPACE}", " ") == words
+
+
+def test_the_weightiest_words_are_named_in_a_sentence() -> None:
+    def told(*scores: tuple[str, float]) -> str:
+        return weightiest({"label": "World", "words": [{"text": text, "score": score} for text, score in scores]})
+
+    assert told() == told(("a", 0.0)) == "No word weighs more than the others."
+    assert told(("a", 1.0)) == "For World: “a”."
+    assert told(("a", -1.0), ("b", 0.1)) == "Against World: “a”."  # a tenth is not marked
+    assert told(("c", 0.5), ("a", 1.0), ("b", -0.9), ("a", 0.8)) == "For World: “a” and “c”; against: “b”."
+    assert told(*((name, 1.0) for name in "abcde")) == "For World: “a”, “b”, “c” and “d”."
+    assert told(("x" * 41, 1.0)) == f"For World: “{'x' * 40}…”."

@@ -7,6 +7,7 @@ from newslora.explanation.words import level
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+NAMED, LONGEST = 4, 40  # words that a sentence names of each side; characters of each
 _SPACE, _DASH = "\N{NO-BREAK SPACE}", "\N{EN DASH}"
 
 
@@ -23,7 +24,7 @@ def environment() -> "Environment":
     )
     environment.filters |= {
         "percent": percent, "interval": interval, "count": count, "seconds": seconds, "short": short, "python": repr,
-        "spans": spans,
+        "spans": spans, "weightiest": weightiest,
     }  # fmt: skip
     return environment
 
@@ -76,3 +77,29 @@ def spans(record: dict[str, Any]) -> list[dict[str, Any]]:
     pieces.append({"text": text[end:read_to], "kind": "", "score": None})
     pieces.append({"text": text[read_to:], "kind": "cut", "score": None})
     return [piece for piece in pieces if piece["text"]]
+
+
+def weightiest(record: dict[str, Any]) -> str:
+    """An explanation's record -> its heaviest words of each side in a sentence, for whoever sees no marks.
+
+    The server's page says the same (serving/page/words.js).
+    """
+    words = sorted(record["words"], key=lambda word: -abs(word["score"]))
+    heavy = [word for word in words if level(word["score"], abs(words[0]["score"]))]
+    speaking = _quoted([word["text"] for word in heavy if word["score"] > 0])
+    against = _quoted([word["text"] for word in heavy if word["score"] < 0])
+    if not heavy:
+        return "No word weighs more than the others."
+    parts = [f"For {record['label']}: {speaking}"] if speaking else []
+    if against:
+        parts.append(f"against: {against}" if parts else f"Against {record['label']}: {against}")
+    return "; ".join(parts) + "."
+
+
+def _quoted(words: list[str]) -> str:
+    """The first few that differ."""
+    cut = [word if len(word) <= LONGEST else word[:LONGEST] + "\N{HORIZONTAL ELLIPSIS}" for word in words]
+    named = [f"\N{LEFT DOUBLE QUOTATION MARK}{word}\N{RIGHT DOUBLE QUOTATION MARK}" for word in dict.fromkeys(cut)][
+        :NAMED
+    ]
+    return " and ".join([", ".join(named[:-1]), *named[-1:]] if len(named) > 1 else named)
