@@ -242,6 +242,13 @@ def test_bars_are_seen_in_the_readers_own_colours_and_on_paper(visit: Visiting) 
     edges = "[...document.querySelectorAll('nav a')].map(one => getComputedStyle(one).borderBottomColor)"
     *others, live = one.page.evaluate(edges)
     assert live not in others  # the view that is open is told from the others
+    one.page.click("nav a[href='#triage']")
+    edge = (
+        "kind => getComputedStyle(document.querySelector(`#triage-list .label[aria-pressed=${kind}]`)).borderTopColor"
+    )
+    one.see("#triage-list .label")
+    assert one.page.evaluate(edge, "true") != one.page.evaluate(edge, "false")
+    one.page.click("nav a[href='#live']")
     one.page.emulate_media(media="print", forced_colors="none")
     for kind in (".bar", ".bar span", ".bar i"):  # else browsers print no grounds, of which bars are made
         assert one.page.eval_on_selector(kind, "one => getComputedStyle(one).printColorAdjust") == "exact"

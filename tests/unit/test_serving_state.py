@@ -238,6 +238,7 @@ def test_pages_hold_no_address_of_another_host(server: Server) -> None:
     assert "/v1/classify/stream" in response.text
     assert "https://" not in response.text.replace("https://desk.example.org", "")
     assert "'unsafe-inline'" not in response.headers["content-security-policy"]
+    assert response.text.count("<pre") == response.text.count('<pre tabindex="0"') > 10  # scrolled by keyboard too
     assert server.get("/docs.css").headers["content-type"].startswith("text/css")
 
 
