@@ -124,3 +124,30 @@ def test_the_same_labels_in_another_order_are_no_correction(visit: Visiting) -> 
     one.press("Send these")
     one.see(".state", "Confirmed: World and Business.")
     assert one.bodies("/v1/feedback")[0]["labels"] == ["World", "Business"]
+
+
+def test_single_keys_can_be_turned_off(visit: Visiting) -> None:
+    """Speech that is heard as keys must correct nothing (WCAG 2.1.4)."""
+    one = visit().open("triage")
+    one.see("#triage-list li")
+    one.page.uncheck("#single-keys")
+    for again in (False, True):  # the browser keeps it
+        if again:
+            one.page.reload()
+            one.see("#triage-list li")
+        one.gone("#triage-legend")
+        one.count("#triage-list kbd >> visible=true", 0)
+        asked = len(one.requests)
+        for key in ("j", "2", "r", "k"):
+            one.page.keyboard.press(key)
+        assert one.page.evaluate("document.activeElement.closest('#triage-list')") is None
+    one.page.click("nav a[href='#headline']")
+    one.classify(one.place.unsure)
+    one.see(".answer h3")
+    one.page.keyboard.press("Escape")
+    one.page.keyboard.press("3")
+    assert [each.url for each in one.requests[asked:] if each.url.endswith(("/v1/feedback", "/v1/uncertain"))] == []
+    one.page.check("#single-keys")
+    one.page.focus(".answer")
+    one.page.keyboard.press("3")
+    one.see("#headline-answers .state", "Corrected to")

@@ -148,6 +148,7 @@ def test_label_mix_and_drift_are_told_in_words(visit: Visiting) -> None:
     told = {"version": "abc", "corrections": 3, "last_hour": hour, "since_start": hour, "drift": drift}
     status = one.page.request.get(f"{one.place.url}/v1/status").json()
     status["load"] |= {"requests_per_second": 0.25, "texts_per_second": 1234.5, "p50_ms": None, "p99_ms": 12_000.0}
+    hour["labels"]["constructor"] = 0  # which every object of JavaScript has
     calm, few = copy.deepcopy(told), copy.deepcopy(told)
     calm["drift"]["labels"] = steady
     few["drift"] |= {"labels": None, "confidence": None}
@@ -174,6 +175,8 @@ def test_label_mix_and_drift_are_told_in_words(visit: Visiting) -> None:
     assert markup.startswith("<b>")
     row = one.page.locator("#live-adapters section >> nth=0").get_by_role("row", name="Sports")
     assert row.locator(".n").all_inner_texts() == ["75.0\u00a0%", "50.0\u00a0%"]
+    odd = one.page.locator("#live-adapters section >> nth=0").get_by_role("row", name="constructor")
+    assert odd.locator(".n").all_inner_texts() == ["0.0\u00a0%", "0.0\u00a0%"]
     place = "one => [one.querySelector('.bar span').style.width, one.querySelector('.bar i').style.left]"
     assert row.evaluate(place) == ["75%", "50%"]
 

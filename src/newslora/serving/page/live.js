@@ -94,7 +94,7 @@ function adapterOf(name, one) {
   const base = one.drift?.baseline_labels ?? one.since_start.labels;
   const before = one.drift?.baseline_labels ? one.drift.baseline : "since the start";
   const labels = [...new Set([...Object.keys(base), ...Object.keys(hour.labels)])];
-  const share = (mix, label) => (mix[label] ?? 0) / Math.max(1, total(mix));
+  const share = (mix, label) => (Object.hasOwn(mix, label) ? mix[label] : 0) / Math.max(1, total(mix));
   const rows = labels.map((label) => make("tr", {},
     make("th", { scope: "row" }, label || "none"),
     make("td", {}, pair(share(hour.labels, label), total(base) ? share(base, label) : null)),

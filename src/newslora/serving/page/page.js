@@ -147,6 +147,20 @@ function keyForm(changed) {
   close();
 }
 
+const KEYS = "newslora-single-keys";
+
+/** Who dictates may turn off keys that do something by themselves: a word heard wrongly would press them. Kept by the browser. */
+function singleKeys() {
+  const box = find("single-keys");
+  const show = () => document.documentElement.classList.toggle("no-keys", !box.checked); // digits count where they are shown
+  try { box.checked = localStorage.getItem(KEYS) !== "off"; } catch { /* not kept, then */ }
+  box.addEventListener("change", () => {
+    show();
+    try { localStorage.setItem(KEYS, box.checked ? "on" : "off"); } catch { /* as above */ }
+  });
+  show();
+}
+
 const VIEWS = ["headline", "file", "triage", "live"];
 
 function start() {
@@ -191,6 +205,7 @@ function start() {
     if (!find("view-triage").hidden && !triage.items.length && !triage.task.running) triage.load();
     live.recover();
   });
+  singleKeys();
   adapters.load();
   show(asked() ?? VIEWS[0], false);
 }

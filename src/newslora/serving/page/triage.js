@@ -86,6 +86,7 @@ export class Triage {
   #pressed(event) {
     if (find("view-triage").hidden || inField(event)) return;
     const item = this.items[this.at];
+    if (/^[jkr]$/.test(event.key) && !find("single-keys").checked) return;
     if (event.key === "j") this.#go(document.activeElement === item?.node || this.at > 0 ? this.at + 1 : 0);
     else if (event.key === "k") this.#go(this.at - 1);
     else if (event.key === "r") this.load();
