@@ -292,8 +292,8 @@ def roberta_of_minilm(folder: Path) -> str:
 @pytest.mark.parametrize("which", ["minilm", "minilm in RobertaModel"])
 def test_packed_is_padded_on_pretrained_weights(which: str, tmp_path: Path) -> None:
     folder = "minilm" if which == "minilm" else roberta_of_minilm(tmp_path)
-    lengths = np.random.default_rng(1).integers(20, 120, 12).tolist()
-    assert_same(classifier(folder, "query-value"), rows_of([*lengths, 300], 30_000), list(range(13)))
+    lengths = np.random.default_rng(1).integers(20, 120, 4).tolist()
+    assert_same(classifier(folder, "query-value"), rows_of([*lengths, 300], 30_000), list(range(5)))
 
 
 @needs_minilm
@@ -301,7 +301,7 @@ def test_bf16_stays_as_close_to_fp32_as_torchs_autocast() -> None:
     """Both round activations to 8 bits of mantissa; ours also keeps the residual stream in bf16, which costs at most
     as much again: root mean square within 2.5 times autocast's (measured: 1.2), and 2 % of the logits' spread."""
     model = classifier("minilm", "query-value")
-    rows = rows_of(np.random.default_rng(1).integers(20, 120, 24).tolist(), 30_000)
+    rows = rows_of(np.random.default_rng(1).integers(10, 60, 12).tolist(), 30_000)  # few, for chips slow in bf16
     exact = predict_logits(PaddedEngine(model, FP32), rows, batch_size=16)
     stock = predict_logits(PaddedEngine(model, BF16), rows, batch_size=16)
     ours = predict_logits(make_engine(model, "packed", BF16), rows, batch_size=16)
