@@ -22,7 +22,7 @@ from newslora.metrics.basic import SHARES
 from newslora.metrics.classes import absent_note
 from newslora.metrics.single_label import full_metrics
 from newslora.report.card import write_card
-from newslora.report.drawing import Written
+from newslora.report.drawing import Draw, Written, write_figure
 from newslora.report.explained import _chosen_rows
 from newslora.report.findings import METRICS, confused, findings, speeds, wrong_rows
 from newslora.report.pages import seconds, weightiest
@@ -206,11 +206,17 @@ def test_the_same_run_gives_the_same_bytes(reported: tuple[RunFolder, str], monk
     assert matplotlib.rcParams["font.size"] == 31.0
 
 
-def test_hostile_names_are_text(tmp_path: Path) -> None:
+def test_hostile_names_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = [HOSTILE, '--><b>$x$ & "q"', "体育", "two\nlines"]
     run, manifest = make_run(tmp_path / "it's <b>", labels, source=f"{HOSTILE}.csv")
     files.write_json(run.evaluation / "more.json", evaluation("more", labels, 50, chose=False))
     (run.evaluation / "test.json").unlink()
+    with_names = {"architecture", "confusion-validation", "by-validation-3"}  # one of each kind that shows labels
+
+    def drawn(folder: Path, name: str, draw: Draw) -> Written:
+        return write_figure(folder, name, draw) if name in with_names else Written(name, b"", b"")
+
+    monkeypatch.setattr("newslora.report.report.write_figure", drawn)
     html = write_report(run, manifest).read_text(encoding="utf-8")
     page = Page(html)
     assert "script" not in page.seen
@@ -218,7 +224,9 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     assert any(f"{HOSTILE}.csv" in row for row in page.rows())
     assert {row[0] for row in page.rows()} >= {HOSTILE, labels[1], "体育"}
     assert html.count("<summary>more: 50 rows, accuracy") == 1
-    for path in run.figures.glob("*.svg"):
+    figures = list(run.figures.glob("*.svg"))
+    assert len(figures) == 2 * len(with_names)
+    for path in figures:
         ElementTree.parse(path)
 
     glance = html[html.index('class="glance"') : html.index("<h2>")]  # without test rows, and it says so
@@ -303,7 +311,7 @@ def test_a_value_without_an_interval_says_why_on_every_page_and_screen(tmp_path:
 def test_a_confusion_table_is_shown_whole_or_not_at_all() -> None:
     def shown(many: int, width: int) -> tuple[str, bool]:
         names = [f"section-{place:02}" for place in range(many)]
-        one = evaluation("test", names, 1000, False)
+        one = evaluation("test", names, 100, False)
         one["confusion"] = [[1000 + place] * many for place in range(many)]
         console = Console(width=width, record=True, file=io.StringIO())
         for table in evaluation_tables(one, width):
