@@ -24,9 +24,9 @@ SETTINGS = (
 
 
 # Runs command after command, one JSON list a line, in one process: its imports take longer than most commands. No report is
-# drawn, which takes as long as a run.
+# drawn, which takes as long as a run. It leaves as a command does, without the interpreter's own end.
 DRIVER = """
-import contextlib, faulthandler, io, json, sys, time, traceback
+import contextlib, faulthandler, io, json, os, sys, time, traceback
 from newslora import pipeline
 from newslora.cli.app import main
 pipeline.write_report = lambda run, manifest, device: None
@@ -44,6 +44,7 @@ for line in sys.stdin:
     faulthandler.cancel_dump_traceback_later()
     answer = {"code": code, "shown": shown.getvalue(), "seconds": time.monotonic() - began}
     print(json.dumps(answer), flush=True)
+os._exit(0)
 """
 SOON = 40  # seconds; nearly all of it is imports on a slow, busy machine, and waiting for a silent hub takes longer
 

@@ -1,15 +1,17 @@
 """Devices by name, the precision each computes in, seeds, and what the process is told about its memory."""
 
+import ctypes
 import gc
 import os
 import platform
+import resource
 import signal
-import subprocess
 import sys
 
 import pytest
 import torch
 
+from children import in_child
 from newslora.cli.app import heed_sigterm, main
 from newslora.errors import InterruptedRun, SettingsError
 from newslora.runtime import (
@@ -22,26 +24,26 @@ from newslora.runtime import (
     seed_everything,
 )
 
-GLIBC = """
-import ctypes, os, resource, sys
-import torch
-from newslora.runtime import keep_freed_memory
-torch.set_num_threads(1)
-done = keep_freed_memory() if sys.argv[1] == "kept" else None
-def faults():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-def take_and_free():
-    first, second = torch.ones(1 << 21), torch.ones(1 << 22)  # 8 and 16 MiB
-    del second, first
-for _ in range(3):
-    take_and_free()
-ctypes.CDLL(None).malloc_trim(0) if sys.argv[1] == "trimmed" else None
-before = faults()
-for _ in range(10):
-    take_and_free()
-    ctypes.CDLL(None).malloc_trim(0) if sys.argv[1] == "trimmed" else None
-print(done, faults() - before)
-"""
+
+def new_pages(kept: bool) -> tuple[bool | None, int]:
+    """In a child: what keep_freed_memory says, and the pages that ten rounds take; where it is not asked, all is given back."""
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"):
+        os.environ.pop(name, None)
+    torch.set_num_threads(1)
+    done = keep_freed_memory() if kept else None
+
+    def take_and_free() -> None:
+        first, second = torch.ones(1 << 21), torch.ones(1 << 22)  # 8 and 16 MiB
+        del second, first
+        if not kept:
+            ctypes.CDLL(None).malloc_trim(0)
+
+    for _ in range(3):
+        take_and_free()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        take_and_free()
+    return done, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 @pytest.mark.parametrize("name", ["warp", "mps", "meta", "xpu:0", "cpu:x"])
@@ -131,20 +133,13 @@ def test_a_dry_run_tells_the_precision_and_why(
     assert f"precision {told}" in " ".join(capsys.readouterr().err.replace("\u2502", " ").split())
 
 
-def told(how: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"):
-        monkeypatch.delenv(name, raising=False)
-    out = subprocess.run([sys.executable, "-c", GLIBC, how], capture_output=True, text=True, check=True)
-    return out.stdout.split()
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
-def test_freed_memory_is_taken_again_without_new_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    done, faults = told("kept", monkeypatch)
-    if done == "False":
+def test_freed_memory_is_taken_again_without_new_pages() -> None:
+    done, pages = in_child(new_pages, True)
+    if not done:
         pytest.skip("no glibc here")
-    _, given_back = told("trimmed", monkeypatch)  # as glibc may do by itself
-    assert 3 * int(faults) < int(given_back)
+    _, given_back = in_child(new_pages, False)  # as glibc may do by itself
+    assert 3 * pages < given_back
 
 
 def test_who_sets_malloc_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
