@@ -22,7 +22,7 @@ import schemathesis
 KNOWS_BETTER = ("POST /v1/classify", "POST /v1/classify/stream", "POST /v1/feedback", "PUT /v1/adapters/{name}")
 
 
-@schemathesis.serializer("application/x-ndjson")
+@schemathesis.serializer("application/x-ndjson")  # type: ignore[untyped-decorator]
 def lines(context: Any, value: Any) -> bytes:
     return (json.dumps(value) + "\n").encode()
 
