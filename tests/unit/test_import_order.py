@@ -1,6 +1,7 @@
 """Imports point one way: a module may import from layers below its own, never upwards, and nothing runs at import."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +22,10 @@ def modules() -> dict[str, Path]:
     return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 
 
-def imported(path: Path) -> set[str]:
+@functools.cache
+def imported(path: Path) -> frozenset[str]:
     """Modules of ours that a file imports anywhere, inside functions too."""
-    found = set()
+    found = set[str]()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("newslora."):
             found.add(node.module.removeprefix("newslora."))
@@ -31,7 +33,7 @@ def imported(path: Path) -> set[str]:
             found.update(alias.name for alias in node.names if alias.name in LAYERS)
         elif isinstance(node, ast.Import):
             found.update(a.name.removeprefix("newslora.") for a in node.names if a.name.startswith("newslora."))
-    return found
+    return frozenset(found)
 
 
 def test_every_module_has_a_layer() -> None:
@@ -54,7 +56,8 @@ def test_imports_point_downwards() -> None:
 
 
 def test_no_cycle_inside_a_layer() -> None:
-    graph = {name: imported(path) & set(modules()) for name, path in modules().items()}
+    known = modules()
+    graph = {name: imported(path) & known.keys() for name, path in known.items()}
     done: set[str] = set()
     while ready := {name for name in graph if name not in done and graph[name] - {name} <= done}:
         done |= ready
