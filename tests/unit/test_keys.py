@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from refusing_parts import no_more_files
 
 from newslora.cli.app import main
 from newslora.errors import SettingsError, StorageError
@@ -78,6 +79,19 @@ def test_a_damaged_or_missing_file_opens_nothing_until_it_is_whole_again(tmp_pat
     assert len(complaints) == 5  # told once
     path.write_text(whole)
     assert ring.find(key) is not None
+
+
+def test_a_file_that_could_not_be_opened_for_a_moment_is_read_again(tmp_path: Path) -> None:
+    """It has not changed since: it was the process that had no file descriptor left."""
+    path, complaints = tmp_path / "keys.json", []
+    key = add_key(path, "desk", ["classify"])
+    ring = KeyRing(path, complaints.append)
+    other = add_key(path, "other", ["classify"])
+    with no_more_files():
+        assert ring.find(key) is None
+        assert ring.find(key) is None
+    assert ring.find(other) is not None
+    assert len(complaints) == 1
 
 
 def test_keys_added_at_once_are_all_kept(tmp_path: Path) -> None:

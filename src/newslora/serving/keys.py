@@ -128,7 +128,7 @@ class KeyRing:
 
     Args:
         path: the key file.
-        complain: told, once, what is wrong with it.
+        complain: told what is wrong with it, once while that lasts.
 
     Raises:
         SettingsError: it cannot be read to begin with.
@@ -138,6 +138,7 @@ class KeyRing:
         self.path, self._complain = path, complain
         self._seen = self._stamp()
         self._keys = read_keys(path)
+        self._fault: str | None = None  # that was told, while it lasts
 
     def find(self, presented: str, now: float | None = None) -> Key | None:
         """The key whose hash this is; every hash is compared, each in constant time, so that time tells nothing."""
@@ -155,14 +156,18 @@ class KeyRing:
 
     def _refresh(self) -> None:
         stamp = self._stamp()
-        if stamp == self._seen:
+        if stamp == self._seen and self._fault is None:
             return
         self._seen = stamp
         try:
-            self._keys = read_keys(self.path)
-        except SettingsError as error:
+            self._keys, self._fault = read_keys(self.path), None
+        except (
+            SettingsError
+        ) as error:  # tried at each request: it may be for want of a file descriptor, not for the file
             self._keys = []
-            self._complain(str(error))
+            if str(error) != self._fault:
+                self._complain(str(error))
+            self._fault = str(error)
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
