@@ -20,6 +20,7 @@ from uvicorn import Config, Server
 from newslora.errors import DrainingError, InterruptedRun, SettingsError
 from newslora.serving.app import create_app
 from newslora.serving.context import Context
+from newslora.serving.descriptors import Watched, make_room
 from newslora.serving.logs import Gathered, forward_server_logs, make_log
 from newslora.serving.protocol import protocol_class
 from newslora.serving.settings import ServeSettings
@@ -65,6 +66,8 @@ def serve(
             context.log.warning(
                 "keys", message=f"{settings.keys} can be read by other accounts: chmod 600 {settings.keys}"
             )
+        if (told_short := make_room(settings.connections)) is not None:
+            context.log.warning("files", message=told_short)
         forward_server_logs(context.log)
         server = DrainingServer(context, adapters, told, address_of(listening), lines)
         try:
@@ -93,6 +96,7 @@ class DrainingServer(Server):
     ) -> None:
         self.context, self.adapters, self.address, self.lines = context, adapters, address, lines
         self._told = told
+        self.descriptors = Watched(context.log)
         self.signals: list[int] = []
         self.leave_at: float | None = None
         self.drained = False
@@ -130,6 +134,7 @@ class DrainingServer(Server):
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""
         self.lines.ask()
+        self.descriptors.look()
         if self.leave_at is not None and time.monotonic() >= self.leave_at:
             self.should_exit = True
         return await super().on_tick(counter)
