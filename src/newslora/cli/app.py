@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+from io import TextIOWrapper
 from types import FrameType
 from typing import NoReturn, TextIO, cast
 
@@ -56,6 +57,7 @@ def run() -> NoReturn:
     to be done at the end is done.
     """
     code = 1  # where an error comes that nobody expected
+    occupy_closed_streams()
     atexit.register(lambda: end_process(code))
     heed_sigterm()
     try:
@@ -64,6 +66,21 @@ def run() -> NoReturn:
         code = ended.code if isinstance(ended.code, int) else 1
         raise
     sys.exit(code)
+
+
+def occupy_closed_streams() -> None:
+    """Put nothing in the place of standard streams that were closed (`>&-`), where they were.
+
+    A file that is opened later would get such a stream's number, and hold what libraries print; and libraries ask Python's
+    streams whether they are a terminal. Standard input stays away, so that who needs it can tell.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def heed_sigterm() -> None:
@@ -87,6 +104,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     keep_freed_memory()
     collect_seldom()
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a letter of some label ends no command
     with contextlib.redirect_stdout(cast("TextIO", Output(sys.stdout))):
         code = _run(arguments)
         with contextlib.suppress(OSError):  # after another error: that one was told, and its code stands

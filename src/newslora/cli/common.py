@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from newslora.cli.output import Remarks
 from newslora.data.lines import visible
+from newslora.errors import DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +28,23 @@ def data_changes(settings: list[str] | None) -> dict[str, Any]:
     from newslora import config
 
     return config.data_changes(dict(config.parse_assignment(text) for text in settings or []))
+
+
+def standard_input() -> TextIO:
+    """The stream.
+
+    Raises:
+        DataError: it was closed (`<&-`).
+    """
+    if sys.stdin is None:
+        raise DataError("Standard input is closed: there is no text to read. Pipe some in, one a line, or name a file.")
+    return sys.stdin
+
+
+def utf8_output() -> None:
+    """Let standard output be UTF-8, as files with predictions are, whatever the locale: JSON cannot be escaped by halves."""
+    if (reconfigure := getattr(sys.stdout, "reconfigure", None)) is not None:
+        reconfigure(encoding="utf-8")
 
 
 def results() -> "Console":

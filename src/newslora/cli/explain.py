@@ -1,13 +1,21 @@
 """`newslora explain`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from newslora.cli.common import DeviceFlag, OutputFlag, SetFlags, counting, data_changes, remarks, results
+from newslora.cli.common import (
+    DeviceFlag,
+    OutputFlag,
+    SetFlags,
+    counting,
+    data_changes,
+    remarks,
+    results,
+    standard_input,
+)
 
 if TYPE_CHECKING:
     from newslora.explanation.attributions import Explanation
@@ -101,8 +109,9 @@ def _lines() -> list[str]:
     from newslora.errors import DataError
 
     # as `predict` reads them, whatever the terminal's own encoding: a mark at the beginning is no text, nor is \r a line's end
-    sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape", newline="\n")  # type: ignore[union-attr]
-    found = [line.removesuffix("\n").removesuffix("\r") for line in sys.stdin]
+    stream = standard_input()
+    stream.reconfigure(encoding="utf-8-sig", errors="surrogateescape", newline="\n")  # type: ignore[attr-defined]
+    found = [line.removesuffix("\n").removesuffix("\r") for line in stream]
     if found and (remark := json_lines_remark(found[0])):
         remarks().print(remark)
     for number, line in enumerate(found, 1):

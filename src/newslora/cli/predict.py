@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from newslora.cli.common import DeviceFlag, OutputFlag, SetFlags, data_changes, remarks
+from newslora.cli.common import DeviceFlag, OutputFlag, SetFlags, data_changes, remarks, standard_input, utf8_output
 
 
 def predict(
@@ -73,13 +73,14 @@ def predict(
     from newslora.predict.classifier import Classifier
     from newslora.prediction import answers_of, predict_file
 
+    stream = standard_input().buffer if source == "-" else None
     changes, console = data_changes(settings), remarks()
     data = load_recipe("seed", changes).data
     classifier = Classifier.load(run, device, precision)
-    if output is not None and source == "-":
+    if output is not None and stream is not None:
         answers = answers_of(classifier, top_k, probabilities, abstain, explain)
         with RowsProgress(console) as progress:
-            counted = predict_stream(classifier, sys.stdin.buffer, output, answers, fresh, progress.told, console.print)
+            counted = predict_stream(classifier, stream, output, answers, fresh, progress.told, console.print)
         console.print(f"{counted.rows:,} rows in {output}")
     elif output is not None:
         with RowsProgress(console) as progress:
@@ -90,8 +91,9 @@ def predict(
         console.print(f"{counted.rows:,} rows in {output}")
     else:
         answers = answers_of(classifier, top_k, probabilities, abstain, explain)
-        if source == "-":
-            counted = predict_lines(classifier, sys.stdin.buffer, sys.stdout, answers, console.print)
+        utf8_output()
+        if stream is not None:
+            counted = predict_lines(classifier, stream, sys.stdout, answers, console.print)
         else:
             counted = print_source(classifier, source, sys.stdout, data, answers, console.print)
     if abstain is not None:
