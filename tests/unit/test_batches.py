@@ -258,3 +258,13 @@ def test_cores_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -
     assert batches._cores() == 7
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert batches._cores() == 1
+
+
+def test_where_processes_cannot_hand_batches_over_they_are_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise FileNotFoundError(2, "No such file or directory")  # as a system without /dev/shm says it
+
+    monkeypatch.setattr("multiprocessing.Lock", refuse)
+    rows = Rows.unlabelled(TokenTable.of([np.arange(length, dtype=np.int32) for length in (1, 2, 3)]), 0)
+    found = list(load_batches(rows, [[2, 0], [1]], lambda of, chosen: [os.getpid(), *chosen], 2, pin=False))
+    assert found == [[os.getpid(), 2, 0], [os.getpid(), 1]]

@@ -213,7 +213,7 @@ def load_batches(
     """The plan's batches in its order, prepared ahead by `workers` processes (0: here and now), at most one a core.
 
     For a GPU they are prepared here and now: making a batch takes a fraction of the time that handing it over from another
-    process takes, which may be longer than a step.
+    process takes, which may be longer than a step. So they are where processes cannot hand them over.
 
     Args:
         rows: of one split.
@@ -225,10 +225,21 @@ def load_batches(
     """
     from torch.utils.data import DataLoader
 
-    workers = 0 if pin else min(workers, _cores())
+    workers = 0 if pin or (workers and not _hands_over()) else min(workers, _cores())
     # a map-style data set needs no base class; torch's annotation says otherwise
     settings: dict[str, Any] = {"dataset": Planned(rows, plan, collate), "batch_size": None, "num_workers": workers}
     return iter(DataLoader(pin_memory=pin, sampler=range(first, len(plan)), **settings))
+
+
+def _hands_over() -> bool:
+    """Whether processes can hand batches over: that takes /dev/shm, which a container may lack or have full."""
+    import multiprocessing
+
+    try:
+        multiprocessing.Lock()
+    except OSError:
+        return False
+    return True
 
 
 def _cores() -> int:
