@@ -169,10 +169,16 @@ def seed_everything(*parts: int) -> None:
 
 
 def cache_folder() -> Path:
-    """Where tokenised rows are kept: $NEWSLORA_CACHE, else the user's cache folder."""
+    """Where tokenised rows are kept: $NEWSLORA_CACHE, else the user's cache folder.
+
+    An account without a home, as containers may run, has a folder that nothing can be kept in.
+    """
     if chosen := os.environ.get("NEWSLORA_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "newslora"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "newslora"
+    except RuntimeError:
+        return Path(os.devnull) / "newslora"
 
 
 def environment_record(device: "torch.device", precision: Precision) -> dict[str, Any]:

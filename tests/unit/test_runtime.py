@@ -7,16 +7,20 @@ import platform
 import resource
 import signal
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from children import in_child
 from newslora.cli.app import heed_sigterm, main
+from newslora.data.store import kept, read_columns
 from newslora.errors import InterruptedRun, SettingsError
 from newslora.runtime import (
     COLLECT_AFTER,
     Precision,
+    cache_folder,
     keep_freed_memory,
     machine_record,
     pick_device,
@@ -187,3 +191,18 @@ def test_sigterm_ends_a_containers_first_process(monkeypatch: pytest.MonkeyPatch
         assert ended.value.exit_code == 143
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_an_account_without_a_home_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("NEWSLORA_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", none)
+    columns = {"ids": np.arange(3)}
+    path = cache_folder() / "tokens" / "x.safetensors"
+    assert kept(path, columns, {}) is columns
+    assert read_columns(path) is None
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "newslora"
