@@ -16,7 +16,8 @@ from newslora import __version__
 from newslora.cli import audit, bench, compare, evaluate, explain, export, keys, predict, serve, train
 from newslora.cli.help import HelpFormatter
 from newslora.cli.output import Output, complain
-from newslora.errors import InterruptedRun, NewsloraError
+from newslora.cli.refused import refused
+from newslora.errors import InterruptedRun, NewsloraError, StorageError
 from newslora.runtime import collect_seldom, end_process, keep_freed_memory
 
 EXIT_USAGE = 2
@@ -128,6 +129,11 @@ def _run(arguments: list[str] | None) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output left, as `head` does
         pass
+    except Exception as error:
+        if (sentence := refused(error)) is None:
+            raise
+        complain(sentence)
+        return StorageError.exit_code
     return 0
 
 
