@@ -24,7 +24,7 @@ from newslora.serving.keys import read_keys
 
 RECORDS: dict[str, Callable[[Path], Any]] = {
     "newslora.json": read_card,
-    "calibration.json": lambda folder: load_calibration(folder, "x"),
+    "calibration.json": lambda folder: load_calibration(folder, "x", 2),
     "canary.json": lambda folder: load_canary(folder, "x"),
     "thresholds.json": lambda folder: load_thresholds(folder, "x", 2),
     "export.json": lambda folder: check_export(folder, "merged", "x"),
