@@ -19,6 +19,7 @@ from newslora.data.store import kept, read_columns
 from newslora.errors import InterruptedRun, SettingsError
 from newslora.runtime import (
     COLLECT_AFTER,
+    MALLOPT,
     Precision,
     cache_folder,
     keep_freed_memory,
@@ -144,6 +145,23 @@ def test_freed_memory_is_taken_again_without_new_pages() -> None:
         pytest.skip("no glibc here")
     _, given_back = in_child(new_pages, False)  # as glibc may do by itself
     assert 3 * pages < given_back
+
+
+@pytest.mark.parametrize("taken", [1, 0])
+def test_both_thresholds_of_the_allocator_are_set(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """glibc may keep freed memory by itself, so pages alone do not tell that it was asked to."""
+    asked: list[tuple[int, int]] = []
+
+    class Library:
+        def mallopt(self, which: int, value: int) -> int:
+            asked.append((which, value))
+            return taken
+
+    for name in [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
+    assert keep_freed_memory() is bool(taken)
+    assert asked == list(MALLOPT)[: 2 if taken else 1]
 
 
 def test_who_sets_malloc_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
