@@ -1,6 +1,8 @@
 """Drift: a planted shift is seen, an unshifted stream raises no alarm."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -38,6 +40,24 @@ def test_the_index_is_what_its_definition_says() -> None:
     m = (p + q) / 2
     divergence = float((p * np.log2(p / m)).sum() + (q * np.log2(q / m)).sum()) / 2
     assert shift.js == pytest.approx(divergence**0.5)
+
+
+def test_few_answers_have_the_limit_that_a_chi_square_gives() -> None:
+    from scipy.stats import chi2
+
+    one, other = np.array([3.0, 7.0, 5.0]), np.array([6.0, 4.0, 5.0])
+    assert compare(one, other).limit == pytest.approx((1 / 15 + 1 / 15) * chi2.isf(1e-4, 2))
+
+
+def test_a_first_look_imports_no_statistics_while_requests_wait() -> None:
+    script = (
+        "import sys, numpy as np\n"
+        "from newslora.serving.drift import compare\n"
+        "compare(np.array([30.0, 70.0]), np.array([60.0, 40.0]))\n"
+        "print('scipy.special' in sys.modules, 'scipy.stats' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["True", "False"]
 
 
 def test_an_unshifted_stream_raises_no_alarm() -> None:
