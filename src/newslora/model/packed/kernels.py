@@ -33,6 +33,7 @@ SUMS = {"reassoc", "contract", "nsz"}
 # multiplications of a product that OpenBLAS leaves to the calling thread (its GEMM_MULTITHREAD_THRESHOLD of 4 times 65,536)
 ONE_THREAD = 2**18
 POSITIVE = int32(0x7FFFFFFF)  # all bits but the sign
+LEAST = int32(-0x80000000)  # of int32
 
 
 class _Kept(FunctionCache):
@@ -51,15 +52,33 @@ def _compiled(function: Callable[..., None]) -> Any:
     return found
 
 
+def _same_bits(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    return builder.bitcast(values[0], context.get_value_type(signature.return_type))
+
+
+@intrinsic
+def _as_float(context: Any, number: Any) -> Any:
+    """int32 -> the fp32 number of the same bits. (An array seen as one of another kind is an allocation in a loop.)"""
+    return types.float32(types.int32), _same_bits
+
+
+@intrinsic
+def _as_bits(context: Any, number: Any) -> Any:
+    """fp32 -> its bits as int32."""
+    return types.int32(types.float32), _same_bits
+
+
+_float_of: Any = _as_float
+_bits_of: Any = _as_bits
+
+
 @njit(inline="always")
-def _to_bytes(row: Any, bits: Any, numbers: Any) -> Any:
-    """One token's numbers (H,), and the same as int32 -> its bytes; returns its greatest absolute value."""
+def _to_bytes(row: Any, numbers: Any) -> Any:
+    """One token's numbers (H,) -> its bytes; returns its greatest absolute value."""
     high = int32(0)
-    for i in range(len(bits)):
-        high = max(high, int32(bits[i] & POSITIVE))
-    found = np.empty(1, np.int32)
-    found[0] = high
-    greatest = max(found.view(np.float32)[0], float32(1e-12))
+    for i in range(len(row)):
+        high = max(high, int32(_bits_of(row[i]) & POSITIVE))
+    greatest = max(_float_of(high), float32(1e-12))
     steps = float32(127.0) / greatest
     for i in range(len(row)):
         numbers[i] = uint8(int32(row[i] * steps + float32(128.5)))  # all positive: dropping the rest rounds
@@ -87,9 +106,9 @@ def _erf(x: Any) -> Any:
 
 
 @njit(inline="always")
-def _exponentials(x: Any, bits: Any, powers: Any) -> None:
+def _exponentials(x: Any) -> None:
     """e^x in place, for numbers of at most zero: 2^f by its Taylor series to the sixth term, |f| <= 1/2, and the whole power
-    of two added to the exponent's bits. `bits` are x as int32, `powers` int32 of the same length; within 1e-6."""
+    of two added to the exponent's bits; within 1e-6."""
     for i in range(len(x)):
         two = max(x[i] * float32(1.4426950408889634), float32(-126.0))
         whole = np.floor(two + float32(0.5))
@@ -100,29 +119,20 @@ def _exponentials(x: Any, bits: Any, powers: Any) -> None:
         y = y * f + float32(5.5504109e-2)
         y = y * f + float32(2.4022651e-1)
         y = y * f + float32(6.9314718e-1)
-        x[i] = y * f + float32(1.0)
-        powers[i] = int32(whole)
-    for i in range(len(x)):
-        bits[i] += powers[i] << 23
+        x[i] = _float_of(int32(_bits_of(float32(y * f + float32(1.0))) + int32(int32(whole) << 23)))
 
 
 @njit(inline="always")
-def _greatest(row: Any) -> Any:
-    """The greatest of some numbers of either sign."""
-    bits = row.view(np.int32)
-    high = int32(-2147483648)
-    for i in range(len(bits)):
-        high = max(high, int32(bits[i] ^ (int32(bits[i] >> 31) & POSITIVE)))  # negative ones in their order too
-    found = np.empty(1, np.int32)
-    found[0] = high ^ (int32(high >> 31) & POSITIVE)
-    return found.view(np.float32)[0]
+def _in_order(bits: Any) -> Any:
+    """The bits of an fp32 number of either sign -> an int32 in the same order; and back."""
+    return int32(bits ^ (int32(bits >> 31) & POSITIVE))
 
 
 @_compiled
 def quantise(x: Any, numbers: Any, greatest: Any) -> None:
     """x (T, H) -> its bytes and scales."""
     for t in range(len(x)):
-        greatest[t] = _to_bytes(x[t], x[t].view(np.int32), numbers[t])
+        greatest[t] = _to_bytes(x[t], numbers[t])
 
 
 @_compiled
@@ -137,12 +147,11 @@ def scale_and_shift(y: Any, scale: Any, bias: Any) -> None:
 def gelu_and_quantise(y: Any, scale: Any, bias: Any, numbers: Any, greatest: Any) -> None:
     """GELU (its exact form, Hendrycks and Gimpel 2016, arXiv:1606.08415) of scale * y + bias -> bytes and scales."""
     row = np.empty(y.shape[1], np.float32)
-    bits = row.view(np.int32)
     for t in range(len(y)):
         for i in range(len(row)):
             value = y[t, i] * scale[t] + bias[i]
             row[i] = float32(0.5) * value * (float32(1.0) + _erf(value * float32(0.7071067811865476)))
-        greatest[t] = _to_bytes(row, bits, numbers[t])
+        greatest[t] = _to_bytes(row, numbers[t])
 
 
 @_compiled
@@ -152,7 +161,6 @@ def add_norm_and_quantise(
     """hidden (T, H) -> LayerNorm(hidden + scale * y + bias), in place, and its bytes and scales."""
     width = y.shape[1]
     row = np.empty(width, np.float32)
-    bits = row.view(np.int32)
     for t in range(len(y)):
         total = float32(0.0)
         for i in range(width):
@@ -166,7 +174,7 @@ def add_norm_and_quantise(
         for i in range(width):
             row[i] = row[i] * inverse * weight[i] + shift[i]
             hidden[t, i] = row[i]
-        greatest[t] = _to_bytes(row, bits, numbers[t])
+        greatest[t] = _to_bytes(row, numbers[t])
 
 
 @_compiled
@@ -198,28 +206,28 @@ def softmax(scores: Any, by_distance: Any) -> None:
         by_distance: (h, 2 M - 1) added to the scores, by the distance from query to key, from 1 - M on; (0, 0): nothing is.
     """
     heads, length, _ = scores.shape
-    powers = np.empty(length * length, np.int32)
     nearest = by_distance.shape[1] // 2  # the place of distance 0
     for h in range(heads):
+        # no row is taken as an array of its own: to count who holds it costs as much as its numbers
         for t in range(length):
-            row = scores[h, t]
             if len(by_distance):
                 bias = by_distance[h, nearest - t : nearest - t + length]
                 for i in range(length):
-                    row[i] += bias[i]
-            high = _greatest(row)
+                    scores[h, t, i] += bias[i]
+            high = LEAST
             for i in range(length):
-                row[i] -= high
-        flat = scores[h].reshape(length * length)
-        _exponentials(flat, flat.view(np.int32), powers)
+                high = max(high, _in_order(_bits_of(scores[h, t, i])))
+            greatest = _float_of(_in_order(high))
+            for i in range(length):
+                scores[h, t, i] -= greatest
+        _exponentials(scores[h].reshape(length * length))
         for t in range(length):
-            row = scores[h, t]
             total = float32(0.0)
             for i in range(length):
-                total += row[i]
+                total += scores[h, t, i]
             share = float32(1.0) / total
             for i in range(length):
-                row[i] *= share
+                scores[h, t, i] *= share
 
 
 @_compiled
@@ -227,12 +235,11 @@ def join_heads_and_quantise(context: Any, numbers: Any, greatest: Any) -> None:
     """context (h, L, d) of a row -> bytes (L, h d) and scales of its tokens, heads side by side."""
     heads, length, size = context.shape
     row = np.empty(heads * size, np.float32)
-    bits = row.view(np.int32)
     for t in range(length):
         for h in range(heads):
             for i in range(size):
                 row[h * size + i] = context[h, t, i]
-        greatest[t] = _to_bytes(row, bits, numbers[t])
+        greatest[t] = _to_bytes(row, numbers[t])
 
 
 @_compiled
@@ -286,11 +293,10 @@ def attend_first_and_quantise(
     root = float32(1.0) / np.sqrt(float32(size))
     nearest = by_distance.shape[1] // 2
     row = np.empty(width, np.float32)
-    bits = row.view(np.int32)
     longest = 0
     for r in range(len(lengths)):
         longest = max(longest, lengths[r])
-    held, powers = np.empty(longest, np.float32), np.empty(longest, np.int32)
+    held = np.empty(longest, np.float32)
     for r in range(len(q)):
         scores = held[: lengths[r]]
         row[:] = 0
@@ -303,10 +309,13 @@ def attend_first_and_quantise(
                 scores[t] = score * root
                 if len(by_distance):
                     scores[t] += by_distance[h, nearest + t]
-            high = _greatest(scores)
+            high = LEAST
             for t in range(len(scores)):
-                scores[t] -= high
-            _exponentials(scores, scores.view(np.int32), powers)
+                high = max(high, _in_order(_bits_of(scores[t])))
+            greatest_score = _float_of(_in_order(high))
+            for t in range(len(scores)):
+                scores[t] -= greatest_score
+            _exponentials(scores)
             total = float32(0.0)
             for t in range(len(scores)):
                 total += scores[t]
@@ -314,7 +323,7 @@ def attend_first_and_quantise(
                 share = scores[t] / total
                 for i in range(size):
                     row[first + i] += share * kv[starts[r] + t, width + first + i]
-        greatest[r] = _to_bytes(row, bits, numbers[r])
+        greatest[r] = _to_bytes(row, numbers[r])
 
 
 @intrinsic
