@@ -129,7 +129,8 @@ def test_attention_is_torchs(biased: bool) -> None:
 
 
 def test_a_softmax_of_far_apart_scores_stays_whole() -> None:
-    scores = torch.tensor([[-3e38, 0.0, 88.0], [1e4, -1e4, 9999.0], [-5.0, -5.0, -5.0]]).view(1, 3, 3)
+    far = [[-3e38, 0.0, 88.0], [1e4, -1e4, 9999.0], [-5.0, -5.0, -5.0], [-1.0, -300.0, -2.0]]
+    scores = torch.tensor([[*row, row[1]] for row in far]).view(1, 4, 4)
     wanted = scores.double().softmax(-1).float()
     kernels.softmax(scores.numpy(), NOWHERE)
     torch.testing.assert_close(scores, wanted, rtol=1e-5, atol=1e-7)
