@@ -8,17 +8,21 @@ own between the products. Here everything between them is fp32.
 """
 
 import importlib.util
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from newslora.data.batches import Chosen, Rows
+from newslora.data.packing import next_fine_step, pack
 from newslora.model.packed.dropout import DropoutBits
 from newslora.model.packed.eight_bits import ByteProjection
 from newslora.model.packed.encoder import PackedEncoder
 from newslora.model.packed.grouped import of_each_pair
 from newslora.model.packed.layer import Layer, Norm
 from newslora.model.packed.projection import Projection
+from newslora.model.packed.segments import SegmentedBatch
 
 if TYPE_CHECKING:
     import torch
@@ -60,18 +64,35 @@ class Bytes:
         return Bytes(self.numbers[places], self.greatest[places])
 
 
+@dataclass(frozen=True, slots=True)
 class RowPlaces:
-    """Where the rows of a packed batch are."""
+    """Where the rows of a packed batch are: of `Segments` what these layers ask for, for they go by rows, not by groups."""
 
-    def __init__(self, segments: "Segments", total: int) -> None:
-        _, sizes = segments.owners(total)
-        self.starts: NDArray[np.int64] = segments.firsts.numpy()
-        self.lengths: NDArray[np.int64] = sizes.numpy()
-        self.end = total - segments.filler
+    starts: NDArray[np.int64]  # (R,) packed place of each row's first token
+    lengths: NDArray[np.int64]  # (R,) longest first
+    end: int  # where the rows end and filler begins
+
+    def to(self, device: "torch.device") -> "RowPlaces":
+        return self
+
+    def pin_memory(self) -> "RowPlaces":
+        return self
+
+    def ready(self, *_: Any) -> "RowPlaces":
+        return self
 
     def of_at_least(self, tokens: int) -> int:
         """How many rows are that long; they come first."""
         return int((self.lengths >= tokens).sum())
+
+
+def collate_rows(rows: Rows, chosen: Chosen) -> SegmentedBatch:
+    """Row numbers -> a packed batch with the places of its rows."""
+    packed = pack(rows, chosen, next_fine_step)
+    lengths = np.array(packed.lengths, dtype=np.int64)
+    ends = np.cumsum(lengths)
+    places: Any = RowPlaces(ends - lengths, lengths, int(ends[-1]))
+    return SegmentedBatch(packed, places)
 
 
 class Product:
@@ -234,6 +255,7 @@ class ByteEncoder(PackedEncoder):
         from newslora.model.packed import kernels
 
         super().__init__(model, torch.float32, trains=False, projection=ByteProjection)
+        self.collate = collate_rows
         self._kernels: Any = kernels
         none = np.zeros((0, 0), dtype=np.float32)
         self._by_distance = none if self.by_distance is None else self.by_distance.contiguous().numpy()
@@ -249,7 +271,8 @@ class ByteEncoder(PackedEncoder):
         import torch
 
         assert bits is None, "made for forward only"
-        rows = RowPlaces(segments, len(hidden))
+        assert isinstance(segments, RowPlaces), "from another collate"
+        rows: RowPlaces = segments
         numbers = hidden.numpy().copy()  # the kernels overwrite it
         held = Bytes.empty(*numbers.shape)
         self._kernels.quantise(numbers, held.numbers, held.greatest)
