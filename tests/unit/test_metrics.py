@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from metric_parts import NAMES, assert_intervals_hold_their_values, certain, random_answers, rates
+from scipy.special import softmax as scipy_softmax
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
     accuracy_score,
@@ -29,6 +30,12 @@ from newslora.metrics.groups import OTHERS, accuracy_by_name, accuracy_by_number
 from newslora.metrics.intervals import UNMOVED, auroc_score, share, told, undefined
 from newslora.metrics.ranking import Ranking
 from newslora.metrics.single_label import full_metrics
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (300, 4), (50, 77), (0, 4)])
+def test_softmax_is_scipys_to_the_bit(shape: tuple[int, int]) -> None:
+    logits = np.random.default_rng(0).normal(scale=20, size=shape).astype(np.float32)
+    assert np.array_equal(softmax(logits, 1.3), scipy_softmax(logits.astype(np.float64) / 1.3, axis=-1))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -219,6 +219,7 @@ def create_app(context: Context, on_start: Callable[[], None] = lambda: None) ->
     app = FastAPI(
         title="newslora", version=__version__, description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None,
         openapi_url="/openapi.json", redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # its own; ours is tracing.py
     )  # fmt: skip
     app.state.context = context
     app.include_router(router)

@@ -17,7 +17,7 @@ from newslora.serving.context import Context
 from newslora.serving.keys import Key
 from newslora.serving.logs import new_id, where
 from newslora.serving.problems import Problem
-from newslora.serving.protocol import ABORT, UPGRADE
+from newslora.serving.protocol import ABORT, CAME, FLOW, UPGRADE
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 DROPPED = 10  # times `body_bytes`: so much of an unwanted body is read, for its writer to hear the answer
@@ -143,6 +143,9 @@ class Exchange:
         settings = self.context.settings
         if self.status is not None and not self.streamed:
             return await self._piece()  # the answer has begun: this waits for the client to leave
+        came = self.scope.get(CAME)
+        if came is not None and came.is_set():
+            return self._counted(await self._piece())
         left = settings.read_seconds if self.streamed else self.until - time.monotonic()
         try:
             async with asyncio.timeout(max(0.0, left)):
@@ -152,8 +155,11 @@ class Exchange:
             raise Problem(
                 408, "slow_request", f"The body did not come within {settings.read_seconds:g} seconds. Send it again."
             ) from None
+        return self._counted(message)
+
+    def _counted(self, message: Message) -> Message:
         self.read += len(message.get("body", b""))
-        if not self.streamed and self.read > settings.body_bytes:
+        if not self.streamed and self.read > self.context.settings.body_bytes:
             raise self._too_large()
         return message
 
@@ -183,6 +189,12 @@ class Exchange:
         await self._pass_on(message)
 
     async def _pass_on(self, message: Message) -> None:
+        flow = self.scope.get(FLOW)
+        if (
+            flow is not None and not flow.write_paused
+        ):  # it waits for nothing, and a timer costs as much as writing does
+            await self._send(message)
+            return
         try:
             async with asyncio.timeout(self.context.settings.write_seconds):
                 await self._send(message)

@@ -11,6 +11,8 @@ from newslora.serving.logs import new_id
 # in a request's scope
 ABORT = "newslora.abort"  # drops the connection
 UPGRADE = "newslora.upgrade"  # its body cannot be read, for it asks for another protocol
+FLOW = "newslora.flow"  # uvicorn's: whether writing has to wait
+CAME = "newslora.came"  # set while there is a piece of the body to be had, so that nothing need wait for one
 HEAD_BYTES = 65_536  # of a head; also of trailers, and of what may stand in a chunk's first line
 
 
@@ -43,10 +45,13 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._deaf:
             return
         idle = self.cycle is None or self.cycle.response_complete
-        if idle and not self._in_body and self._head_timer is None:
-            self._await_head()
+        if begins := idle and not self._in_body and self._head_timer is None:
+            self._other_bytes = 0
         self._other_bytes += len(data)
+        before = self.cycle
         super().data_received(data)
+        if begins and self.cycle is before and not self.transport.is_closing():  # a head that came whole needs no timer
+            self._await_head()
         if self._other_bytes > HEAD_BYTES and not (self._deaf or self.transport.is_closing()):
             self.send_400_response("The request's head or trailer is too large.")
 
@@ -58,8 +63,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_came()
         self._other_bytes, self._in_body = 0, True
         self._deaf = self.parser.should_upgrade() and announces_body(self.headers)
-        cast(dict[str, Any], self.scope).update({ABORT: self.transport.abort, UPGRADE: self._deaf})
+        scope = cast(dict[str, Any], self.scope)
+        scope.update({ABORT: self.transport.abort, UPGRADE: self._deaf, FLOW: self.flow})
         super().on_headers_complete()
+        scope[CAME] = self.cycle.message_event
 
     def on_body(self, body: bytes) -> None:
         self._other_bytes = 0
@@ -95,7 +102,6 @@ class GuardedProtocol(HttpToolsProtocol):
         """Nothing: curl and Java ask for other protocols as a matter of course."""
 
     def _await_head(self) -> None:
-        self._other_bytes = 0
         self._head_timer = self.loop.call_later(self.head_seconds, self._cut)
 
     def _head_came(self) -> None:
