@@ -30,9 +30,10 @@ class Served:
         if not told:
             raise SystemExit(f"The server ended with {child.wait()} before it listened.")
         self.url = told.split()[-1]
+        # it says when to ask: asked a hundred times a second meanwhile, it is ready some tenths of a second later
+        if not child.stdout.readline():
+            raise SystemExit(f"The server ended with {child.wait()} before it was ready.")
         while not self._ready():
-            if child.poll() is not None:
-                raise SystemExit(f"The server ended with {child.returncode} before it was ready.")
             time.sleep(LOOK)
         self.start_seconds = time.perf_counter() - began
 
