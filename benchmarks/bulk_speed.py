@@ -14,6 +14,9 @@ Of the command, as seen from outside by what it writes, looked at 200 times a se
                  and committing included. Two chunks are tokenised ahead, so two of those in it came with their tokens: have ten
                  or more. Left out are the first shapes, which cost code generation, as the engine's first pass is.
 `end_seconds`    from the output's name to the process's end
+
+With --one-process both run in one process that has computed all of it once, `predict_source` and `Classifier.logits` by turns:
+what reading, tokenising and writing cost, without what one process has and another has not. `ratio` is of each round's two.
 Run it on an idle machine.
 """
 
@@ -25,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +36,12 @@ from bulk_memory import size_of
 from engine_alone import OWN_PRECISION, EngineAlone, environment, read_texts, run_facts
 
 from newslora import files
+from newslora.config import DataSettings
+from newslora.predict.bulk import predict_source
 from newslora.predict.chunks import CHUNK
+from newslora.predict.classifier import Classifier
 from newslora.predict.partial import PLAN, ROWS
+from newslora.runtime import collect_seldom, keep_freed_memory
 
 LOOK = 0.005  # seconds between looks
 
@@ -114,6 +122,33 @@ def measure(given: argparse.Namespace, texts: list[str], export: str | None) -> 
     }
 
 
+def measure_in_one(given: argparse.Namespace, texts: list[str], export: str | None) -> dict[str, Any]:
+    """Both by turns in this process."""
+    keep_freed_memory()  # as newslora's commands do
+    collect_seldom()
+    classifier = Classifier.load(given.run, None, "fp32" if export in OWN_PRECISION else given.precision)
+    tokens = classifier.rows(texts)
+    seconds: dict[str, list[float]] = {"predict": [], "engine": []}
+    with tempfile.TemporaryDirectory() as name:
+        source, output = Path(name) / "rows.jsonl", Path(name) / "out.jsonl"
+        files.write_text(source, "".join(json.dumps({"text": text}) + "\n" for text in texts))
+        works: dict[str, Callable[[], object]] = {
+            "predict": lambda: predict_source(classifier, str(source), output, DataSettings(), fresh=True),
+            "engine": lambda: classifier.logits(tokens),
+        }
+        for turn in range(given.rounds + 1):
+            for way in list(works)[:: 1 if turn % 2 == 0 else -1]:
+                output.unlink(missing_ok=True)
+                began = time.perf_counter()
+                works[way]()
+                if turn:  # before, each shape is met for the first time
+                    seconds[way].append(time.perf_counter() - began)
+                    print(f"round {turn}: {way} {len(texts) / seconds[way][-1]:.1f} rows/s", flush=True)
+    rates = {way: summary([len(texts) / one for one in each]) for way, each in seconds.items()}
+    ratios = [ours / alone for ours, alone in zip(rates["predict"]["rounds"], rates["engine"]["rounds"], strict=True)]
+    return rates | {"ratio": summary(ratios)}
+
+
 def summary(some: list[float]) -> dict[str, Any]:
     return {"median": statistics.median(some), "lowest": min(some), "highest": max(some), "rounds": some}
 
@@ -127,28 +162,32 @@ def main() -> None:
         "--rows", type=int, default=16 * CHUNK, help="texts a round; a source with fewer gives them again"
     )
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--one-process", action="store_true", help="both in this process, by turns")
     parser.add_argument("--precision", default="fp32", help="of a run; most exports have their own")
     given = parser.parse_args()
-    if given.rows < 3 * CHUNK:
+    if not given.one_process and given.rows < 3 * CHUNK:
         parser.error(
             f"--rows {given.rows} is too few to tell a steady part: 3 chunks of {CHUNK} at least, 10 or more tell it well"
         )
     before = os.getloadavg()
     run = run_facts(given.run)
     texts, data = read_texts(given.data, given.rows)
-    found = measure(given, texts, run["export"])
+    found = (measure_in_one if given.one_process else measure)(given, texts, run["export"])
     result = {
         "what": "rows a second of newslora predict beside its engine alone, by turns",
         "run": run,
         "texts": data,
-        "settings": {"rounds": given.rounds, "rows_a_chunk": CHUNK},
+        "settings": {"rounds": given.rounds, "rows_a_chunk": CHUNK, "one_process": given.one_process},
         "load_average_before": before,
         "environment": environment(run["export"], given.precision),
         **found,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     files.write_json(given.output, result)
-    print(f"steady / engine {found['steady / engine']:.1%}, whole / engine {found['whole / engine']:.1%}")
+    if given.one_process:
+        print(f"predict / engine {found['ratio']['median']:.1%}")
+    else:
+        print(f"steady / engine {found['steady / engine']:.1%}, whole / engine {found['whole / engine']:.1%}")
 
 
 if __name__ == "__main__":
