@@ -190,9 +190,7 @@ class Exchange:
 
     async def _pass_on(self, message: Message) -> None:
         flow = self.scope.get(FLOW)
-        if (
-            flow is not None and not flow.write_paused
-        ):  # it waits for nothing, and a timer costs as much as writing does
+        if flow is not None and not flow.write_paused:  # it will not wait, and a timer costs as much as to write
             await self._send(message)
             return
         try:
