@@ -110,11 +110,14 @@ def test_status_metrics_and_uncertain_count_what_was_answered(planted: Path, cla
         'newslora_requests_total{method="POST",route="/v1/classify",status="200"} 2.0',
         'newslora_requests_total{method="GET",route="other",status="404"} 1.0',
         'newslora_adapter_info{adapter="news"',
-        f'newslora_queue{{encoder="{classifier.card.backbone}",what="rows_bound"}} 2048.0',
+        f'newslora_queue{{encoder="{classifier.card.backbone_name}",what="rows_bound"}} 2048.0',
         'newslora_rejected_total{reason="not_found"} 1.0',
     ):
         assert line in text
     assert "made" not in text
+    lies = str(Path(classifier.card.backbone).parent)  # where on the disk
+    assert lies != "."
+    assert lies not in text + json.dumps(status) + server.get("/v1/adapters").text
     batches = {name: float(re.search(rf"^newslora_{name}_total (\S+)$", text, re.MULTILINE)[1]) for name in BATCHES}  # type: ignore[index]
     assert batches["batch_texts"] == 4
     assert 2 <= batches["batches"] <= 4

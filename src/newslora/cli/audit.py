@@ -1,7 +1,9 @@
 """`newslora audit`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from newslora.cli.common import DeviceFlag, OutputFlag, SetFlags, data_changes, new_table, remarks, results
 
@@ -14,7 +16,7 @@ def audit(
     run: Path | None = None,
     backbone: str | None = None,
     output: OutputFlag = None,
-    strict: bool = False,
+    strict: Annotated[bool, Parameter(negative="")] = False,
     similarity: float | None = None,
     judge: Literal["words", "backbone", "training"] = "words",
     settings: SetFlags = None,

@@ -76,6 +76,11 @@ class AdapterCard:
         """Tokens that windows share; None where long texts are cut."""
         return self.window_overlap if self.long_texts == "windows" else None
 
+    @property
+    def backbone_name(self) -> str:
+        """The backbone for those who are not to learn where it lies: of a folder its own name."""
+        return Path(self.backbone).name if self.backbone_kind == "folder" else self.backbone
+
     def record(self) -> dict[str, Any]:
         """As newslora.json holds it; the adapter's own says nothing of exports."""
         return {name: value for name, value in asdict(self).items() if name != "export" or value is not None}

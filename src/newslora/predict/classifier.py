@@ -205,10 +205,8 @@ class Classifier:
 
     def __repr__(self) -> str:
         labels = ", ".join(self.labels[:LABELS_SHOWN]) + (", ..." if len(self.labels) > LABELS_SHOWN else "")
-        backbone = Path(self.card.backbone).name
-        return (
-            f"<Classifier of {labels}: {backbone}, {self.engine.name} in {self.precision.name}, version {self.version}>"
-        )
+        how = f"{self.card.backbone_name}, {self.engine.name} in {self.precision.name}"
+        return f"<Classifier of {labels}: {how}, version {self.version}>"
 
     @property
     def version(self) -> str:

@@ -67,7 +67,7 @@ class Opener:
                 if key in self._shared and self._shared[key][1].broken is None:
                     return self._adapter(*self._shared[key], inside, card, new_lane=False)
                 encoder = load_encoder(backbone, self.precision, self.device)
-                made = self._lane(card.backbone, Together(encoder), self.device)
+                made = self._lane(card.backbone_name, Together(encoder), self.device)
                 opened = self._adapter(encoder, made, inside, card, new_lane=True)
                 self._shared[key] = encoder, made  # only now: one whose first adapter is refused is not kept
                 return opened

@@ -115,7 +115,7 @@ class Service:
             opened = self._open(name, Path(folder))
             card, calibration = opened.classifier.card, opened.classifier.calibration
             served = Served(
-                name, opened.classifier.version, card.labels, card.multi_label, card.backbone,
+                name, opened.classifier.version, card.labels, card.multi_label, card.backbone_name,
                 calibration is not None and calibration.fitted, time.time(), opened.warning, calibration,
                 tuple(opened.classifier.label_thresholds.tolist()) if card.multi_label else None, name in self._held,
             )  # fmt: skip

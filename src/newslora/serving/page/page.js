@@ -69,10 +69,9 @@ class Adapters {
 
   #describe() {
     const one = this.known.find((each) => each.name === this.choice.value);
-    const backbone = one?.backbone.startsWith("/") ? one.backbone.split("/").at(-1) : one?.backbone; // of a path, its end
     const names = one?.labels.slice(0, 8).map((label) => shortened(label, 40)) ?? [];
     const labels = listed(one?.labels.length > 8 ? [...names, `${one.labels.length - 8} more`] : names);
-    const facts = one ? [`${backbone}, version ${one.version}: ${labels}`] : [];
+    const facts = one ? [`${one.backbone}, version ${one.version}: ${labels}`] : [];
     if (one?.warning) facts.push(one.warning);
     find("adapter-facts").textContent = facts.join(". ");
     this.level.disabled = one?.multi_label === true;
